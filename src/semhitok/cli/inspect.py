@@ -1,0 +1,43 @@
+"""``semhitok inspect``: what a checkpoint is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import tyro
+
+from semhitok.cli.loading import SHIPPED, load_tokenizer
+from semhitok.recipes.stages import settings_of
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Stages done, sizes, parameters, licence and training data of a checkpoint."""
+
+    model: Annotated[str, tyro.conf.Positional] = SHIPPED
+    """Checkpoint: a folder, a hub id, or the name of a shipped one."""
+    json: bool = False
+    """Print JSON."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command."""
+    options = tyro.cli(Arguments, args=arguments, prog="semhitok inspect")
+    facts = settings_of(load_tokenizer(options.model, "cpu"))
+    if options.json:
+        print(json.dumps(facts, indent=1))
+    else:
+        _print(facts, indent="")
+    return 0
+
+
+def _print(facts: dict[str, Any], indent: str) -> None:
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            print(f"{indent}{name}")
+            _print(value, indent + "  ")
+        else:
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+            print(f"{indent}{name:<24} {shown if not isinstance(shown, int) else f'{shown:,}'}")

@@ -1,0 +1,1 @@
+"""Images for training and evaluation: sources on disk, decoding, fitting, order and batches."""

@@ -1,0 +1,134 @@
+"""The part of the feeds that runs in worker processes: read, decode, fit, and get around bad images.
+
+Workers exchange numpy arrays, not tensors: tensors would travel through /dev/shm, which is tiny in many containers.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+
+from semhitok.data.images import ImageError
+from semhitok.data.randomness import random_integers
+from semhitok.data.sample import ImageSource
+from semhitok.data.transforms import FitMode, fit_image, to_array
+
+_ATTEMPTS = 32
+# Streams of randomness of the replacements: far from the epochs (0, 1, ...) and the augmentations (-1, -2, ...).
+_REPLACEMENT_STREAM = -1000
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Some images of one size.
+
+    Attributes:
+        images: (B,3,H,W) uint8.
+        indices: (B,) int64 sample index of each.
+        bad: (index, reason) of the samples that could not be read.
+    """
+
+    images: np.ndarray
+    indices: np.ndarray
+    bad: list[tuple[int, str]]
+
+    @classmethod
+    def of(cls, read: Sequence[tuple[int, np.ndarray]], bad: list[tuple[int, str]], height: int, width: int) -> Decoded:
+        """From (index, (3,H,W) image) pairs."""
+        images = np.empty((len(read), 3, height, width), dtype=np.uint8)
+        for row, (_, image) in zip(images, read, strict=True):
+            row[:] = image
+        return cls(images, np.array([index for index, _ in read], dtype=np.int64), bad)
+
+
+class FittedImages(Dataset):
+    """Images of a source by index, fitted to a size; bad ones are left out."""
+
+    def __init__(self, source: ImageSource, height: int, width: int, mode: FitMode) -> None:
+        self.source = source
+        self.height = height
+        self.width = width
+        self.mode: FitMode = mode
+
+    def read(self, index: int) -> np.ndarray:
+        """(3,H,W) uint8; raises ``ImageError``."""
+        return to_array(fit_image(self.source.load(index).image, self.height, self.width, self.mode))
+
+    def __getitems__(self, indices: Sequence[int]) -> Decoded:
+        read, bad = [], []
+        for index in indices:
+            try:
+                read.append((index, self.read(index)))
+            except ImageError as error:
+                bad.append((index, str(error)))
+        return Decoded.of(read, bad, self.height, self.width)
+
+
+class ReplacedImages(Dataset):
+    """Images by (position, index); a bad one is replaced by another that (seed, position) alone determines.
+
+    Where 32 in a row are bad the position is left out, which the feed takes as an error.
+    """
+
+    def __init__(self, images: FittedImages, seed: int) -> None:
+        self.images = images
+        self.seed = seed
+
+    def __getitems__(self, places: Sequence[tuple[int, int]]) -> Decoded:
+        read, bad = [], []
+        for position, index in places:
+            for attempt in range(_ATTEMPTS):
+                try:
+                    read.append((index, self.images.read(index)))
+                    break
+                except ImageError as error:
+                    bad.append((index, str(error)))
+                    index = self._other(position, attempt)
+        return Decoded.of(read, bad, self.images.height, self.images.width)
+
+    def _other(self, position: int, attempt: int) -> int:
+        stream, length = _REPLACEMENT_STREAM - attempt, len(self.images.source)
+        return int(random_integers(self.seed, stream, np.array([position]), length)[0])
+
+
+def decoding_loader(
+    dataset: FittedImages | ReplacedImages, batches: Iterable[Sequence[Any]], workers: int
+) -> DataLoader[Any]:
+    """``Decoded`` for each batch of items asked for, in that order, by ``workers`` processes (0: in this one)."""
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,  # pyright: ignore[reportArgumentType]  any iterable of lists will do, endless too
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        worker_init_fn=_outlive_signals,
+        prefetch_factor=4 if workers else None,
+    )
+
+
+def _as_it_is(decoded: Any) -> Any:
+    return decoded
+
+
+def _outlive_signals(worker: int) -> None:
+    """Ctrl-C and job managers signal every process of a job; training still needs batches then, to finish its step.
+
+    So a worker passes over SIGINT, and over a SIGTERM that does not come from the training process itself. Where the
+    sender cannot be told (not on Linux) SIGTERM keeps its usual effect.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_obey_parent_only, daemon=True).start()
+
+
+def _obey_parent_only() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

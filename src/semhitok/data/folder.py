@@ -1,0 +1,66 @@
+"""A folder of image files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from semhitok.data.images import IMAGE_SUFFIXES, ImageError, load_image
+from semhitok.data.sample import METADATA_SUFFIXES, Sample, digest_of_lines, parse_metadata
+
+
+class ImageFolder:
+    """The image files of a folder, sorted by path; ``.json``, ``.txt`` and ``.cls`` of the same stem describe them.
+
+    Args:
+        path: the folder. Hidden files and folders are left out, links are followed.
+        recursive: whether to look into its subfolders.
+
+    Raises:
+        ValueError: not a folder, or no image files in it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], recursive: bool = True) -> None:
+        self.path = Path(path)
+        if not self.path.is_dir():
+            raise ValueError(f"{path}: is not a folder.")
+        sizes = dict(files_below(self.path, recursive))
+        self._names = sorted(name for name in sizes if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES)
+        if not self._names:
+            raise ValueError(f"{path}: holds no image files (endings such as .jpg, .png, .webp).")
+        self._descriptions = {name for name in sizes if PurePosixPath(name).suffix in METADATA_SUFFIXES}
+        self._fingerprint = digest_of_lines(f"{name} {sizes[name]}" for name in self._names)
+
+    @property
+    def fingerprint(self) -> str:
+        """See ``ImageSource``."""
+        return self._fingerprint
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def key(self, index: int) -> str:
+        """See ``ImageSource``."""
+        return self._names[index]
+
+    def load(self, index: int) -> Sample:
+        """See ``ImageSource``."""
+        name = self._names[index]
+        image = load_image(self.path / name)
+        beside = {suffix: str(PurePosixPath(name).with_suffix(suffix)) for suffix in METADATA_SUFFIXES}
+        try:
+            contents = {s: (self.path / n).read_bytes() for s, n in beside.items() if n in self._descriptions}
+        except OSError as error:
+            raise ImageError(f"{self.path / name}: the metadata beside it cannot be read: {error}.") from error
+        return Sample(image=image, key=name, metadata=parse_metadata(contents, str(self.path / name)))
+
+
+def files_below(folder: Path, recursive: bool = True) -> Iterator[tuple[str, int]]:
+    """(path relative to the folder with forward slashes, size in bytes) of every file that is not hidden."""
+    for root, directories, names in os.walk(folder, followlinks=True):
+        directories[:] = [name for name in directories if not name.startswith(".")] if recursive else []
+        for name in names:
+            path = Path(root, name)
+            if not name.startswith(".") and path.is_file():
+                yield path.relative_to(folder).as_posix(), path.stat().st_size

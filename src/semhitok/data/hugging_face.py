@@ -1,0 +1,114 @@
+"""Hugging Face data sets of images."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from semhitok.data.folder import files_below
+from semhitok.data.images import ImageError, load_image
+from semhitok.data.sample import Sample, digest_of_lines
+
+
+class HuggingFaceImages:
+    """A Hugging Face ``datasets.Dataset`` (map-style) with a column of images; needs ``pip install semhitok[data]``.
+
+    Args:
+        dataset: the data set.
+        image_column: name of the column of images.
+        fingerprint: stands for the data; by default the data set's own.
+
+    Raises:
+        ValueError: the package ``datasets`` is missing, or there is no such column.
+    """
+
+    def __init__(self, dataset: Any, *, image_column: str = "image", fingerprint: str | None = None) -> None:
+        datasets = _import_datasets()
+        if image_column not in dataset.column_names:
+            raise ValueError(f"the data set has no column {image_column!r}, only {', '.join(dataset.column_names)}.")
+        self._fingerprint = fingerprint or digest_of_lines([dataset._fingerprint, str(len(dataset))])
+        # Undecoded, so that every source is decoded alike.
+        self._dataset = dataset.cast_column(image_column, datasets.Image(decode=False))
+        self._image_column = image_column
+
+    @classmethod
+    def open(
+        cls, path: str | os.PathLike[str], *, split: str | None = None, image_column: str = "image"
+    ) -> HuggingFaceImages:
+        """Open what ``save_to_disk`` wrote, a parquet file, or a folder that ``load_dataset`` reads.
+
+        Raises:
+            ValueError: the split does not exist, or none was chosen and there are several.
+        """
+        datasets = _import_datasets()
+        path = Path(path)
+        files = [(path.name, path.stat().st_size)] if path.is_file() else sorted(files_below(path))
+        try:
+            if path.is_file():
+                dataset = datasets.load_dataset("parquet", data_files=str(path))
+            elif any(name in ("dataset_dict.json", "state.json") for name, _ in files):
+                dataset = datasets.load_from_disk(str(path))
+            else:
+                dataset = datasets.load_dataset(str(path))
+        except Exception as error:  # whatever its many readers raise
+            raise ValueError(f"{path}: cannot be opened as a Hugging Face data set: {error}.") from error
+        if isinstance(dataset, datasets.DatasetDict):
+            dataset, split = _choose_split(dataset, split, path)
+        elif split is not None and str(dataset.split) != split:
+            raise ValueError(f"{path}: is one data set without a split {split!r}.")
+        lines = [f"split {split}", *(f"{name} {size}" for name, size in files)]
+        return cls(dataset, image_column=image_column, fingerprint=digest_of_lines(lines))
+
+    @property
+    def fingerprint(self) -> str:
+        """See ``ImageSource``."""
+        return self._fingerprint
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def key(self, index: int) -> str:
+        """See ``ImageSource``."""
+        return f"{index:08d}"
+
+    def load(self, index: int) -> Sample:
+        """See ``ImageSource``."""
+        row = dict(self._dataset[index])
+        stored = row.pop(self._image_column) or {}
+        path = stored.get("path")
+        name = f"row {index} ({path})" if path else f"row {index}"
+        data = path if stored.get("bytes") is None else stored["bytes"]
+        if data is None:
+            raise ImageError(f"{name}: has no image.")
+        return Sample(image=load_image(data, name=name), key=self.key(index), metadata=row)
+
+
+def is_hugging_face(path: Path) -> bool:
+    """Whether a folder is a data set of ``datasets``: saved to disk, parquet files, or images with a metadata table."""
+    names = ("dataset_dict.json", "state.json", "metadata.csv", "metadata.jsonl", "metadata.parquet")
+    return (
+        any((path / name).is_file() for name in names)
+        or any(path.glob("*.parquet"))
+        or any((path / "data").glob("*.parquet"))
+    )
+
+
+def _choose_split(dataset: Any, split: str | None, path: Path) -> tuple[Any, str]:
+    names = list(dataset)
+    if split is None and len(names) == 1:
+        split = names[0]
+    if split is None:
+        raise ValueError(f"{path}: has the splits {', '.join(names)}; name one of them.")
+    if split not in names:
+        raise ValueError(f"{path}: has no split {split!r}, only {', '.join(names)}.")
+    return dataset[split], split
+
+
+def _import_datasets() -> ModuleType:
+    try:
+        import datasets
+    except ImportError as error:
+        raise ValueError("Hugging Face data sets need the package datasets: pip install semhitok[data].") from error
+    return datasets

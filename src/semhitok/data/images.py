@@ -1,0 +1,143 @@
+"""Any picture file to an RGB image, or one sentence that says why not.
+
+How each kind becomes 8-bit RGB:
+
+* grey, 1-bit, palette, YCbCr, HSV: converted; CMYK by Pillow's formula (embedded colour profiles are ignored);
+* with transparency (RGBA, LA, palette or colour-key transparency): composited on white;
+* 16-bit grey: scaled by 255 / 65535, not clipped; 16-bit RGB: Pillow's own reduction to the upper 8 bits;
+* EXIF orientation: applied; animated: the first frame;
+* a wrong file extension does not matter, the content decides.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+IMAGE_SUFFIXES = frozenset(
+    f".{ending}"
+    for ending in (
+        *("jpg", "jpeg", "jpe", "jfif", "jp2", "png", "webp", "avif", "gif", "bmp"),
+        *("tif", "tiff", "ppm", "pgm", "pbm", "pnm", "tga", "qoi"),
+    )
+)
+"""File name endings (lower case) that make a file a candidate image; what is in it decides."""
+
+MAX_PIXELS = 80_000_000
+"""Images of more pixels are refused before they are decoded (decompression bombs)."""
+
+MIN_SIDE = 8
+"""Images with a side shorter than this, in pixels, are refused: nothing to tokenize."""
+
+# Vector formats are left out on purpose: Pillow would hand an EPS file to Ghostscript, which executes it.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "MPO", "PPM", "JPEG2000", "TGA", "QOI", "AVIF")
+
+_TRANSPOSE_OF_ORIENTATION = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class ImageError(ValueError):
+    """A picture that cannot be used; the message is one sentence that begins with the file's name."""
+
+
+def load_image(source: str | os.PathLike[str] | bytes | Image.Image, *, name: str | None = None) -> Image.Image:
+    """Decode a picture as 8-bit RGB (see the head of this file for how each kind is converted).
+
+    Args:
+        source: a path, the bytes of a file, or an image that Pillow has opened.
+        name: what to call it in errors; by default the path.
+
+    Raises:
+        ImageError: missing, empty, truncated, corrupt or no image; more than ``MAX_PIXELS`` pixels; a side below
+            ``MIN_SIDE`` pixels; 32-bit grey beyond 16-bit range or floating point (no agreed range of values).
+    """
+    if isinstance(source, Image.Image):
+        return _to_rgb(source, name or str(getattr(source, "filename", "") or "image"))
+    if isinstance(source, bytes):
+        return _decode(source, name or "image bytes")
+    name = name or os.fspath(source)
+    try:
+        data = Path(source).read_bytes()
+    except OSError as error:
+        raise ImageError(f"{name}: cannot be read: {error.strerror or error}.") from error
+    return _decode(data, name)
+
+
+def _decode(data: bytes, name: str) -> Image.Image:
+    if not data:
+        raise ImageError(f"{name}: the file is empty.")
+    with warnings.catch_warnings():
+        # Pillow warns about bombs and odd metadata; the limit here is ours, and odd metadata does not hurt the pixels.
+        warnings.simplefilter("ignore")
+        try:
+            image = Image.open(io.BytesIO(data), formats=_known_formats())
+        except UnidentifiedImageError as error:
+            raise ImageError(
+                f"{name}: not an image, or truncated, or of a format that Pillow does not read."
+            ) from error
+        except Image.DecompressionBombError as error:
+            raise ImageError(f"{name}: more than {MAX_PIXELS:,} pixels are not accepted.") from error
+        except Exception as error:  # parsers of corrupt headers raise almost anything
+            raise ImageError(f"{name}: cannot be decoded: {error}.") from error
+        with image:
+            return _to_rgb(image, name)
+
+
+def _known_formats() -> list[str]:
+    if not all(name in Image.OPEN for name in _FORMATS):
+        Image.init()
+    return [name for name in _FORMATS if name in Image.OPEN]
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"{name}: {width} x {height} pixels are more than the {MAX_PIXELS:,} that are accepted.")
+    if min(width, height) < MIN_SIDE:
+        raise ImageError(f"{name}: {width} x {height} pixels are too few, both sides must be {MIN_SIDE} or more.")
+    try:
+        image.load()
+        converted = _convert_mode(image)
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders of corrupt data raise OSError, SyntaxError, ValueError, struct.error, ...
+        raise ImageError(f"{name}: truncated or corrupt: {str(error).rstrip('.')}.") from error
+    transpose = _TRANSPOSE_OF_ORIENTATION.get(_orientation(image))
+    return converted if transpose is None else converted.transpose(transpose)
+
+
+def _convert_mode(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image.copy()
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        values = np.asarray(image, dtype=np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ImageError("32-bit grey values beyond 0..65535 are not accepted, save it with 8 or 16 bits.")
+        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ImageError("floating-point pixels have no agreed range, save it with 8 or 16 bits.")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(0x0112, 1))
+    except Exception:  # broken EXIF must not cost a good picture
+        return 1

@@ -1,0 +1,89 @@
+"""A whole source into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from semhitok.data.decoding import FittedImages, decoding_loader
+from semhitok.data.sample import ImageSource, digest_of_lines
+from semhitok.data.transforms import FitMode
+
+
+@dataclass(frozen=True)
+class LoadedImages:
+    """A source in memory.
+
+    Attributes:
+        images: (N,3,H,W) uint8.
+        kept_indices: (N,) int64 index of each in the source.
+        bad: (key, reason) of the images left out.
+        fingerprint: of source, size, fitting and what was left out.
+    """
+
+    images: Tensor
+    kept_indices: np.ndarray
+    bad: list[tuple[str, str]]
+    fingerprint: str
+
+
+def load_into_memory(
+    source: ImageSource,
+    height: int,
+    width: int,
+    mode: FitMode = "crop",
+    *,
+    workers: int = 2,
+    max_bad_share: float = 0.05,
+    progress: Callable[[int, int], None] | None = None,
+) -> LoadedImages:
+    """Read all images of a source, in its order, leaving out bad ones.
+
+    Args:
+        source: where the images come from.
+        height, width, mode: see ``fit_image``.
+        workers: reading processes; 0 reads in this one.
+        max_bad_share: accepted share of bad images.
+        progress: called with (images done, images in all) as reading goes on.
+
+    Raises:
+        ValueError: more bad images than accepted, or none good.
+    """
+    total = len(source)
+    images = torch.empty((total, 3, height, width), dtype=torch.uint8)
+    kept: list[np.ndarray] = []
+    bad: list[tuple[int, str]] = []
+    count = 0
+    chunks = [list(range(first, min(first + 64, total))) for first in range(0, total, 64)]
+    for decoded in decoding_loader(FittedImages(source, height, width, mode), chunks, workers):
+        images[count : count + len(decoded.images)] = torch.from_numpy(decoded.images)
+        count += len(decoded.images)
+        kept.append(decoded.indices)
+        bad.extend(decoded.bad)
+        if len(bad) > max_bad_share * total:
+            raise too_many_bad(len(bad), total, max_bad_share, bad[0][1])
+        if progress:
+            progress(count + len(bad), total)
+    if not count:
+        raise ValueError("there are no images to load.")
+    return LoadedImages(
+        images=images[:count],
+        kept_indices=np.concatenate(kept),
+        bad=[(source.key(index), reason) for index, reason in bad],
+        fingerprint=data_fingerprint(source, height, width, mode, [index for index, _ in bad]),
+    )
+
+
+def data_fingerprint(source: ImageSource, height: int, width: int, mode: FitMode, left_out: Sequence[int]) -> str:
+    """Stands for the images of a source as they are fed: its names and sizes, the fitting, what was left out."""
+    return digest_of_lines([source.fingerprint, f"{height} x {width} {mode}", *(f"without {i}" for i in left_out)])
+
+
+def too_many_bad(bad: int, read: int, accepted: float, reason: str) -> ValueError:
+    """The error for more bad images than accepted."""
+    count = f"{bad} of {read}, {accepted:.0%} are accepted"
+    return ValueError(f"too many images cannot be read ({count}); the first: {reason}")

@@ -1,0 +1,98 @@
+"""Where images come from: the kinds of source, parts of them, and how one is opened by what is on disk."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from semhitok.data.folder import ImageFolder
+from semhitok.data.hugging_face import HuggingFaceImages, is_hugging_face
+from semhitok.data.sample import ImageSource, Sample, digest_of_lines
+from semhitok.data.tar_shards import TarShards
+
+__all__ = ["HuggingFaceImages", "ImageFolder", "ImageSource", "Sample", "Subset", "TarShards", "open_source"]
+
+
+class Subset:
+    """Some samples of a source, in the order given.
+
+    Args:
+        source: any source.
+        indices: (N,) indices into it; repetitions are allowed.
+    """
+
+    def __init__(self, source: ImageSource, indices: Sequence[int] | np.ndarray) -> None:
+        self.source = source
+        self.indices = np.asarray(indices, dtype=np.int64)
+        if len(self.indices) and (self.indices.min() < 0 or self.indices.max() >= len(source)):
+            raise ValueError(f"indices of a subset must lie in [0, {len(source)}).")
+
+    @property
+    def fingerprint(self) -> str:
+        """See ``ImageSource``."""
+        return digest_of_lines([self.source.fingerprint, *map(str, self.indices)])
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def key(self, index: int) -> str:
+        """See ``ImageSource``."""
+        return self.source.key(int(self.indices[index]))
+
+    def load(self, index: int) -> Sample:
+        """See ``ImageSource``."""
+        return self.source.load(int(self.indices[index]))
+
+
+def open_source(path: str | os.PathLike[str], *, split: str | None = None) -> ImageSource:
+    """Open a folder of images, tars (file, folder or glob pattern), a parquet file or a Hugging Face data set.
+
+    A split is a subfolder of that name, the tars named after it (``train.tar``, ``train-0000.tar``), or a Hugging
+    Face split.
+
+    Raises:
+        ValueError: nothing that can be read there, no such split, or several and none chosen.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _open_folder(path, split)
+    if split is not None:
+        raise ValueError(f"{path}: is not a folder, so there is no split {split!r} to choose.")
+    if path.suffix == ".parquet" and path.is_file():
+        return HuggingFaceImages.open(path)
+    if path.suffix == ".tar" and (path.is_file() or glob.has_magic(str(path))):
+        return TarShards(path)
+    if path.exists():
+        raise ValueError(f"{path}: is neither a folder nor a .tar or .parquet file.")
+    raise ValueError(f"{path}: no such file or folder.")
+
+
+def _open_folder(path: Path, split: str | None) -> ImageSource:
+    if is_hugging_face(path):
+        return HuggingFaceImages.open(path, split=split)
+    if split is not None:
+        if (path / split).is_dir():
+            return _open_folder(path / split, None)
+        shards = [shard for shard in sorted(path.glob("*.tar")) if _split_of(shard) == split]
+        if not shards:
+            raise ValueError(f"{path}: has no split {split!r}, neither a subfolder nor tars of that name.")
+        return TarShards(shards)
+    if any(path.glob("*.tar")):
+        splits = sorted({_split_of(shard) for shard in path.glob("*.tar")})
+        if len(splits) > 1:
+            raise ValueError(f"{path}: has the splits {', '.join(splits)}; name one of them, or {path}/*.tar for all.")
+        return TarShards(path)
+    splits = sorted({child.parent.name for child in path.glob("*/*.tar")})
+    if splits:
+        raise ValueError(f"{path}: has the splits {', '.join(splits)}; name one of them.")
+    return ImageFolder(path)
+
+
+def _split_of(shard: Path) -> str:
+    """``train-0001.tar`` belongs to the split ``train``, ``0001.tar`` to none (an empty name)."""
+    return re.sub(r"[-_.]?\d+$", "", shard.stem)

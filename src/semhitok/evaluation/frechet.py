@@ -1,0 +1,201 @@
+"""Fréchet distance between two sets of images, on the features of a frozen network.
+
+d² = |mean₁ - mean₂|² + tr(cov₁ + cov₂ - 2 (cov₁ cov₂)^½)   (Heusel et al., 2017, arXiv 1706.08500)
+
+The number depends on the network, on how images are resized for it and on how many images there are: only
+figures of the same protocol compare, so every extractor carries its name and protocol. "rFID" is reserved for the
+Inception network of torch-fidelity; with any other network the figure keeps that network's name.
+The reference set is always the same cropped and resized images that the tokenizer was given.
+
+Shapes: N images, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from semhitok.teachers import EfficientNetLiteConfig, convert_efficientnet_lite
+
+
+class FeatureStatistics:
+    """Mean and covariance of feature vectors, accumulated in fp64 batch by batch (Chan's parallel update)."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean_D = torch.zeros((), dtype=torch.float64)
+        self._scatter_DD = torch.zeros((), dtype=torch.float64)
+
+    def update(self, features_ND: Tensor) -> None:
+        """Add a batch of feature vectors, (N,D)."""
+        features_ND = features_ND.detach().double().cpu()
+        mean_D = features_ND.mean(dim=0)
+        centred_ND = features_ND - mean_D
+        self._add(len(features_ND), mean_D, centred_ND.T @ centred_ND)
+
+    def merge(self, other: FeatureStatistics) -> None:
+        """Add the vectors that ``other`` has seen."""
+        self._add(other.count, other.mean_D, other._scatter_DD)
+
+    def _add(self, count: int, mean_D: Tensor, scatter_DD: Tensor) -> None:
+        if count == 0:
+            return
+        total = self.count + count
+        step_D = mean_D - self.mean_D
+        self._scatter_DD = self._scatter_DD + scatter_DD + step_D.outer(step_D) * (self.count * count / total)
+        self.mean_D = self.mean_D + step_D * (count / total)
+        self.count = total
+
+    @property
+    def covariance(self) -> Tensor:
+        """Unbiased covariance, (D,D) fp64.
+
+        Raises:
+            ValueError: fewer than two vectors have been added.
+        """
+        if self.count < 2:
+            raise ValueError(f"a covariance needs at least 2 images, but only {self.count} were given.")
+        return self._scatter_DD / (self.count - 1)
+
+
+def frechet_distance(mean1_D: Tensor, covariance1_DD: Tensor, mean2_D: Tensor, covariance2_DD: Tensor) -> float:
+    """Fréchet distance (squared, as FID is) between two Gaussians, in fp64.
+
+    With cov = A Aᵀ, the trace of (cov₁ cov₂)^½ is the sum of the singular values of A₁ᵀ A₂. No square root is taken of
+    a number near zero, so the figure stays exact for singular covariances (fewer images than features), where roots of
+    eigenvalues of cov₁ cov₂ turn rounding errors of 1e-16 into 1e-8 each.
+    """
+    factor1, factor2 = _factor(covariance1_DD.double()), _factor(covariance2_DD.double())
+    trace_of_root = torch.linalg.svdvals(factor1.T @ factor2).sum()
+    shift = (mean1_D.double() - mean2_D.double()).square().sum()
+    return float(shift + factor1.square().sum() + factor2.square().sum() - 2 * trace_of_root)
+
+
+def _factor(covariance_DD: Tensor) -> Tensor:
+    """A with A Aᵀ = covariance, (D, rank)."""
+    values_D, vectors_DD = torch.linalg.eigh(covariance_DD)
+    kept = values_D > values_D.max() * len(values_D) * torch.finfo(torch.float64).eps
+    return vectors_DD[:, kept] * values_D[kept].sqrt()
+
+
+@dataclass(frozen=True)
+class FeatureExtractor:
+    """A frozen network whose features are compared.
+
+    Attributes:
+        name: what the distance is called in a report.
+        protocol: network, layer and resizing, printed with every figure.
+        extract: images (B,3,H,W) in [-1,1] -> features (B,D).
+    """
+
+    name: str
+    protocol: str
+    extract: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class FrechetScore:
+    """A distance with what it takes to compare it: the extractor's name and protocol, and the number of images."""
+
+    name: str
+    protocol: str
+    images: int
+    distance: float
+
+
+class FrechetMetric:
+    """Fréchet distance between originals and reconstructions, streamed."""
+
+    def __init__(self, extractor: FeatureExtractor) -> None:
+        self.extractor = extractor
+        self.originals = FeatureStatistics()
+        self.reconstructions = FeatureStatistics()
+
+    def update(self, originals_BCHW: Tensor, reconstructions_BCHW: Tensor) -> None:
+        """Add a batch of originals and their reconstructions, both in [-1,1]."""
+        self.originals.update(self.extractor.extract(originals_BCHW))
+        self.reconstructions.update(self.extractor.extract(reconstructions_BCHW))
+
+    def result(self) -> FrechetScore:
+        """The distance so far; ValueError with fewer than two images."""
+        one, two = self.originals, self.reconstructions
+        distance = frechet_distance(one.mean_D, one.covariance, two.mean_D, two.covariance)
+        return FrechetScore(self.extractor.name, self.extractor.protocol, one.count, distance)
+
+
+def efficientnet_lite2_features(
+    weights: str | Path, *, image_size: int = 128, device: torch.device | str = "cpu"
+) -> FeatureExtractor:
+    """Pooled features of EfficientNet-Lite2 (Tan and Le, 2019; ImageNet), which no training here ever sees.
+
+    Args:
+        weights: the ``.pth`` that ``semhitok data fetch`` puts into ``cache_directory() / "weights"``.
+        image_size: side in pixels to which images are resampled (bicubic, antialiased). The default suits CPUs and
+            cannot see detail finer than that of a 128 px image; it is part of the protocol.
+        device: where the network runs.
+    """
+    network = convert_efficientnet_lite(weights, EfficientNetLiteConfig.lite2()).requires_grad_(False)
+    nn.Module.to(network, device)
+
+    def extract(images_BCHW: Tensor) -> Tensor:
+        images_BCHW = images_BCHW.to(device, torch.float32).clamp(-1, 1)
+        resized_BCHW = F.interpolate(images_BCHW, (image_size, image_size), mode="bicubic", antialias=True)
+        # The network was trained on (x - 127) / 128 for x in [0,255].
+        return network((127.5 * resized_BCHW + 0.5) / 128).pooler_output
+
+    protocol = f"EfficientNet-Lite2, 1280 pooled features, images resampled to {image_size} px (bicubic, antialiased)"
+    return FeatureExtractor("Fréchet distance (EfficientNet-Lite2)", protocol, extract)
+
+
+def inception_features(weights: str | Path, *, device: torch.device | str = "cpu") -> FeatureExtractor:
+    """Pooled features of the Inception network that published rFID figures use, by torch-fidelity.
+
+    Images are rounded to 8 bits and resized as TensorFlow 1 did, inside torch-fidelity.
+
+    Args:
+        weights: torch-fidelity's ``weights-inception-2015-12-05-6726825d.pth``.
+        device: where the network runs.
+
+    Raises:
+        ImportError: torch-fidelity is not installed.
+        ValueError: the file of weights is missing or holds anything but tensors.
+    """
+    if not Path(weights).is_file():
+        raise ValueError(f"rFID needs the Inception weights of torch-fidelity, but there is no file {weights}.")
+    try:
+        from torch_fidelity.feature_extractor_inceptionv3 import (  # pyright: ignore[reportMissingImports]
+            FeatureExtractorInceptionV3,
+        )
+    except (ImportError, RuntimeError) as error:  # a torchvision of another torch build dies with RuntimeError
+        raise ImportError(f"rFID needs torch-fidelity: pip install semhitok[fid] ({error}).") from error
+    try:
+        # torch-fidelity unpickles whatever it is given, so the file is vetted first.
+        torch.load(weights, weights_only=True, map_location="cpu")
+    except Exception as error:
+        raise ValueError(f"{weights} does not hold Inception weights: a file of plain tensors is needed.") from error
+    network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(weights))
+    network = network.to(device)
+
+    def extract(images_BCHW: Tensor) -> Tensor:
+        eight_bit_BCHW = ((images_BCHW.float() + 1) * 127.5).round().clamp(0, 255).to(device, torch.uint8)
+        return network(eight_bit_BCHW)[0]
+
+    protocol = (
+        "torch-fidelity inception-v3-compat, 2048 pooled features, 8-bit images, reference = the same cropped images"
+    )
+    return FeatureExtractor("rFID", protocol, extract)
+
+
+def rfid(
+    originals: Iterable[Tensor], reconstructions: Iterable[Tensor], weights: str | Path, *, device: str = "cpu"
+) -> FrechetScore:
+    """rFID between batches of originals and of their reconstructions, (B,3,H,W) in [-1,1]; see `inception_features`."""
+    metric = FrechetMetric(inception_features(weights, device=device))
+    for originals_BCHW, reconstructions_BCHW in zip(originals, reconstructions, strict=True):
+        metric.update(originals_BCHW, reconstructions_BCHW)
+    return metric.result()

@@ -1,0 +1,60 @@
+"""Labelled features for the category probe, gathered from a tokenizer and the metadata of a source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from semhitok.tokenizers.protocol import ImageTokenizer
+
+
+class ProbeFeatures:
+    """Features of labelled images, one vector per image and kind; unlabelled images are passed over.
+
+    Attributes:
+        features: by kind, ``semantic`` and ``pixel``: batches (B,d), each the mean over an image's tokens.
+        labels: category of each image.
+        concepts: what each image shows; images of one concept must not lie on both sides of a validation split.
+    """
+
+    def __init__(self) -> None:
+        self.features: dict[str, list[Tensor]] = {}
+        self.labels: list[str] = []
+        self.concepts: list[str] = []
+
+    def update(self, model: ImageTokenizer, ids: Tensor | None, metadata: Sequence[dict[str, Any]]) -> None:
+        """Add a batch: ids (B,N) and the metadata of each image."""
+        assert ids is not None
+        found = [label_of(entry) for entry in metadata]
+        chosen = [index for index, label in enumerate(found) if label is not None]
+        if not chosen:
+            return
+        embedded = model.embed(ids[chosen])
+        for kind, features in (("semantic", embedded.semantic), ("pixel", embedded.pixel)):
+            if features is not None:
+                self.features.setdefault(kind, []).append(features.float().mean(dim=1).cpu())
+        for label, concept in (label for label in found if label is not None):
+            self.labels.append(label)
+            # Of unknown concept: a group of its own.
+            self.concepts.append(concept if concept is not None else f"image {len(self.labels)}")
+
+
+def label_of(metadata: dict[str, Any]) -> tuple[str, str | None] | None:
+    """Category of an image and its concept where known; None if it has no label.
+
+    A scene's label is the category of its largest object; other data sets have a ``class`` or a ``label``.
+    """
+    if metadata.get("objects"):
+        largest = max(metadata["objects"], key=lambda entry: _area(entry["box"]))
+        return str(largest["category"]), str(largest["concept"])
+    for name in ("class", "label"):
+        if metadata.get(name) is not None:
+            return str(metadata[name]), None
+    return None
+
+
+def _area(box: Sequence[float]) -> float:
+    left, top, right, bottom = box
+    return (right - left) * (bottom - top)

@@ -1,0 +1,103 @@
+"""The images of a source, brought to one size, in batches; bad ones are left out and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from semhitok.data.images import ImageError
+from semhitok.data.sources import ImageSource
+from semhitok.data.transforms import FitMode, fit_image, to_uint8
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """An image that could not be read, and why."""
+
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class SizedBatch:
+    """Images (B,3,size,size) uint8, their positions in the reader's ``indices``, and the metadata of each."""
+
+    images: Tensor
+    positions: list[int]
+    metadata: list[dict[str, Any]]
+
+
+class SizedImages:
+    """Iterates over a source in a fixed order; ``bad`` fills up on the way.
+
+    Args:
+        source: where the images are.
+        size: side in pixels of the squares.
+        fit: ``crop`` (shorter side resized, centre kept) or ``resize`` (squeezed).
+        limit: read at most this many, evenly spaced over the source, so that a sorted source is still represented.
+        batch_size: images per batch; batches with bad images are smaller.
+        max_bad_share: share of bad images, of those to be read, above which iteration raises a ``ValueError``.
+        threads: that read and decode.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        size: int,
+        *,
+        fit: FitMode = "crop",
+        limit: int | None = None,
+        batch_size: int = 32,
+        max_bad_share: float = 0.05,
+        threads: int = 4,
+    ) -> None:
+        self.source, self.size = source, size
+        self.fit: FitMode = fit
+        self.batch_size, self.max_bad_share, self.threads = batch_size, max_bad_share, threads
+        self.indices = evenly_spaced(len(source), limit)
+        self.bad: list[BadImage] = []
+
+    def __len__(self) -> int:
+        """Images that will be tried."""
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[SizedBatch]:
+        self.bad = []
+        with ThreadPoolExecutor(self.threads) as pool:
+            for start in range(0, len(self.indices), self.batch_size):
+                positions = range(start, min(start + self.batch_size, len(self.indices)))
+                loaded = list(pool.map(self._load, positions))
+                self._check_bad()
+                good = [entry for entry in loaded if entry is not None]
+                if good:
+                    kept, images, metadata = zip(*good, strict=True)
+                    yield SizedBatch(torch.stack(images), list(kept), list(metadata))
+
+    def _load(self, position: int) -> tuple[int, Tensor, dict[str, Any]] | None:
+        index = self.indices[position]
+        try:
+            sample = self.source.load(index)
+        except ImageError as error:
+            self.bad.append(BadImage(self.source.key(index), str(error)))
+            return None
+        return position, to_uint8(fit_image(sample.image, self.size, self.size, self.fit)), sample.metadata
+
+    def _check_bad(self) -> None:
+        if len(self.bad) > self.max_bad_share * len(self.indices):
+            raise ValueError(
+                f"{len(self.bad)} of {len(self.indices)} images are bad, more than the accepted share of "
+                f"{self.max_bad_share:.0%}; the first: {self.bad[0].reason}"
+            )
+
+
+def evenly_spaced(length: int, limit: int | None) -> list[int]:
+    """At most ``limit`` indices below ``length``, all of them for None, from the first to the last."""
+    if limit is None or limit >= length:
+        return list(range(length))
+    return np.linspace(0, length - 1, limit).round().astype(int).tolist()

@@ -1,0 +1,163 @@
+"""EMA vector quantization, SemHiTok's semantic codebook (paper section 3.1, eqs. 2 and 4).
+
+Euclidean, not l2-normalised. The forward pass is pure; the codebook moves only in ``update``, once per optimizer step.
+
+Shapes: B images, N tokens (elsewhere: vectors), K codes, D channels.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from semhitok.quantizers.assignments import Assignments, assign
+from semhitok.quantizers.codebook import Float32Module, straight_through
+from semhitok.quantizers.gather import copy_from_first_rank, gather_in_sample_order
+from semhitok.quantizers.kmeans import kmeans
+from semhitok.quantizers.lookup import nearest_code
+from semhitok.quantizers.revival import replace_dead
+from semhitok.types import Quantized
+
+
+class EMAQuantizer(Float32Module):
+    """A codebook that follows its assigned vectors by an exponential moving average.
+
+    Two update rules; the paper's eq. 4 averages the batch mean, the usual EMA averages counts and sums:
+
+    * ``sum_count`` (default; van den Oord et al., 2017, appendix A.1): c_k = sums_k / counts_k, both averaged over
+      steps, with Laplace-smoothed counts. A code with few hits moves little.
+    * ``batch_mean`` (eq. 4 to the letter): c_k <- decay c_k + (1 - decay) mean of the vectors assigned in this batch;
+      a code without vectors stays.
+
+    Args:
+        codebook_size: K.
+        dim: D, 48 in the paper.
+        decay: momentum of the averages, in [0,1).
+        update_rule: see above.
+        epsilon: Laplace smoothing of the counts; used by ``sum_count`` only.
+
+    Attributes:
+        codebook_KD: fp32 buffer, the codes.
+        counts_K, sums_KD: fp32 buffers, moving averages of the vectors per code and of their sum, under both rules.
+    """
+
+    codebook_KD: Tensor
+    counts_K: Tensor
+    sums_KD: Tensor
+
+    def __init__(
+        self,
+        codebook_size: int,
+        dim: int,
+        *,
+        decay: float = 0.99,
+        update_rule: Literal["sum_count", "batch_mean"] = "sum_count",
+        epsilon: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        if not 0 <= decay < 1:
+            raise ValueError(f"EMA decay is {decay}; it must lie in [0, 1).")
+        if update_rule not in ("sum_count", "batch_mean"):
+            raise ValueError(f"EMA update rule is {update_rule!r}; it must be 'sum_count' or 'batch_mean'.")
+        self.decay = decay
+        self.update_rule: Literal["sum_count", "batch_mean"] = update_rule
+        self.epsilon = epsilon
+        self.register_buffer("codebook_KD", torch.empty(codebook_size, dim, dtype=torch.float32))
+        self.register_buffer("counts_K", torch.empty(codebook_size, dtype=torch.float32))
+        self.register_buffer("sums_KD", torch.empty(codebook_size, dim, dtype=torch.float32))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Random codes of unit expected length, each weighing as much as one vector per step."""
+        nn.init.normal_(self.codebook_KD, std=self.codebook_KD.shape[1] ** -0.5)
+        self._reset_statistics()
+
+    def forward(self, z_BND: Tensor) -> Quantized:
+        """Nearest codes. Nothing is updated, in training mode or otherwise.
+
+        Args:
+            z_BND: (B,N,D) features, any float dtype.
+
+        Returns:
+            codes (B,N,D) in the dtype of ``z_BND``, straight-through; ids in [0,K); losses: ``commitment``, the mean
+            squared error of the features to their (constant) codes.
+        """
+        z_ND = rearrange(z_BND, "b n d -> (b n) d").float()
+        ids_BN = rearrange(nearest_code(z_ND.detach(), self.codebook_KD), "(b n) -> b n", b=len(z_BND))
+        codes_BND = self.lookup(ids_BN)
+        return Quantized(
+            codes=straight_through(z_BND, codes_BND),
+            ids=ids_BN,
+            losses={"commitment": F.mse_loss(z_BND.float(), codes_BND)},
+        )
+
+    def lookup(self, ids: Tensor) -> Tensor:
+        """Codes of ids of any shape (...) -> (...,D), fp32 and detached from any graph."""
+        # A copy: indexing copies, so a later update cannot change what a graph has saved.
+        return self.codebook_KD[ids]
+
+    def assignments(self, z_BND: Tensor, ids_BN: Tensor) -> Assignments:
+        """Statistics of this rank's vectors; those of micro-batches add up with ``+``."""
+        return assign(rearrange(z_BND, "b n d -> (b n) d"), rearrange(ids_BN, "b n -> (b n)"), len(self.codebook_KD))
+
+    @torch.no_grad()
+    def update(self, assignments: Assignments) -> None:
+        """Moves the codebook once, by the statistics of the whole optimizer step.
+
+        A collective: statistics are summed over the ranks first, so that all codebooks stay bit-identical.
+        """
+        batch = assignments.over_ranks()
+        self.counts_K.lerp_(batch.counts_K.float(), 1 - self.decay)
+        self.sums_KD.lerp_(batch.sums_KD.float(), 1 - self.decay)
+        if self.update_rule == "sum_count":
+            total = self.counts_K.sum()
+            smoothed_K = (self.counts_K + self.epsilon) / (total + len(self.counts_K) * self.epsilon) * total
+            self.codebook_KD.copy_(self.sums_KD / smoothed_K[:, None])
+        else:
+            mean_KD = (batch.sums_KD / batch.counts_K.clamp_min(1)[:, None]).float()
+            moved_KD = self.codebook_KD.lerp(mean_KD, 1 - self.decay)
+            self.codebook_KD.copy_(torch.where(batch.counts_K[:, None] > 0, moved_KD, self.codebook_KD))
+
+    @torch.no_grad()
+    def initialise(self, z_ND: Tensor, *, seed: int, iterations: int = 10) -> None:
+        """k-means over the gathered global batch; independent of the number of ranks.
+
+        A collective. The paper does not say how it initialises; VQKD, which it follows, uses 10 iterations.
+
+        Args:
+            z_ND: (N,D) this rank's part of the batch in sample order; with fewer vectors than codes in total, the
+                remaining codes are noisy copies of vectors.
+        """
+        codebook_KD = kmeans(gather_in_sample_order(z_ND), len(self.codebook_KD), iterations=iterations, seed=seed)
+        copy_from_first_rank(codebook_KD)
+        self.codebook_KD.copy_(codebook_KD)
+        self._reset_statistics()
+
+    @torch.no_grad()
+    def revive(self, z_ND: Tensor, dead: Tensor | float, *, seed: int, step: int) -> int:
+        """Replaces dead codes by random vectors of the global batch; independent of the number of ranks.
+
+        A collective. A new code starts with the average count, which gives it time to find its vectors.
+
+        Args:
+            z_ND: (N,D) this rank's part of the batch in sample order.
+            dead: (K,) bool, the same on all ranks; or a threshold on ``counts_K`` (average vectors per step) below
+                which a code is dead.
+
+        Returns:
+            How many codes were replaced: all dead ones, but no more than there are vectors.
+        """
+        dead_K = dead if isinstance(dead, Tensor) else self.counts_K < dead
+        replaced = replace_dead(self.codebook_KD, gather_in_sample_order(z_ND), dead_K, seed=seed, step=step)
+        self.counts_K[replaced] = self.counts_K.mean()
+        self.sums_KD[replaced] = self.codebook_KD[replaced] * self.counts_K[replaced, None]
+        return len(replaced)
+
+    def _reset_statistics(self) -> None:
+        nn.init.ones_(self.counts_K)
+        self.sums_KD.copy_(self.codebook_KD)

@@ -1,0 +1,117 @@
+"""Flat codebooks trained by gradient: the vanilla and the normalised quantizer of the paper's Table 8 and of VQGANs.
+
+Shapes: B images, N tokens (elsewhere: vectors), K codes, D channels.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from semhitok.quantizers.codebook import Float32Module, straight_through
+from semhitok.quantizers.gather import copy_from_first_rank, gather_in_sample_order
+from semhitok.quantizers.kmeans import kmeans
+from semhitok.quantizers.lookup import nearest_code, nearest_cosine
+from semhitok.quantizers.revival import replace_dead
+from semhitok.types import Quantized
+
+
+def codebook_losses(z: Tensor, codes: Tensor) -> dict[str, Tensor]:
+    """``codebook`` pulls the codes to the features, ``commitment`` the features to the codes; unweighted means.
+
+    van den Oord et al. (2017), eq. 3, second and third term.
+    """
+    return {"codebook": F.mse_loss(codes, z.detach()), "commitment": F.mse_loss(z, codes.detach())}
+
+
+class VanillaQuantizer(Float32Module):
+    """Euclidean codebook trained by the codebook loss (van den Oord et al., 2017).
+
+    Args:
+        codebook_size: K.
+        dim: D.
+    """
+
+    def __init__(self, codebook_size: int, dim: int) -> None:
+        super().__init__()
+        self.codebook_KD = nn.Parameter(torch.empty(codebook_size, dim, dtype=torch.float32))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Uniform in [-1/K, 1/K], as in VQGAN; meant to be replaced by ``initialise``."""
+        bound = 1 / len(self.codebook_KD)
+        nn.init.uniform_(self.codebook_KD, -bound, bound)
+
+    def forward(self, z_BND: Tensor) -> Quantized:
+        """Nearest codes of (B,N,D) features: straight-through codes in their dtype, ids in [0,K), and two losses."""
+        z_ND = rearrange(z_BND.detach(), "b n d -> (b n) d")
+        ids_BN = rearrange(nearest_code(z_ND, self.codebook_KD), "(b n) -> b n", b=len(z_BND))
+        codes_BND = self.lookup(ids_BN)
+        return Quantized(straight_through(z_BND, codes_BND), ids_BN, codebook_losses(z_BND.float(), codes_BND))
+
+    def lookup(self, ids: Tensor) -> Tensor:
+        """Codes of ids of any shape (...) -> (...,D), fp32; gradients reach the codebook."""
+        return F.embedding(ids, self.codebook_KD)
+
+    @torch.no_grad()
+    def initialise(self, z_ND: Tensor, *, seed: int, iterations: int = 10) -> None:
+        """k-means over the gathered global batch (a collective); independent of the number of ranks."""
+        codebook_KD = kmeans(gather_in_sample_order(z_ND), len(self.codebook_KD), iterations=iterations, seed=seed)
+        copy_from_first_rank(codebook_KD)
+        self.codebook_KD.copy_(codebook_KD)
+
+    @torch.no_grad()
+    def revive(self, z_ND: Tensor, dead_K: Tensor, *, seed: int, step: int) -> int:
+        """Replaces the codes marked in ``dead_K`` (K,) bool by random vectors of the global batch (a collective).
+
+        The optimizer's moments of these rows are left alone: without gradients they have decayed already.
+        Returns how many codes were replaced: all marked ones, but no more than there are vectors.
+        """
+        return len(replace_dead(self.codebook_KD, gather_in_sample_order(z_ND), dead_K, seed=seed, step=step))
+
+
+class NormalizedQuantizer(Float32Module):
+    """Codebook on the unit sphere: features and codes are l2-normalised at use, the largest cosine wins (ViT-VQGAN).
+
+    Args:
+        codebook_size: K.
+        dim: D.
+    """
+
+    def __init__(self, codebook_size: int, dim: int) -> None:
+        super().__init__()
+        self.codebook_KD = nn.Parameter(torch.empty(codebook_size, dim, dtype=torch.float32))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Directions uniform on the sphere, unit expected length."""
+        nn.init.normal_(self.codebook_KD, std=self.codebook_KD.shape[1] ** -0.5)
+
+    def forward(self, z_BND: Tensor) -> Quantized:
+        """Codes (unit length) of (B,N,D) features, straight-through to the normalised features; losses between them."""
+        z_ND = rearrange(z_BND.detach(), "b n d -> (b n) d")
+        ids_BN = rearrange(nearest_cosine(z_ND, self.codebook_KD), "(b n) -> b n", b=len(z_BND))
+        codes_BND = self.lookup(ids_BN)
+        unit_BND = F.normalize(z_BND.float(), dim=-1)
+        codes = straight_through(unit_BND, codes_BND).to(z_BND.dtype)
+        return Quantized(codes, ids_BN, codebook_losses(unit_BND, codes_BND))
+
+    def lookup(self, ids: Tensor) -> Tensor:
+        """Unit-length codes of ids of any shape (...) -> (...,D), fp32; gradients reach the codebook."""
+        return F.normalize(F.embedding(ids, self.codebook_KD), dim=-1)
+
+    @torch.no_grad()
+    def initialise(self, z_ND: Tensor, *, seed: int, iterations: int = 10) -> None:
+        """Spherical k-means over the gathered global batch (a collective); independent of the number of ranks."""
+        z_ND = gather_in_sample_order(z_ND)
+        codebook_KD = kmeans(z_ND, len(self.codebook_KD), iterations=iterations, seed=seed, spherical=True)
+        copy_from_first_rank(codebook_KD)
+        self.codebook_KD.copy_(codebook_KD)
+
+    @torch.no_grad()
+    def revive(self, z_ND: Tensor, dead_K: Tensor, *, seed: int, step: int) -> int:
+        """As ``VanillaQuantizer.revive``, with normalised vectors."""
+        unit_ND = F.normalize(gather_in_sample_order(z_ND).float(), dim=-1)
+        return len(replace_dead(self.codebook_KD, unit_ND, dead_K, seed=seed, step=step))

@@ -1,0 +1,109 @@
+"""What a complete training recipe is: model, data handling and the four stages, as typed values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from semhitok.data.transforms import FitMode
+from semhitok.training.loop import LoopConfig
+from semhitok.training.tasks.pixel import PixelConfig
+from semhitok.training.tasks.semantic import SemanticConfig
+
+Stage = Literal["semantic", "pixel", "pixel-finetune", "decoder"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+PerceptualKind = Literal["vgg", "lpips"]
+PerceptualDepth = Literal["conv1_2", "conv2_2", "conv3_3", "conv4_3", "conv5_3"]
+
+BUILT_IN_TEACHER = "efficientnet-lite0"
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """How images reach the model.
+
+    Attributes:
+        fit: how an image of another shape becomes a square: centre ``crop`` or ``resize``.
+        flip: mirror half of the images.
+        memory_limit: bytes of decoded images up to which the whole data set is kept in memory, on the training device.
+        cache_limit: bytes of teacher features up to which they are computed once and kept on disk. Features and stage-1
+            ids are cached only for data in memory; otherwise the teacher runs in every step.
+        workers: reading processes.
+        max_bad_share: accepted share of images that cannot be read; they are skipped, counted and reported.
+    """
+
+    fit: FitMode = "crop"
+    flip: bool = True
+    memory_limit: int = 8 * 2**30
+    cache_limit: int = 16 * 2**30
+    workers: int = 2
+    max_bad_share: float = 0.05
+
+
+@dataclass(frozen=True)
+class SemanticStage:
+    """Stage 1."""
+
+    loop: LoopConfig
+    task: SemanticConfig = field(default_factory=SemanticConfig)
+
+
+@dataclass(frozen=True)
+class PixelStage:
+    """Stage 2a, 2b or 3."""
+
+    loop: LoopConfig
+    task: PixelConfig = field(default_factory=PixelConfig)
+
+
+@dataclass(frozen=True)
+class EnhancedDecoder:
+    """Size of the pixel decoder of stage 3.
+
+    Attributes:
+        layers, width, heads: of its transformer.
+        grow: start from the decoder of stage 2, of the same width, its blocks followed by new ones that at first change
+            nothing; otherwise the larger decoder starts from random weights, as a wider one must.
+    """
+
+    layers: int
+    width: int
+    heads: int
+    grow: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that ``semhitok train`` needs but the data.
+
+    Attributes:
+        name: of the recipe.
+        teacher: ``efficientnet-lite0`` (built in), or the folder or hub id of a transformers vision tower.
+        teacher_image_size: side in pixels of what the teacher is fed.
+        teacher_layer: hidden state taken as features; not read for the built-in teacher.
+        model: fields of ``SemHiTokConfig``, all but the teacher's.
+        enhanced_decoder: of stage 3.
+        perceptual: network of the perceptual loss: ``vgg`` (``semhitok data fetch`` brings it), or ``lpips`` when its two
+            files (``vgg16-397923af.pth`` and ``lpips_vgg.pth``) lie in the cache's ``weights`` folder.
+        perceptual_depth: deepest VGG layer looked at; shallower is faster.
+        data: how images are read.
+        semantic, pixel, pixel_finetune, decoder: the stages.
+    """
+
+    name: str
+    teacher: str
+    teacher_image_size: int
+    model: dict[str, Any]
+    enhanced_decoder: EnhancedDecoder
+    semantic: SemanticStage
+    pixel: PixelStage
+    pixel_finetune: PixelStage
+    decoder: PixelStage
+    teacher_layer: int = -2
+    perceptual: PerceptualKind = "vgg"
+    perceptual_depth: PerceptualDepth = "conv5_3"
+    data: DataConfig = field(default_factory=DataConfig)
+
+    def pixel_stage(self, stage: Stage) -> PixelStage:
+        """The settings of a stage after the first."""
+        return {"pixel": self.pixel, "pixel-finetune": self.pixel_finetune, "decoder": self.decoder}[stage]

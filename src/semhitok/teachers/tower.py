@@ -1,0 +1,226 @@
+"""A frozen vision tower as a teacher: images in, one feature vector per patch out (paper section 3.2).
+
+Shapes: B images, C = 3 channels, H and W pixels, h and w patches per column and row, N = h * w, D feature channels.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    ImageProcessingMixin,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Siglip2VisionModel,
+)
+
+from semhitok.teachers.configuration import EFFICIENTNET_LITE0_BLOCKS, TeacherConfig
+from semhitok.teachers.efficientnet import (
+    EfficientNetLiteConfig,
+    EfficientNetLiteModel,
+    convert_efficientnet_lite,
+)
+from semhitok.types import cache_directory
+
+
+class Teacher(nn.Module):
+    """Frozen features of a vision tower; always in eval mode, without gradients.
+
+    A plain module: inside a ``PreTrainedModel`` its weights are saved and loaded with the rest.
+
+    Args:
+        config: backbone, layer, normalisation.
+        backbone: the tower that ``config.backbone_config`` describes, with its weights; random weights when ``None``.
+
+    Raises:
+        ValueError: the backbone is not a vision tower with patch tokens, or has no such layer.
+    """
+
+    backbone: PreTrainedModel
+
+    def __init__(self, config: TeacherConfig, backbone: PreTrainedModel | None = None) -> None:
+        super().__init__()
+        self.config = config
+        backbone_config = config.backbone_config
+        _check_backbone(backbone_config)
+        deepest = backbone_config.num_hidden_layers
+        if not -deepest - 1 <= config.layer <= deepest:
+            raise ValueError(f"layer is {config.layer}, but the teacher has {-deepest - 1} to {deepest}.")
+        # The dtype in force, not the one of the checkpoint: inside another model the teacher follows that model.
+        self.backbone = backbone or AutoModel.from_config(backbone_config, dtype=torch.get_default_dtype())
+        self.eval()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        *,
+        image_size: int | None = None,
+        layer: int = -2,
+        image_mean: Sequence[float] | None = None,
+        image_std: Sequence[float] | None = None,
+    ) -> Teacher:
+        """Load a transformers vision tower, in float32.
+
+        Args:
+            name_or_path: local folder or hub id; of a model with text and vision halves (CLIP, SigLIP) the vision half.
+            image_size: side in pixels that it will be fed; by default the size it was trained at.
+            layer: see :class:`TeacherConfig`.
+            image_mean, image_std: by default those of the checkpoint's image processor; needed where it has none.
+
+        Raises:
+            ValueError: not a vision tower with patch tokens, weights missing, or normalisation unknown.
+        """
+        backbone_config = AutoConfig.from_pretrained(name_or_path)
+        backbone_config = getattr(backbone_config, "vision_config", backbone_config)
+        _check_backbone(backbone_config)
+        if image_mean is None or image_std is None:
+            image_mean, image_std = _processor_normalisation(name_or_path)
+        config = TeacherConfig(
+            backbone_config=backbone_config,
+            image_size=image_size or _native_image_size(backbone_config),
+            layer=layer,
+            image_mean=image_mean,
+            image_std=image_std,
+        )
+        backbone, report = AutoModel.from_pretrained(
+            name_or_path,
+            config=backbone_config,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+        if report["missing_keys"]:
+            raise ValueError(f"{name_or_path} lacks weights of the vision tower: {sorted(report['missing_keys'])}.")
+        return cls(config, backbone)
+
+    @classmethod
+    def efficientnet_lite0(cls, path: str | Path | None = None, *, image_size: int = 128) -> Teacher:
+        """The built-in teacher, from the published .pth file (by default where ``semhitok data fetch`` puts it)."""
+        path = path or cache_directory() / "weights" / "efficientnet_lite0.pth"
+        backbone = convert_efficientnet_lite(path, EfficientNetLiteConfig.lite0(EFFICIENTNET_LITE0_BLOCKS))
+        return cls(TeacherConfig(backbone.config, image_size), backbone)
+
+    @property
+    def dim(self) -> int:
+        """D, feature channels per token."""
+        return self.config.backbone_config.hidden_size
+
+    @property
+    def stride(self) -> int:
+        """Side of a patch in pixels."""
+        return self.config.backbone_config.patch_size
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of patches in an image of this size; the pixels beyond the last whole patch are unseen.
+
+        Raises:
+            ValueError: the image is smaller than one patch.
+        """
+        if min(height, width) < self.stride:
+            raise ValueError(
+                f"An image of {height}x{width} pixels is smaller than the teacher's patch of {self.stride}."
+            )
+        return height // self.stride, width // self.stride
+
+    def train(self, mode: bool = True) -> Teacher:
+        """Stays frozen and in eval mode whatever is asked, inside a model that trains."""
+        # Frozen again here because from_pretrained puts new parameters, which require gradients, before it calls eval.
+        self.requires_grad_(False)
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, pixel_values_BCHW: Tensor) -> Tensor:
+        """Features of exactly the size that is fed; nothing is resized, position encodings are interpolated.
+
+        Args:
+            pixel_values_BCHW: (B,3,H,W) RGB in [-1,1].
+
+        Returns:
+            (B,N,D) features of the patches, row by row, class and register tokens dropped; in the dtype of the weights.
+
+        Raises:
+            ValueError: the image is smaller than one patch, or the backbone's layer is not one token per patch.
+        """
+        h, w = self.grid(*pixel_values_BCHW.shape[-2:])
+        seen_BCHW = pixel_values_BCHW[..., : h * self.stride, : w * self.stride].float()
+        mean, std = (
+            rearrange(seen_BCHW.new_tensor(statistic), "c -> c 1 1")
+            for statistic in (self.config.image_mean, self.config.image_std)
+        )
+        normalised_BCHW = (((seen_BCHW + 1) / 2 - mean) / std).to(self.backbone.dtype)
+        hidden = self._hidden_state(normalised_BCHW, h, w)
+        prefix = hidden.shape[1] - h * w if hidden.ndim == 3 else -1
+        # One class token, one distillation token (DeiT), registers: more is not a plain tower of patches.
+        if not 0 <= prefix <= 2 + getattr(self.config.backbone_config, "num_register_tokens", 0):
+            raise ValueError(
+                f"Layer {self.config.layer} of {type(self.backbone).__name__} has shape {tuple(hidden.shape)}, "
+                f"which is not one token for each of {h}x{w} patches."
+            )
+        features_BND = hidden[:, prefix:]
+        if self.config.normalize_features:
+            features_BND = functional.layer_norm(features_BND.float(), features_BND.shape[-1:])
+        return features_BND.to(self.backbone.dtype)
+
+    def _hidden_state(self, normalised_BCHW: Tensor, h: int, w: int) -> Tensor:
+        backbone, layer = self.backbone, self.config.layer
+        if isinstance(backbone, EfficientNetLiteModel):  # keeping every layer would cost memory, and only the last fits
+            return backbone(normalised_BCHW).last_hidden_state
+        if isinstance(backbone, Siglip2VisionModel):  # takes flattened patches and their grid
+            patches_BNC = rearrange(
+                normalised_BCHW,
+                "b c (h p) (w q) -> b (h w) (p q c)",
+                p=self.stride,
+                q=self.stride,
+            )
+            mask_BN = torch.ones(patches_BNC.shape[:2], dtype=torch.long, device=patches_BNC.device)
+            shapes_B2 = torch.tensor([[h, w]] * len(patches_BNC), device=patches_BNC.device)
+            outputs = backbone(patches_BNC, mask_BN, shapes_B2, output_hidden_states=True)
+        elif "interpolate_pos_encoding" in inspect.signature(backbone.forward).parameters:
+            outputs = backbone(
+                normalised_BCHW,
+                interpolate_pos_encoding=True,
+                output_hidden_states=True,
+            )
+        else:  # DINOv2 always interpolates; others have rotary encodings
+            outputs = backbone(normalised_BCHW, output_hidden_states=True)
+        return outputs.hidden_states[layer]
+
+
+def _check_backbone(config: PreTrainedConfig) -> None:
+    patch = getattr(config, "patch_size", None)
+    if not isinstance(patch, int) or not all(hasattr(config, name) for name in ("hidden_size", "num_hidden_layers")):
+        raise ValueError(
+            f"'{config.model_type}' cannot be a teacher: it takes a vision tower with one token per square patch, "
+            "such as SigLIP, SigLIP2, CLIP or DINOv2."
+        )
+
+
+def _native_image_size(config: PreTrainedConfig) -> int:
+    size = getattr(config, "image_size", None)
+    if size is None and hasattr(config, "num_patches"):  # SigLIP2 is made for a number of patches, not a size
+        size = math.isqrt(config.num_patches) * config.patch_size
+    if isinstance(size, int):
+        return size
+    raise ValueError(f"'{config.model_type}' states the image size {size}: pass image_size, in pixels.")
+
+
+def _processor_normalisation(
+    name_or_path: str | Path,
+) -> tuple[list[float], list[float]]:
+    """Mean and deviation of the checkpoint's image processor, read without building it (it may need torchvision)."""
+    try:
+        processor, _ = ImageProcessingMixin.get_image_processor_dict(name_or_path)
+        return processor["image_mean"], processor["image_std"]
+    except (OSError, KeyError):
+        raise ValueError(
+            f"{name_or_path} has no image processor that states image_mean and image_std: pass both."
+        ) from None

@@ -1,0 +1,140 @@
+"""Configuration of the SemHiTok tokenizer (arXiv 2503.06764)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+from transformers import PreTrainedConfig
+
+from semhitok.teachers import TeacherConfig
+
+SemanticQuantizerKind = Literal["ema", "vanilla", "normalized"]
+UpdateRule = Literal["sum_count", "batch_mean"]
+ConcatKind = Literal["dim", "length", "none"]
+
+
+class SemHiTokConfig(PreTrainedConfig):
+    """Architecture of a SemHiTok tokenizer; the defaults are the paper's 256 px model where the paper states them.
+
+    Args:
+        teacher_config: the frozen text-aligned encoder (its own image size, layer and normalisation).
+        image_size: side in pixels of the images that ``encode`` expects; other sizes work, see ``SemHiTokModel``.
+        patch_size: side in pixels of one token. image_size need not be a multiple: the grid is rounded down and the
+            pixel branch sees the whole image resampled to the grid (384 px with patch 14: 27 x 27 tokens, 378 px).
+        semantic_codebook_size: K, semantic codes (paper: 16,384).
+        semantic_dim: d_s, channels of a semantic code (paper: 48).
+        semantic_quantizer: ``ema`` (paper), ``vanilla`` or ``normalized`` (Table 10).
+        semantic_decay: momentum of the EMA codebook (eq. 4; value not given, 0.99 is ours).
+        semantic_update_rule: ``sum_count`` keeps running counts and sums; ``batch_mean`` is eq. 4 to the letter.
+        semantic_decoder_layers: self-attention layers that reconstruct the teacher's features (paper: 3).
+        semantic_decoder_heads: heads of these layers (not given).
+        subcodebook_size: m, pixel codes under each semantic code. The text says 8, the vocabulary 196,608 and Table 9
+            say 12; ids always run to K * m.
+        pixel_dim: d_p, channels of a pixel code (not given; 16 is ours).
+        concat: how the decoder receives the two codes (Table 9): ``dim`` joins channels (paper), ``length`` joins the
+            two sequences, ``none`` shows the pixel code alone (the semantic code still selects the sub-codebook).
+        encoder_layers, encoder_width, encoder_heads: pixel encoder (paper: ViT-Base).
+        decoder_layers, decoder_width, decoder_heads: pixel decoder (paper: ViT-Base, then ViT-Large in stage 3).
+        refine_channels: channels of the convolutional refinement after the decoder; 0 is a plain linear head.
+        encoder: False for a model that only decodes and embeds ids: no teacher, no pixel encoder.
+        stages: training stages done, in order; written by training.
+        provenance: licence, training data and recipe of the weights; written by training, shown by ``inspect``.
+
+    Raises:
+        ValueError: if a value is out of its range or two values contradict each other.
+    """
+
+    model_type = "semhitok"
+    sub_configs = {"teacher_config": TeacherConfig}
+
+    def __init__(
+        self,
+        teacher_config: TeacherConfig | dict[str, Any] | None = None,
+        image_size: int = 256,
+        patch_size: int = 16,
+        semantic_codebook_size: int = 16_384,
+        semantic_dim: int = 48,
+        semantic_quantizer: SemanticQuantizerKind = "ema",
+        semantic_decay: float = 0.99,
+        semantic_update_rule: UpdateRule = "sum_count",
+        semantic_decoder_layers: int = 3,
+        semantic_decoder_heads: int = 16,
+        subcodebook_size: int = 12,
+        pixel_dim: int = 16,
+        concat: ConcatKind = "dim",
+        encoder_layers: int = 12,
+        encoder_width: int = 768,
+        encoder_heads: int = 12,
+        decoder_layers: int = 12,
+        decoder_width: int = 768,
+        decoder_heads: int = 12,
+        refine_channels: int = 0,
+        encoder: bool = True,
+        stages: list[str] | None = None,
+        provenance: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(teacher_config, dict):
+            teacher_config = TeacherConfig(**teacher_config)
+        self.teacher_config = teacher_config if teacher_config is not None else TeacherConfig()
+        self.image_size = image_size
+        self.patch_size = patch_size
+        self.semantic_codebook_size = semantic_codebook_size
+        self.semantic_dim = semantic_dim
+        self.semantic_quantizer = semantic_quantizer
+        self.semantic_decay = semantic_decay
+        self.semantic_update_rule = semantic_update_rule
+        self.semantic_decoder_layers = semantic_decoder_layers
+        self.semantic_decoder_heads = semantic_decoder_heads
+        self.subcodebook_size = subcodebook_size
+        self.pixel_dim = pixel_dim
+        self.concat = concat
+        self.encoder_layers = encoder_layers
+        self.encoder_width = encoder_width
+        self.encoder_heads = encoder_heads
+        self.decoder_layers = decoder_layers
+        self.decoder_width = decoder_width
+        self.decoder_heads = decoder_heads
+        self.refine_channels = refine_channels
+        self.encoder = encoder
+        self.stages = list(stages or [])
+        self.provenance = dict(provenance or {})
+        self._check()
+        super().__init__(**kwargs)
+
+    @property
+    def vocab_size(self) -> int:
+        """K * m, the number of joint ids; derived, never stored."""
+        return self.semantic_codebook_size * self.subcodebook_size
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of tokens of an image of that size in pixels."""
+        return height // self.patch_size, width // self.patch_size
+
+    def _check(self) -> None:
+        sizes = "image_size patch_size semantic_codebook_size semantic_dim subcodebook_size pixel_dim"
+        towers = "layers width heads"
+        names = sizes.split() + [f"{tower}_{size}" for tower in ("encoder", "decoder") for size in towers.split()]
+        for name in [*names, "semantic_decoder_layers", "semantic_decoder_heads"]:
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if not isinstance(self.refine_channels, int) or self.refine_channels < 0:
+            raise ValueError(f"refine_channels must be a whole number of at least 0, got {self.refine_channels!r}")
+        if not 0.0 <= self.semantic_decay < 1.0:
+            raise ValueError(f"semantic_decay must lie in [0, 1), got {self.semantic_decay}")
+        for name, kind in (
+            ("semantic_quantizer", SemanticQuantizerKind),
+            ("semantic_update_rule", UpdateRule),
+            ("concat", ConcatKind),
+        ):
+            if getattr(self, name) not in get_args(kind):
+                raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}")
+        if self.patch_size > self.image_size:
+            raise ValueError(f"patch_size {self.patch_size} is larger than image_size {self.image_size}")
+        for tower in ("encoder", "decoder"):
+            width, heads = getattr(self, f"{tower}_width"), getattr(self, f"{tower}_heads")
+            if width % heads or (width // heads) % 4:
+                raise ValueError(
+                    f"{tower}_width {width} must split into {tower}_heads {heads} heads of a multiple of 4 channels"
+                )

@@ -1,0 +1,263 @@
+"""SemHiTok: semantic-guided hierarchical codebook tokenizer (arXiv 2503.06764, sections 3.1 to 3.2).
+
+    image -> frozen teacher -> projection -> semantic code k        (stage 1)
+    image -> pixel encoder  -> pixel code j of sub-codebook k only  (stage 2)
+    id = k * m + j
+    [semantic code ; pixel code] -> pixel decoder -> image          (stages 2 and 3)
+
+Shapes: B images, H x W pixels, N tokens, D teacher channels, d_s and d_p semantic and pixel channels.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+
+from semhitok.nn.patches import resize
+from semhitok.quantizers import HierarchicalQuantizer
+from semhitok.teachers import Teacher
+from semhitok.tokenizers.checkpoints import builtin_checkpoint, check_loading, check_model_type
+from semhitok.tokenizers.semhitok.configuration import SemHiTokConfig
+from semhitok.tokenizers.semhitok.pixel import PixelDecoder, PixelEncoder
+from semhitok.tokenizers.semhitok.semantic import SemanticBranch
+from semhitok.types import Embedded, Encoded, Quantized, TokenizerOutput
+
+ENCODER_SIDE = ("teacher.", "semantic.projection.", "pixel_encoder.")
+
+
+class SemHiTokModel(PreTrainedModel):
+    """The tokenizer: ``encode``, ``decode``, ``embed``, and ``forward`` for both with the losses.
+
+    Any image whose sides are at least one patch can be encoded; the token grid is (H // patch, W // patch), row by
+    row, and positions are axial rotary, so nothing depends on the training size. The teacher sees the image scaled by
+    ``teacher_config.image_size / image_size``; its grid must equal the token grid. Where H or W is no multiple of the
+    patch size the pixel branch sees the whole image resampled to the grid, and that size is what ``decode`` returns.
+
+    Codebooks stay in fp32 however the model is cast.
+    """
+
+    config: SemHiTokConfig  # pyright: ignore[reportIncompatibleVariableOverride]
+    config_class = SemHiTokConfig
+    base_model_prefix = ""
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    _supports_sdpa = True
+    _keep_in_fp32_modules_strict = {"semantic.quantizer", "pixel_quantizer"}
+
+    def __init__(self, config: SemHiTokConfig) -> None:
+        super().__init__(config)
+        self.teacher = Teacher(config.teacher_config) if config.encoder else None
+        self.semantic = SemanticBranch(config, config.teacher_config.backbone_config.hidden_size)
+        self.pixel_encoder = PixelEncoder(config) if config.encoder else None
+        self.pixel_quantizer = HierarchicalQuantizer(
+            config.semantic_codebook_size, config.subcodebook_size, config.pixel_dim
+        )
+        self.pixel_decoder = PixelDecoder(config)
+        if not config.encoder:
+            self._keys_to_ignore_on_load_unexpected = [f"^{re.escape(prefix)}" for prefix in ENCODER_SIDE]
+        else:
+            self._check_grid(config.image_size, config.image_size)
+        self.post_init()
+
+    @property
+    def vocab_size(self) -> int:
+        """K * m."""
+        return self.config.vocab_size
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of a square image of the default size."""
+        return math.prod(self.config.grid(self.config.image_size, self.config.image_size))
+
+    @property
+    def codes_per_token(self) -> int:
+        return 1
+
+    def encode_semantic(self, pixel_values: Tensor) -> Quantized:
+        """Images (B,3,H,W) in [-1,1] -> semantic codes (B,N,d_s) and ids in [0,K)."""
+        return self.semantic.quantize(self.teacher_features(pixel_values))
+
+    def teacher_features(self, pixel_values: Tensor) -> Tensor:
+        """The frozen teacher's features of images (B,3,H,W) in [-1,1] -> (B,N,D)."""
+        if self.teacher is None:
+            raise ValueError("this model was loaded without its encoder side (encoder=False) and cannot encode images")
+        self._check_images(pixel_values)
+        return self.teacher(resize(pixel_values, *self._teacher_size(*pixel_values.shape[-2:])))
+
+    def pixel_features(self, pixel_values: Tensor) -> Tensor:
+        """Images (B,3,H,W) in [-1,1] -> pixel features (B,N,d_p) before quantization."""
+        if self.pixel_encoder is None:
+            raise ValueError("this model was loaded without its encoder side (encoder=False) and cannot encode images")
+        self._check_images(pixel_values)
+        return self.pixel_encoder(self.pixel_view(pixel_values), self.config.grid(*pixel_values.shape[-2:]))
+
+    def pixel_view(self, pixel_values: Tensor) -> Tensor:
+        """The image as the pixel branch sees and predicts it: resampled to a whole number of patches."""
+        rows, columns = self.config.grid(*pixel_values.shape[-2:])
+        return resize(pixel_values, rows * self.config.patch_size, columns * self.config.patch_size)
+
+    @torch.no_grad()
+    def encode(self, pixel_values: Tensor) -> Encoded:
+        """Images to token ids.
+
+        Args:
+            pixel_values: (B,3,H,W) in [-1,1].
+
+        Returns:
+            ids (B,N) in [0, K*m), their semantic part (B,N), and the grid (rows, columns).
+        """
+        semantic_ids = self.encode_semantic(pixel_values).ids
+        pixel_ids = self.pixel_quantizer(self.pixel_features(pixel_values), semantic_ids).ids
+        ids = self.pixel_quantizer.flatten_ids(semantic_ids, pixel_ids)
+        return Encoded(ids=ids, semantic_ids=semantic_ids, grid=self._grid_of(pixel_values))
+
+    def embed(self, ids: Tensor) -> Embedded:
+        """Ids (B,N) in [0, K*m) -> semantic codes (B,N,d_s) and l2-normalised pixel codes (B,N,d_p), fp32."""
+        semantic_ids, pixel_ids = self.pixel_quantizer.split_ids(self._check_ids(ids))
+        return Embedded(
+            semantic=self.semantic.quantizer.lookup(semantic_ids),
+            pixel=self.pixel_quantizer.lookup(semantic_ids, pixel_ids),
+        )
+
+    @torch.no_grad()
+    def decode(self, ids: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
+        """Ids (B,N) -> images (B,3,H,W) clamped to [-1,1]. ``grid`` (rows, columns) defaults to a square one."""
+        embedded = self.embed(ids)
+        return self.decode_features(embedded.semantic, embedded.pixel, self._check_tokens(ids, grid)).clamp(-1, 1)
+
+    def decode_features(self, semantic: Tensor, pixel: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Semantic codes (B,N,d_s) and pixel codes (B,N,d_p) -> images (B,3,H,W), not clamped (paper eq. 6)."""
+        dtype = self.pixel_decoder.project_in.weight.dtype
+        return self.pixel_decoder(semantic.to(dtype), pixel.to(dtype), grid)
+
+    def decode_semantic(self, ids: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
+        """Ids (B,N) -> the teacher's features as the semantic decoder restores them, (B,N,D); for understanding only:
+        the decoder attends over the whole image and cannot feed left-to-right generation."""
+        semantic_ids, _ = self.pixel_quantizer.split_ids(self._check_ids(ids))
+        codes = self.semantic.quantizer.lookup(semantic_ids).to(self.semantic.decoder.project_in.weight.dtype)
+        return self.semantic.decoder(codes, self._check_tokens(ids, grid))
+
+    def embedding_table(self) -> Tensor:
+        """All embeddings in id order: (K*m, d_s + d_p), fp32; row id = [semantic code ; pixel code]."""
+        embedded = self.embed(torch.arange(self.vocab_size, device=self.device)[None])
+        assert embedded.semantic is not None and embedded.pixel is not None
+        return torch.cat([embedded.semantic[0], embedded.pixel[0]], dim=-1)
+
+    def forward(self, pixel_values: Tensor, semantic_ids: Tensor | None = None) -> TokenizerOutput:
+        """Image to tokens to image, with gradients for the pixel branch.
+
+        Args:
+            pixel_values: (B,3,H,W) in [-1,1].
+            semantic_ids: (B,N) ids of stage 1 when they are already known (cached); computed otherwise.
+
+        Returns:
+            The reconstruction of ``pixel_view(pixel_values)`` (not clamped), joint ids, the pixel quantizer's losses.
+        """
+        if semantic_ids is None:
+            semantic_ids = self.encode_semantic(pixel_values).ids
+        semantic_codes = self.semantic.quantizer.lookup(semantic_ids).detach()
+        pixel_features = self.pixel_features(pixel_values)
+        if semantic_ids.shape != pixel_features.shape[:2]:
+            raise ValueError(
+                f"semantic ids must have shape {tuple(pixel_features.shape[:2])}, got {tuple(semantic_ids.shape)}"
+            )
+        quantized = self.pixel_quantizer(pixel_features, semantic_ids)
+        grid = self.config.grid(*pixel_values.shape[-2:])
+        return TokenizerOutput(
+            reconstruction=self.decode_features(semantic_codes, quantized.codes, grid),
+            ids=self.pixel_quantizer.flatten_ids(semantic_ids, quantized.ids),
+            losses=quantized.losses,
+            pixel_features=pixel_features,
+        )
+
+    @classmethod
+    def from_teacher(cls, teacher: Teacher, config: SemHiTokConfig) -> SemHiTokModel:
+        """A fresh tokenizer around a loaded teacher; ``config.teacher_config`` is replaced by the teacher's own."""
+        config.teacher_config = teacher.config
+        model = cls(config)
+        assert model.teacher is not None, "a tokenizer is trained with its encoder side"
+        model.teacher.load_state_dict(teacher.state_dict())
+        return model
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str] = "nano", *args: Any, **kwargs: Any):
+        """Load a checkpoint: a folder, a hub id, or the name of one shipped with the package (``nano``).
+
+        ``encoder=False`` leaves out the teacher and the pixel encoder: enough to decode and embed ids. The rest is as in
+        transformers. Missing, unexpected or misshapen keys raise a ``ValueError`` that names them.
+        """
+        path = builtin_checkpoint(pretrained_model_name_or_path)
+        check_model_type(path, cls.config_class.model_type)
+        want_info = kwargs.pop("output_loading_info", False)
+        kwargs.setdefault("ignore_mismatched_sizes", True)  # reported by check_loading, in one sentence
+        model, info = super().from_pretrained(path, *args, output_loading_info=True, **kwargs)
+        check_loading(path, info)
+        return (model, info) if want_info else model
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+        """As in transformers, safetensors only; the image processor's configuration is written beside the weights."""
+        from semhitok.tokenizers.semhitok.image_processing import SemHiTokImageProcessor
+
+        super().save_pretrained(save_directory, **kwargs)
+        SemHiTokImageProcessor(size=self.config.image_size).save_pretrained(Path(save_directory))
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, HierarchicalQuantizer) or module is self.semantic.quantizer:
+            module.reset_parameters()
+
+    def _teacher_size(self, height: int, width: int) -> tuple[int, int]:
+        ratio = self.config.teacher_config.image_size / self.config.image_size
+        return round(height * ratio), round(width * ratio)
+
+    def _grid_of(self, pixel_values: Tensor) -> Tensor:
+        return torch.tensor(self.config.grid(*pixel_values.shape[-2:]))
+
+    def _check_grid(self, height: int, width: int) -> None:
+        assert self.teacher is not None
+        wanted, found = self.config.grid(height, width), self.teacher.grid(*self._teacher_size(height, width))
+        if wanted != found:
+            raise ValueError(
+                f"the teacher's grid {found[0]}x{found[1]} does not match the token grid {wanted[0]}x{wanted[1]} of a "
+                f"{height}x{width} image with patch_size {self.config.patch_size}; set teacher_config.image_size "
+                f"(now {self.config.teacher_config.image_size}) so that both agree"
+            )
+
+    def _check_images(self, pixel_values: Tensor) -> None:
+        if pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
+            raise ValueError(f"pixel_values must have shape (batch, 3, height, width), got {tuple(pixel_values.shape)}")
+        if min(pixel_values.shape[-2:]) < self.config.patch_size:
+            raise ValueError(
+                f"images must be at least {self.config.patch_size} pixels on each side (one patch), got "
+                f"{pixel_values.shape[-2]}x{pixel_values.shape[-1]}"
+            )
+        self._check_grid(*pixel_values.shape[-2:])
+
+    def _check_ids(self, ids: Tensor) -> Tensor:
+        if ids.ndim != 2 or ids.is_floating_point():
+            raise ValueError(f"ids must be whole numbers of shape (batch, tokens), got {ids.dtype} {tuple(ids.shape)}")
+        if ids.numel() and (ids.min() < 0 or ids.max() >= self.vocab_size):
+            worst = int(ids.max() if ids.max() >= self.vocab_size else ids.min())
+            raise ValueError(f"ids must lie in [0, {self.vocab_size}), got {worst}")
+        return ids.long()
+
+    def _check_tokens(self, ids: Tensor, grid: tuple[int, int] | None) -> tuple[int, int]:
+        rows, columns = (int(size) for size in grid) if grid is not None else (math.isqrt(ids.shape[1]),) * 2
+        if rows * columns != ids.shape[1] or rows < 1:
+            wanted = f"{rows}x{columns} = {rows * columns}" if grid is not None else "a square number of"
+            raise ValueError(f"ids hold {ids.shape[1]} tokens per image where the grid needs {wanted}; pass grid=")
+        return rows, columns

@@ -1,0 +1,59 @@
+"""The pixel branch: a ViT encoder, and a ViT decoder of both codes (paper section 3.2).
+
+Shapes: B images, H x W pixels, N tokens, D width, d_s and d_p semantic and pixel channels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from semhitok.nn import Patchify, PixelHead, Transformer, axial_rotary
+from semhitok.tokenizers.semhitok.configuration import ConcatKind, SemHiTokConfig
+
+
+class PixelEncoder(nn.Module):
+    """Images to pixel features: (B,3,H,W) in [-1,1] -> (B,N,d_p), not yet normalised."""
+
+    def __init__(self, config: SemHiTokConfig) -> None:
+        super().__init__()
+        self.patchify = Patchify(config.patch_size, config.encoder_width)
+        self.transformer = Transformer(
+            layers=config.encoder_layers, width=config.encoder_width, heads=config.encoder_heads
+        )
+        self.project_out = nn.Linear(config.encoder_width, config.pixel_dim)
+
+    def forward(self, pixel_values_BCHW: Tensor, grid: tuple[int, int]) -> Tensor:
+        rotary = axial_rotary(*grid, self.transformer.head_dim, pixel_values_BCHW.device)
+        return self.project_out(self.transformer(self.patchify(pixel_values_BCHW), rotary))
+
+
+class PixelDecoder(nn.Module):
+    """Semantic and pixel codes to an image: (B,N,d_s), (B,N,d_p) -> (B,3,H,W), unbounded (paper eq. 6).
+
+    ``concat`` is Table 9's choice: channels joined (``dim``), sequences joined (``length``: the image is read off the
+    pixel half), or the pixel code alone (``none``).
+    """
+
+    def __init__(self, config: SemHiTokConfig) -> None:
+        super().__init__()
+        self.concat: ConcatKind = config.concat
+        width = config.decoder_width
+        joined_dim = config.pixel_dim + (config.semantic_dim if config.concat == "dim" else 0)
+        self.project_in = nn.Linear(joined_dim, width)
+        # Its own bias also tells the decoder which half of the sequence a token belongs to.
+        self.project_semantic = nn.Linear(config.semantic_dim, width) if config.concat == "length" else None
+        self.transformer = Transformer(layers=config.decoder_layers, width=width, heads=config.decoder_heads)
+        self.head = PixelHead(config.patch_size, width, config.refine_channels)
+
+    def forward(self, semantic_BND: Tensor, pixel_BND: Tensor, grid: tuple[int, int]) -> Tensor:
+        cosine, sine = axial_rotary(*grid, self.transformer.head_dim, pixel_BND.device)
+        if self.concat == "dim":
+            x_BND = self.project_in(torch.cat([semantic_BND, pixel_BND], dim=-1))
+        else:
+            x_BND = self.project_in(pixel_BND)
+        if self.project_semantic is not None:
+            x_BND = torch.cat([self.project_semantic(semantic_BND), x_BND], dim=1)
+            cosine, sine = torch.cat([cosine, cosine]), torch.cat([sine, sine])
+        x_BND = self.transformer(x_BND, (cosine, sine))
+        return self.head(x_BND[:, -pixel_BND.shape[1] :], grid)

@@ -1,0 +1,182 @@
+"""Checkpoints of a training run: tensors as safetensors, everything else as JSON, complete or not there at all.
+
+A checkpoint is a folder ``step_00000500`` with ``tensors.safetensors`` and ``values.json``. It is written under another
+name, flushed to the disk and renamed, so that a folder with this name is whole, whatever killed the process. No pickle.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+FORMAT = 1
+_NAME = re.compile(r"step_(\d{8,})")
+_UNFINISHED = ".unfinished-"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be written or read; the message is one sentence for the user."""
+
+
+def save(directory: Path, step: int, state: Mapping[str, Any], *, keep: int = 2) -> Path:
+    """Write a checkpoint and delete the oldest ones.
+
+    Args:
+        directory: of all checkpoints of the run; made if missing.
+        step: optimizer steps done; names the checkpoint. An existing one of this step is replaced.
+        state: nested dicts, lists and tuples of tensors, numbers, text and None.
+        keep: how many checkpoints stay, this one included.
+
+    Raises:
+        CheckpointError: disk full or not writable (older checkpoints are left as they were), or a value that is neither
+            plain nor a tensor.
+    """
+    target = directory / f"step_{step:08d}"
+    tensors: dict[str, Tensor] = {}
+    document = {"format": FORMAT, "step": step, "state": _pack(state, "", tensors)}
+    for leftover in directory.glob(f"{_UNFINISHED}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    with whole_folder(target) as folder:
+        save_file(tensors, folder / "tensors.safetensors")
+        (folder / "values.json").write_text(json.dumps(document), encoding="utf-8")
+    for old in _all(directory)[:-keep]:
+        if old != target:
+            shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def load(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read what ``save`` wrote.
+
+    Raises:
+        CheckpointError: not a checkpoint, damaged, or of another format.
+    """
+    try:
+        document = json.loads((path / "values.json").read_text(encoding="utf-8"))
+        tensors = load_file(path / "tensors.safetensors", device=str(device))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{path} is not a readable checkpoint: {error}") from error
+    if document.get("format") != FORMAT:
+        raise CheckpointError(f"{path} has checkpoint format {document.get('format')}, this version reads {FORMAT}")
+    try:
+        state = _unpack(document["state"], tensors)
+    except KeyError as error:
+        raise CheckpointError(f"{path} is damaged: {error} is missing from it") from error
+    if tensors:
+        raise CheckpointError(f"{path} is damaged: tensors that belong nowhere: {', '.join(sorted(tensors))}")
+    return state
+
+
+def latest(directory: Path) -> Path | None:
+    """The whole checkpoint with the most steps, or None."""
+    found = _all(directory)
+    return found[-1] if found else None
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A folder to write into: takes the place of ``target`` when everything is written, and vanishes otherwise.
+
+    Raises:
+        CheckpointError: a write failed; ``target`` is as it was before.
+    """
+    unfinished = target.with_name(f"{_UNFINISHED}{target.name}")
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed while writing
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        for path in (*(path for path in unfinished.rglob("*")), unfinished):
+            _flush(path)
+        _replace(unfinished, target)
+        _flush(target.parent)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+        reason = "the disk is full" if full else str(error)
+        raise CheckpointError(f"cannot write {target}: {reason}; what was saved before is untouched") from error
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Rename a folder over another one, which ``rename`` alone refuses."""
+    if not target.exists():
+        source.rename(target)
+        return
+    old = target.with_name(f"{_UNFINISHED}old-{target.name}")
+    shutil.rmtree(old, ignore_errors=True)
+    target.rename(old)
+    source.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    """Have the disk hold the file's (or folder's) present content."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _all(directory: Path) -> list[Path]:
+    """Whole checkpoints, by rising step."""
+    if not directory.is_dir():
+        return []
+    found = [(int(match[1]), path) for path in directory.iterdir() if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """A JSON document of the same shape; tensors go to ``tensors`` and leave their name behind.
+
+    Dicts become lists of pairs, since JSON would turn the optimizer's integer keys into text.
+    """
+    if isinstance(value, Tensor):
+        # A copy for every name: safetensors refuses tensors that share memory, and one may be a view of another.
+        tensors[name] = value.detach().to("cpu", copy=True).contiguous()
+        return {"tensor": name}
+    if isinstance(value, Mapping):
+        return {"dict": [[_plain(key, name), _pack(item, f"{name}/{key}", tensors)] for key, item in value.items()]}
+    if isinstance(value, list | tuple):
+        kind = "list" if isinstance(value, list) else "tuple"
+        return {kind: [_pack(item, f"{name}/{index}", tensors) for index, item in enumerate(value)]}
+    return _plain(value, name)
+
+
+def _plain(value: Any, name: str) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise CheckpointError(
+        f"cannot store {name or 'the state'}: {type(value).__name__} is neither a plain value nor a tensor"
+    )
+
+
+def _unpack(node: Any, tensors: dict[str, Tensor]) -> Any:
+    """The inverse of ``_pack``; takes each tensor out of ``tensors``."""
+    if not isinstance(node, dict):
+        return node
+    ((kind, content),) = node.items()
+    match kind:
+        case "tensor":
+            return tensors.pop(content)
+        case "dict":
+            return {key: _unpack(item, tensors) for key, item in content}
+        case "list":
+            return [_unpack(item, tensors) for item in content]
+        case "tuple":
+            return tuple(_unpack(item, tensors) for item in content)
+    raise KeyError(kind)

@@ -1,0 +1,287 @@
+"""The training loop: clock, data, checkpoints, log and pictures of any task.
+
+A run lives in one directory::
+
+    checkpoints/step_00000500/   what a resumed run needs (semhitok.training.checkpoint)
+    metrics.jsonl, tensorboard/  the log
+    previews/step_00000500.png   originals over reconstructions
+    model/                       what the task exports when the run ends or stops
+
+A resumed run equals the uninterrupted one: position in the data and randomness are functions of the stored state.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from semhitok.data.feed import Batch, Feed
+from semhitok.training import checkpoint, parallel
+from semhitok.training.interruption import Interruption
+from semhitok.training.journal import Evaluate, Journal
+from semhitok.training.metrics import RunningMean
+from semhitok.training.pace import Pace
+from semhitok.training.state import TrainState
+from semhitok.training.task import Task, TrainingError
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How a run goes on in time.
+
+    Attributes:
+        steps: optimizer steps.
+        batch_size: images per optimizer step, over all ranks and micro-batches.
+        accumulation: micro-batches per optimizer step; more of them need less memory.
+        log_every: steps between entries of the log.
+        preview_every: steps between pictures.
+        first_preview_seconds: time after which the first picture is drawn, if ``preview_every`` does not come first.
+        checkpoint_every: steps between checkpoints.
+        keep_checkpoints: how many of the newest checkpoints stay.
+        evaluate_every: steps between calls of the evaluation; None evaluates at the end only.
+        seed: of everything random but the order of the data, which is the feed's.
+        max_seconds: time limit of one process. The speed is measured over the first steps and the number of steps is
+            set so that the run ends in time (never above ``steps``); it is corrected at each quarter of the time. A run
+            that would exceed the limit all the same stops cleanly, with a checkpoint. The evaluation after the last
+            step is not counted: leave time for it.
+    """
+
+    steps: int
+    batch_size: int
+    accumulation: int = 1
+    log_every: int = 20
+    preview_every: int = 500
+    first_preview_seconds: float = 60.0
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2
+    evaluate_every: int | None = None
+    seed: int = 0
+    max_seconds: float | None = None
+
+    def __post_init__(self):
+        counts = ("steps", "batch_size", "accumulation", "log_every", "preview_every", "checkpoint_every")
+        for name in (*counts, "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.evaluate_every is not None and self.evaluate_every < 1:
+            raise ValueError(f"evaluate_every must be at least 1 or None, got {self.evaluate_every}")
+        if self.max_seconds is not None and self.max_seconds <= 0:
+            raise ValueError(f"max_seconds must be above 0, got {self.max_seconds}")
+
+
+def train(
+    task: Task,
+    feed: Feed,
+    config: LoopConfig,
+    directory: Path,
+    *,
+    resume: bool = True,
+    evaluate: Evaluate | None = None,
+    preview: Batch | None = None,
+    begun: float | None = None,
+) -> TrainState:
+    """Run a task to its end, or until a signal or the time limit stops it.
+
+    Args:
+        task: all ranks must begin with the same weights (``parallel.broadcast_parameters``).
+        feed: images.
+        config: of the loop.
+        directory: of the run; made if missing; seen by all ranks.
+        resume: go on from the newest checkpoint in ``directory``; False refuses a directory that has one.
+        evaluate: called on the main rank every ``evaluate_every`` steps and at the end; logged under ``evaluation/``.
+        preview: the images of the pictures; by default the first ones of the feed.
+        begun: ``time.perf_counter()`` from which the time limit counts; by default the time of this call.
+
+    Returns:
+        The state at the end; ``interrupted`` if steps are left.
+
+    Raises:
+        TrainingError: the loss is not finite (the batch is saved in ``nan_batch.safetensors``), or memory is short.
+        CheckpointError: the disk is full, or a checkpoint cannot be read.
+        ValueError: the configuration does not fit the ranks, or the checkpoint is of other data or another seed.
+    """
+    ranks = parallel.world_size()
+    parts = config.accumulation * ranks
+    if config.batch_size % parts:
+        raise ValueError(
+            f"batch_size {config.batch_size} is not divisible by accumulation x ranks = {config.accumulation} x {ranks}"
+        )
+    begun = time.perf_counter() if begun is None else begun
+    state = _begin(task, feed, config, directory / "checkpoints", resume)
+    try:
+        with closing(Journal(directory, task, feed, state, evaluate=evaluate, preview=preview)) as journal:
+            journal.say(f"{task.describe()}; step {state.step} of {state.total_steps}")
+            run = _Run(task, feed, config, directory, state, journal)
+            with Interruption() as interruption:
+                run.steps(interruption, begun)
+            run.end()
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"out of memory in step {state.step + 1} with {config.batch_size // parts} images at a time: "
+            f"raise accumulation (now {config.accumulation}) or lower batch_size (now {config.batch_size})"
+        ) from error
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise TrainingError(f"the disk of {directory} is full; the last checkpoint is untouched") from error
+    return state
+
+
+def _begin(task: Task, feed: Feed, config: LoopConfig, checkpoints: Path, resume: bool) -> TrainState:
+    """A new state, or the newest checkpoint's; the latter's weights go to the task."""
+    path = checkpoint.latest(checkpoints)
+    if path is None:
+        return TrainState(total_steps=config.steps, seed=config.seed)
+    if not resume:
+        raise ValueError(
+            f"{checkpoints.parent} holds a run already ({path.name}): resume it, or choose another directory"
+        )
+    saved = checkpoint.load(path)
+    state = TrainState.from_state_dict(saved["state"])
+    if saved["feed"] != feed.fingerprint:
+        raise ValueError(f"{path} was made with other data: a run resumes on the same images, size and order only")
+    if state.seed != config.seed:
+        raise ValueError(f"{path} was made with seed {state.seed}, not {config.seed}")
+    if state.planned_for is None or state.planned_for != config.max_seconds:
+        state.total_steps, state.planned_for = config.steps, None
+    state.interrupted = False
+    task.load_state_dict(saved["task"])
+    return state
+
+
+class _Run:
+    """One process's part of a run."""
+
+    def __init__(
+        self, task: Task, feed: Feed, config: LoopConfig, directory: Path, state: TrainState, journal: Journal
+    ):
+        self.task, self.feed, self.config, self.directory = task, feed, config, directory
+        self.state, self.journal = state, journal
+        self.means = RunningMean()
+        self.pace = Pace(config.max_seconds)
+        # A plan found in the checkpoint stays as it is.
+        self.plans = config.max_seconds is not None and state.planned_for is None
+        self.saved_at = state.step if state.step else None
+
+    def steps(self, interruption: Interruption, begun: float) -> None:
+        """Step until the end, the time limit or a signal, and save; ``begun`` is where the time limit starts."""
+        state, config = self.state, self.config
+        entered, earlier_seconds = time.perf_counter(), state.seconds
+        batches = self.feed.batches(state.samples, config.batch_size, parallel.rank(), parallel.world_size())
+        while not state.finished and not state.interrupted:
+            started = time.perf_counter()
+            batch = next(batches)
+            state.seed_step(parallel.rank())
+            values = _numbers(self.task.step(batch.split(config.accumulation), state))
+            now = time.perf_counter()
+            self.pace.add(now - started, now - begun)
+            broken = sorted(name for name, value in values.items() if _is_broken(name, value))
+            plan = self.plans and (self.pace.measured if state.planned_for is None else self.pace.review_due)
+            some_broken, plan, stop = parallel.any_rank(bool(broken), plan, interruption.requested or self.pace.overdue)
+            if some_broken:
+                self._refuse(batch, broken)
+            state.step += 1
+            state.samples += config.batch_size
+            state.seconds = earlier_seconds + now - entered
+            self.means.add(values)
+            if plan:
+                self._plan()
+            state.interrupted = stop and not state.finished
+            self._report()
+        self._save()
+
+    def end(self) -> None:
+        """Last picture, evaluation and the exported model."""
+        state = self.state
+        if state.finished:
+            self.journal.draw()
+            self.journal.evaluate()
+        if parallel.is_main():
+            with checkpoint.whole_folder(self.directory / "model") as folder:
+                self.task.export(folder)
+        self.journal.end()
+
+    def _refuse(self, batch: Batch, broken: list[str]) -> NoReturn:
+        """Save the images behind a number that is not finite and stop; on every rank, whichever it was."""
+        name = "nan_batch.safetensors" if parallel.is_main() else f"nan_batch_rank{parallel.rank()}.safetensors"
+        if broken:
+            _save_batch(batch, self.directory / name)
+        kept = f"step {self.saved_at}" if self.saved_at is not None else "none yet"
+        where = f"its images are in {self.directory / name}" if broken else "another rank saved its images"
+        raise TrainingError(
+            f"{', '.join(broken) or 'the loss of another rank'} is not finite in step {self.state.step + 1} "
+            f"({where}; last good checkpoint: {kept}): lower the learning rate or train in float32"
+        )
+
+    def _plan(self) -> None:
+        """Fit the number of steps to the time limit; the main rank's clock decides."""
+        steps = parallel.from_main(min(self.config.steps, self.state.step + self.pace.steps_that_fit()))
+        if steps != self.state.total_steps:
+            self.journal.say(f"{steps} steps fit into {self.config.max_seconds:g} s")
+        self.state.total_steps, self.state.planned_for = steps, self.config.max_seconds
+
+    def _report(self) -> None:
+        """Log, draw, evaluate and save whatever is due after a step."""
+        state, config, journal = self.state, self.config, self.journal
+        ends = state.finished or state.interrupted
+        save = state.step % config.checkpoint_every == 0
+        journal.advance()
+        # Means end at every checkpoint, so that a resumed run logs what the uninterrupted one does.
+        if state.step % config.log_every == 0 or save or ends:
+            means = parallel.average_values(self.means.take())
+            seconds = self.pace.seconds_per_step
+            left = (state.total_steps - state.step) * seconds
+            journal.log(means, images_per_second=config.batch_size / seconds, seconds_left=left)
+        first_is_due = journal.drawn_at is None and self.pace.elapsed >= config.first_preview_seconds
+        if state.step % config.preview_every == 0 or first_is_due:
+            journal.draw()
+        if config.evaluate_every and state.step % config.evaluate_every == 0 and not ends:
+            journal.evaluate()
+        if save:
+            self._save()
+
+    def _save(self) -> None:
+        if self.saved_at == self.state.step:
+            return
+        if parallel.is_main():
+            content = {"state": self.state.state_dict(), "feed": self.feed.fingerprint, "task": self.task.state_dict()}
+            checkpoint.save(self.directory / "checkpoints", self.state.step, content, keep=self.config.keep_checkpoints)
+        self.saved_at = self.state.step
+
+
+def _numbers(values: Mapping[str, float | Tensor]) -> dict[str, float]:
+    """Plain numbers; the tensors among them are read from the device in one go."""
+    tensors = {name: value.detach().reshape(()) for name, value in values.items() if isinstance(value, Tensor)}
+    read: dict[str, float] = {}
+    if tensors:
+        device = next(iter(tensors.values())).device
+        together = torch.stack([value.to(device, torch.float32) for value in tensors.values()])
+        read = dict(zip(tensors, together.tolist(), strict=True))
+    return {name: read[name] if isinstance(value, Tensor) else float(value) for name, value in values.items()}
+
+
+def _is_broken(name: str, value: float) -> bool:
+    must_be_finite = name == "loss" or name.startswith("loss/") or name.endswith("gradient_norm")
+    return must_be_finite and not math.isfinite(value)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _save_batch(batch: Batch, path: Path) -> None:
+    tensors = {"images": batch.images_BCHW, "indices": batch.indices_B, "flipped": batch.flipped_B}
+    tensors |= {f"extras.{name}": value for name, value in batch.extras.items()}
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)

@@ -1,0 +1,58 @@
+"""What the training loop asks of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from semhitok.data.feed import Batch
+from semhitok.training.state import TrainState
+
+
+class TrainingError(ValueError):
+    """Training cannot go on; the message is one sentence for the user."""
+
+
+class Task(Protocol):
+    """A model in training: its parameters, optimizers, losses and averages."""
+
+    def step(self, microbatches: Sequence[Batch], state: TrainState) -> Mapping[str, float | Tensor]:
+        """Take one optimizer step.
+
+        Args:
+            microbatches: this rank's images, in parts of equal size whose gradients are to be averaged.
+            state: ``state.step`` counts the optimizer steps taken before this one. The global random generators are
+                seeded by (seed, step, rank) before the call; ``state.generator`` gives further ones.
+
+        Returns:
+            Scalars (numbers or 0-d tensors) for the log, the same names on every rank at a given step. ``loss`` is
+            required; ``psnr`` and ``usage`` (a share) are shown in the progress bar. ``loss``, ``loss/...`` and
+            ``...gradient_norm`` must be finite: the loop stops otherwise.
+        """
+        ...
+
+    def preview(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """Originals and reconstructions, float (B,3,H,W) in [-1,1], or None for a task that draws nothing.
+
+        Called on the main rank only: no collective operations.
+        """
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on: nested dicts, lists and tuples of tensors, numbers, text, None."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what ``state_dict`` gave; strict."""
+        ...
+
+    def export(self, directory: Path) -> None:
+        """Write the trained model (averaged weights) into an existing, empty directory. Main rank only."""
+        ...
+
+    def describe(self) -> str:
+        """One line: what is trained, with how many parameters."""
+        ...

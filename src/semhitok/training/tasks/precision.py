@@ -1,0 +1,14 @@
+"""Mixed precision of the training tasks."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+Precision = Literal["fp32", "bf16"]
+
+
+def autocast(precision: Precision, device: torch.device) -> torch.autocast:
+    """bf16 autocast, or none; weights, codebooks, losses and optimizer stay in fp32 either way."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")

@@ -1,0 +1,180 @@
+"""Stage 1: the semantic codebook, distilled from the frozen teacher (paper section 3.1, eqs. 2 to 4).
+
+Trained: projection, codebook, semantic decoder. Loss: cosine + L1 against the teacher's features, and the quantizer's own.
+
+Shapes: B images, N tokens, D teacher channels, d_s semantic channels, K semantic codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from semhitok.data.feed import Batch
+from semhitok.losses import distillation_loss
+from semhitok.quantizers import Assignments, CodeUsage, EMAQuantizer
+from semhitok.tokenizers import SemHiTokModel
+from semhitok.training.optim import OptimizerConfig, build_adamw, take_step
+from semhitok.training.parallel import broadcast_parameters
+from semhitok.training.state import TrainState, derive_seed
+from semhitok.training.tasks.precision import Precision, autocast
+from semhitok.training.tasks.reservoir import Reservoir
+
+FEATURES = "features"
+
+
+@dataclass(frozen=True)
+class SemanticConfig:
+    """What stage 1 optimises.
+
+    Attributes:
+        optimizer: AdamW and schedule.
+        cosine_weight: factor of 1 - cosine to the teacher's features (eq. 3 gives no factors).
+        l1_weight: factor of the L1 distance to them.
+        codebook_weight: factor of the codebook loss of the vanilla and normalized quantizers; EMA has none.
+        commitment_weight: factor of the pull of features to their codes (not given; VQKD uses 1, VQ-VAE 0.25).
+        initialise_step: steps whose vectors are collected before k-means sets the codebook; 0 takes the first batch.
+        revive_every: steps between revivals of dead codes; the vectors of those steps are the pool they draw from.
+        revive_until: share of the run after which no code is revived any more, so that the codebook settles.
+        revive_below: a code is dead when an interval chose it less often than this share of the mean.
+        reservoir_size: vectors kept to draw from.
+        precision: ``bf16`` autocast or ``fp32``. Codebooks and distances are fp32 in both.
+    """
+
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    cosine_weight: float = 1.0
+    l1_weight: float = 1.0
+    codebook_weight: float = 1.0
+    commitment_weight: float = 1.0
+    initialise_step: int = 0
+    revive_every: int = 100
+    revive_until: float = 0.8
+    revive_below: float = 0.03
+    reservoir_size: int = 2**18
+    precision: Precision = "bf16"
+
+
+class SemanticTask:
+    """Trains ``model.semantic`` in place; features come from ``batch.extras["features"]`` (cached) or from the teacher."""
+
+    def __init__(self, model: SemHiTokModel, config: SemanticConfig) -> None:
+        self.model = model.requires_grad_(False).eval()
+        self.branch = model.semantic.requires_grad_(True).train()
+        self.quantizer = self.branch.quantizer
+        self.config = config
+        broadcast_parameters(self.branch)
+        self.optimizer = build_adamw(self.branch, config.optimizer)
+        self.usage = CodeUsage(model.config.semantic_codebook_size)
+        self.reservoir = Reservoir(config.reservoir_size)
+
+    def step(self, microbatches: Sequence[Batch], state: TrainState) -> dict[str, float | Tensor]:
+        """See ``Task.step``."""
+        features = [self._features(batch) for batch in microbatches]
+        if state.step == self.config.initialise_step:
+            self._initialise(features, state)
+        share = 1 / len(microbatches)
+        assignments: Assignments | None = None
+        metrics: dict[str, float | Tensor] = {}
+        projected = []
+        for batch, features_BND in zip(microbatches, features, strict=True):
+            projected_BND, ids_BN, terms = self._losses(features_BND, batch)
+            (terms["loss"] * share).backward()
+            if isinstance(self.quantizer, EMAQuantizer):
+                found = self.quantizer.assignments(projected_BND, ids_BN)
+                assignments = found if assignments is None else assignments + found
+            self.usage.update(ids_BN)
+            projected.append(projected_BND.flatten(0, 1))
+            for name, value in terms.items():
+                metrics[name] = metrics.get(name, 0.0) + value.detach() * share
+        metrics |= take_step(self.optimizer, self.config.optimizer, state.step, state.total_steps)
+        if isinstance(self.quantizer, EMAQuantizer) and assignments is not None:
+            self.quantizer.update(assignments)
+        if self._revives(state):
+            self.reservoir.add(torch.cat(projected))
+        return metrics | self._end_interval(state)
+
+    def preview(self, batch: Batch) -> None:
+        """Nothing to draw: this stage knows no pixels."""
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The branch (codebook statistics included), the optimizer, usage and pool of the current interval."""
+        return {
+            "branch": self.branch.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "usage": self.usage.state_dict(),
+            "reservoir": self.reservoir.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what ``state_dict`` gave; strict."""
+        self.branch.load_state_dict(state["branch"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.usage.load_state_dict(state["usage"])
+        self.reservoir.load_state_dict(state["reservoir"])
+
+    def export(self, directory: Path) -> None:
+        """Write the model. Its weights are not averaged: codes and projection must stay those that met in training."""
+        self.model.save_pretrained(directory)
+
+    def describe(self) -> str:
+        """See ``Task.describe``."""
+        count = sum(parameter.numel() for parameter in self.branch.parameters())
+        return f"semantic branch: {count / 1e6:.2f}M parameters, K = {self.model.config.semantic_codebook_size}"
+
+    def _features(self, batch: Batch) -> Tensor:
+        if FEATURES in batch.extras:
+            return batch.extras[FEATURES].float()
+        with autocast(self.config.precision, batch.images_BCHW.device):
+            return self.model.teacher_features(batch.pixel_values()).float()
+
+    def _project(self, features_BND: Tensor) -> Tensor:
+        assert self.branch.projection is not None, "a tokenizer is trained with its encoder side"
+        return self.branch.projection(features_BND)
+
+    def _losses(self, features_BND: Tensor, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Projected vectors (B,N,d_s) and ids (B,N), both detached, and the loss terms."""
+        config = self.config
+        with autocast(config.precision, features_BND.device):
+            projected_BND = self._project(features_BND)
+            quantized = self.quantizer(projected_BND)
+            grid = self.model.config.grid(*batch.images_BCHW.shape[-2:])
+            restored_BND = self.branch.decoder(quantized.codes, grid)
+        distillation = distillation_loss(restored_BND.float(), features_BND)
+        terms = {f"loss/{name}": value for name, value in (distillation | quantized.losses).items()}
+        loss = config.cosine_weight * distillation["cosine"] + config.l1_weight * distillation["l1"]
+        loss = loss + config.commitment_weight * quantized.losses["commitment"]
+        if "codebook" in quantized.losses:
+            loss = loss + config.codebook_weight * quantized.losses["codebook"]
+        return projected_BND.detach().float(), quantized.ids, {"loss": loss, **terms}
+
+    @torch.no_grad()
+    def _initialise(self, features: Sequence[Tensor], state: TrainState) -> None:
+        with autocast(self.config.precision, features[0].device):
+            self.reservoir.add(
+                torch.cat([self._project(features_BND).flatten(0, 1).float() for features_BND in features])
+            )
+        self.quantizer.initialise(self.reservoir.local()[0], seed=derive_seed(state.seed, "semantic codebook"))
+        self.reservoir.clear()
+
+    def _revives(self, state: TrainState) -> bool:
+        return state.step < max(self.config.initialise_step, self.config.revive_until * state.total_steps)
+
+    def _end_interval(self, state: TrainState) -> dict[str, float]:
+        """Every ``revive_every`` steps: report the usage, revive dead codes, begin to count anew."""
+        if (state.step + 1) % self.config.revive_every:
+            return {}
+        usage = self.usage.all_reduce()
+        metrics = {"usage": usage.usage, "perplexity": usage.perplexity}
+        if self._revives(state) and state.step > self.config.initialise_step:
+            dead_K = usage.counts < self.config.revive_below * usage.counts.double().mean()
+            vectors_ND = self.reservoir.local()[0]
+            metrics["revived"] = float(self.quantizer.revive(vectors_ND, dead_K, seed=state.seed, step=state.step))
+        self.usage = CodeUsage(usage.size)
+        self.reservoir.clear()
+        return metrics

@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import contextlib
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from semhitok.data.images import MAX_PIXELS, ImageError, load_image
+
+SIDE = 16
+
+
+def save(path: Path, image: Image.Image, kind: str, **options: object) -> Path:
+    image.save(path, kind, **options)
+    return path
+
+
+def stored_mode(path: Path) -> str:
+    with Image.open(path) as image:
+        return image.mode
+
+
+def ramp(channels: int) -> np.ndarray:
+    """(16,16,channels) uint8 with a different value at every pixel of a channel."""
+    values = np.arange(SIDE * SIDE * channels, dtype=np.int64).reshape(SIDE, SIDE, channels)
+    return ((values * 37) % 256).astype(np.uint8)
+
+
+def test_rgb_is_unchanged(tmp_path: Path) -> None:
+    pixels = ramp(3)
+    image = load_image(save(tmp_path / "a.png", Image.fromarray(pixels), "PNG"))
+    assert image.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(image), pixels)
+
+
+def test_grey_has_three_equal_channels(tmp_path: Path) -> None:
+    pixels = ramp(1)[..., 0]
+    image = load_image(save(tmp_path / "a.png", Image.fromarray(pixels), "PNG"))
+    np.testing.assert_array_equal(np.asarray(image), np.repeat(pixels[..., None], 3, axis=2))
+
+
+def test_one_bit(tmp_path: Path) -> None:
+    pixels = (ramp(1)[..., 0] > 127).astype(np.uint8) * 255
+    image = load_image(save(tmp_path / "a.png", Image.fromarray(pixels).convert("1"), "PNG"))
+    np.testing.assert_array_equal(np.asarray(image)[..., 1], pixels)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparency_is_composited_on_white(tmp_path: Path, mode: str) -> None:
+    pixels = ramp(len(mode))
+    image = load_image(save(tmp_path / "a.png", Image.fromarray(pixels), "PNG"))
+    assert stored_mode(tmp_path / "a.png") == mode
+    alpha = pixels[..., -1:].astype(float) / 255
+    expected = alpha * pixels[..., :-1] + (1 - alpha) * 255
+    expected = np.broadcast_to(expected, (SIDE, SIDE, 3))
+    assert np.abs(np.asarray(image) - expected).max() <= 1.0  # 8-bit rounding
+
+
+def test_palette_with_transparent_index(tmp_path: Path) -> None:
+    indices = (np.arange(SIDE * SIDE).reshape(SIDE, SIDE) % 3).astype(np.uint8)
+    image = Image.fromarray(indices).convert("P")
+    image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    image.putdata(indices.ravel().tolist())
+    path = save(tmp_path / "a.png", image, "PNG", transparency=1)
+    assert stored_mode(path) == "P"
+    colours = np.array([[255, 0, 0], [255, 255, 255], [0, 0, 255]], dtype=np.uint8)
+    np.testing.assert_array_equal(np.asarray(load_image(path)), colours[indices])
+
+
+def test_opaque_palette(tmp_path: Path) -> None:
+    image = Image.fromarray(ramp(3)).quantize(16)
+    path = save(tmp_path / "a.png", image, "PNG")
+    np.testing.assert_array_equal(np.asarray(load_image(path)), np.asarray(image.convert("RGB")))
+
+
+def test_rgb_with_colour_key(tmp_path: Path) -> None:
+    pixels = np.full((SIDE, SIDE, 3), 10, dtype=np.uint8)
+    pixels[0] = (1, 2, 3)
+    path = save(tmp_path / "a.png", Image.fromarray(pixels), "PNG", transparency=(1, 2, 3))
+    expected = pixels.copy()
+    expected[0] = 255
+    np.testing.assert_array_equal(np.asarray(load_image(path)), expected)
+
+
+def test_cmyk_tiff_by_the_subtractive_formula(tmp_path: Path) -> None:
+    pixels = ramp(4)
+    image = load_image(save(tmp_path / "a.tif", Image.fromarray(pixels, mode="CMYK"), "TIFF"))
+    ink = pixels.astype(float) / 255
+    expected = 255 * (1 - ink[..., :3]) * (1 - ink[..., 3:])
+    assert np.abs(np.asarray(image) - expected).max() <= 1.0
+
+
+def test_cmyk_jpeg_keeps_its_colour(tmp_path: Path) -> None:
+    cyan = Image.new("CMYK", (SIDE, SIDE), (255, 0, 0, 0))
+    image = load_image(save(tmp_path / "a.jpg", cyan, "JPEG", quality=100))
+    assert np.abs(np.asarray(image).astype(int) - [0, 255, 255]).max() <= 3
+
+
+def test_16_bit_grey_is_scaled_not_clipped(tmp_path: Path) -> None:
+    values = np.linspace(0, 65535, SIDE * SIDE).astype(np.uint16).reshape(SIDE, SIDE)
+    for name, kind in (("a.png", "PNG"), ("a.tif", "TIFF")):
+        image = np.asarray(load_image(save(tmp_path / name, Image.fromarray(values), kind)))
+        np.testing.assert_array_equal(image[..., 0], np.round(values / 65535 * 255).astype(np.uint8))
+        np.testing.assert_array_equal(image[..., 0], image[..., 2])
+
+
+def test_32_bit_grey_within_16_bits_is_taken_as_16_bits(tmp_path: Path) -> None:
+    values = np.full((SIDE, SIDE), 65535, dtype=np.int32)
+    assert np.asarray(load_image(save(tmp_path / "a.tif", Image.fromarray(values), "TIFF"))).min() == 255
+    path = save(tmp_path / "b.tif", Image.fromarray(values * 2), "TIFF")
+    with pytest.raises(ImageError, match=r"b\.tif: 32-bit grey"):
+        load_image(path)
+
+
+def test_floating_point_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.tif", Image.fromarray(np.zeros((SIDE, SIDE), dtype=np.float32)), "TIFF")
+    with pytest.raises(ImageError, match="floating-point"):
+        load_image(path)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
+    upright = ramp(3)[:10]  # 10 high, 16 wide
+    # The stored picture that each orientation value of the EXIF standard turns into the upright one.
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright, 1),
+        7: upright[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path / "a.png", Image.fromarray(np.ascontiguousarray(stored)), "PNG", exif=exif)
+    np.testing.assert_array_equal(np.asarray(load_image(path)), upright)
+
+
+def test_broken_exif_does_not_cost_the_picture(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.jpg", Image.fromarray(ramp(3)), "JPEG", exif=b"Exif\x00\x00MM\x00\x2a\xff\xff\xff\xff")
+    assert load_image(path).size == (SIDE, SIDE)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
+def test_animations_give_their_first_frame(tmp_path: Path, kind: str) -> None:
+    frames = [Image.new("RGB", (SIDE, SIDE), colour) for colour in ("red", "lime", "blue")]
+    path = tmp_path / "a.bin"
+    options = {"lossless": True} if kind == "WEBP" else {}
+    frames[0].save(path, kind, save_all=True, append_images=frames[1:], duration=100, **options)
+    with Image.open(path) as stored:
+        assert getattr(stored, "n_frames", 1) == 3
+    assert np.unique(np.asarray(load_image(path)).reshape(-1, 3), axis=0).tolist() == [[255, 0, 0]]
+
+
+def test_wrong_extension_with_good_content(tmp_path: Path) -> None:
+    pixels = ramp(3)
+    path = save(tmp_path / "picture.jpg", Image.fromarray(pixels), "PNG")
+    np.testing.assert_array_equal(np.asarray(load_image(path)), pixels)
+
+
+def test_bytes_and_opened_images_are_taken(tmp_path: Path) -> None:
+    pixels = ramp(3)
+    path = save(tmp_path / "a.png", Image.fromarray(pixels), "PNG")
+    np.testing.assert_array_equal(np.asarray(load_image(path.read_bytes())), pixels)
+    with Image.open(path) as opened:
+        np.testing.assert_array_equal(np.asarray(load_image(opened)), pixels)
+    np.testing.assert_array_equal(np.asarray(load_image(Image.fromarray(pixels))), pixels)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"])
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
+def test_truncated_files_are_errors_that_name_the_file(tmp_path: Path, kind: str, share: float) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, kind)
+    data = buffer.getvalue()
+    path = tmp_path / "half.img"
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(ImageError, match=r"half\.img: .*\.$") as raised:
+        load_image(path)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"])
+def test_corrupt_files_never_raise_anything_else(tmp_path: Path, kind: str) -> None:
+    random = np.random.default_rng(1)
+    buffer = io.BytesIO()
+    Image.fromarray(ramp(3)).save(buffer, kind)
+    for _ in range(100):
+        data = np.frombuffer(buffer.getvalue(), dtype=np.uint8).copy()
+        data[random.integers(0, len(data), 8)] = random.integers(0, 256, 8)
+        with contextlib.suppress(ImageError):
+            assert load_image(data.tobytes()).mode == "RGB"
+
+
+def test_files_that_are_no_images(tmp_path: Path) -> None:
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "text.png").write_text("hello, I am not an image at all")
+    for name, reason in (("empty.png", "is empty"), ("text.png", "not an image"), ("none.png", "No such file")):
+        with pytest.raises(ImageError, match=f"{name}: .*{reason}"):
+            load_image(tmp_path / name)
+    with pytest.raises(ImageError, match="cannot be read"):
+        load_image(tmp_path)
+
+
+def test_tiny_images_are_refused(tmp_path: Path) -> None:
+    for size in ((1, 1), (100, 7)):
+        with pytest.raises(ImageError, match=rf"a\.png: {size[0]} x {size[1]} pixels are too few"):
+            load_image(save(tmp_path / "a.png", Image.new("RGB", size), "PNG"))
+    assert load_image(Image.new("RGB", (8, 8))).size == (8, 8)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and holds no pixels to speak of."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("side", [9_000, 11_000, 60_000])
+def test_decompression_bombs_are_refused_before_decoding(side: int) -> None:
+    assert side * side > MAX_PIXELS
+    with pytest.raises(ImageError, match=r"bomb\.png: .*80,000,000"):
+        load_image(png_header(side, side), name="bomb.png")

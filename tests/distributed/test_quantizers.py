@@ -1,0 +1,82 @@
+"""Two gloo ranks, each with half of a batch, end with the bits of one process that has all of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor
+
+from semhitok.quantizers import (
+    CodeUsage,
+    EMAQuantizer,
+    HierarchicalQuantizer,
+    NormalizedQuantizer,
+    VanillaQuantizer,
+    underused_subcodebooks,
+)
+from semhitok.quantizers.gather import gather_in_sample_order
+
+BATCH, TOKENS, DIM, CODES, SUBCODES = 8, 12, 6, 20, 3
+
+
+def exercise(rank: int, world: int) -> dict[str, Tensor]:
+    """Every collective of the package on this rank's slice of fixed data; the resulting state."""
+    generator = torch.Generator().manual_seed(0)
+    part = slice(rank * BATCH // world, (rank + 1) * BATCH // world)
+
+    def local_batch() -> Tensor:
+        return torch.randn(BATCH, TOKENS, DIM, generator=generator)[part]
+
+    torch.manual_seed(100)
+    state: dict[str, Tensor] = {}
+    for rule in ("sum_count", "batch_mean"):
+        ema = EMAQuantizer(CODES, DIM, update_rule=rule, decay=0.9)
+        ema.initialise(local_batch().flatten(0, 1), seed=1, iterations=3)
+        usage = CodeUsage(CODES)
+        for step in range(6):
+            z_BND = local_batch()
+            ids_BN = ema(z_BND).ids
+            usage.update(ids_BN)
+            ema.update(ema.assignments(z_BND, ids_BN))
+            state[f"{rule}.revived.{step}"] = torch.tensor(ema.revive(z_BND.flatten(0, 1), 4.0, seed=2, step=step))
+        state[f"{rule}.usage"] = usage.all_reduce().counts
+        state |= {f"{rule}.{name}": tensor for name, tensor in ema.state_dict().items()}
+    for name, quantizer in (("vanilla", VanillaQuantizer(CODES, DIM)), ("normalized", NormalizedQuantizer(CODES, DIM))):
+        quantizer.initialise(local_batch().flatten(0, 1), seed=1, iterations=3)
+        quantizer.revive(local_batch().flatten(0, 1), torch.arange(CODES) % 3 == 0, seed=2, step=7)
+        state[name] = quantizer.codebook_KD.detach()
+    hierarchical = HierarchicalQuantizer(CODES, SUBCODES, DIM)
+    semantic_ids_BN = torch.randint(0, CODES - 1, (BATCH, TOKENS), generator=generator)[part]
+    z_ND, semantic_ids_N = local_batch().flatten(0, 1), semantic_ids_BN.flatten()
+    hierarchical.initialise(z_ND, semantic_ids_N, seed=1, iterations=3)
+    usage = CodeUsage(CODES * SUBCODES)
+    usage.update(hierarchical.flatten_ids(semantic_ids_BN, hierarchical(local_batch(), semantic_ids_BN).ids))
+    counts_Km = usage.all_reduce().counts.view(CODES, SUBCODES)
+    revived = hierarchical.revive(z_ND, semantic_ids_N, counts_Km, threshold=1, seed=3, step=5)
+    state["hierarchical"] = hierarchical.codebook_KmD.detach()
+    state["hierarchical.revived"] = torch.tensor([revived, underused_subcodebooks(counts_Km)])
+    state["gathered"] = gather_in_sample_order(semantic_ids_BN.T.contiguous().T)
+    return state
+
+
+def worker(rank: int, world: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
+    torch.save(exercise(rank, world), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_ranks_equal_one(tmp_path: Path) -> None:
+    world = 2
+    mp.spawn(worker, (world, str(tmp_path)), nprocs=world)
+    expected = exercise(0, 1)
+    assert expected["sum_count.revived.0"] > 0
+    assert expected["hierarchical.revived"][0] > 0
+    for rank in range(world):
+        found = torch.load(tmp_path / f"{rank}.pt")
+        assert found.keys() == expected.keys()
+        for name, tensor in expected.items():
+            assert torch.equal(found[name], tensor), f"{name} on rank {rank}"

@@ -1,0 +1,126 @@
+"""Two gloo ranks train like one process, stop together, and plan together."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file
+from tests.training.tiny_task import SignallingTask, TinyTask, tiny_feed
+from torch import nn
+from torch.multiprocessing.spawn import start_processes
+
+from semhitok.training import parallel
+from semhitok.training.loop import LoopConfig, train
+from semhitok.training.task import TrainingError
+
+WORLD = 2
+CONFIG = LoopConfig(steps=8, batch_size=8, log_every=4)
+
+
+def run_everything(rank: int, directory: Path) -> None:
+    """All checks of one rank in one process: starting one takes longer than all of them."""
+    torch.set_num_threads(1)
+    os.environ.update(MASTER_ADDR="127.0.0.1", RANK=str(rank), WORLD_SIZE=str(WORLD), LOCAL_RANK=str(rank))
+    dist.init_process_group("gloo", init_method=f"file://{directory / 'rendezvous'}", rank=rank, world_size=WORLD)
+    results = {check.__name__: check(rank, directory) for check in CHECKS}
+    (directory / f"results_{rank}.json").write_text(json.dumps(results))
+    parallel.leave_ranks()
+
+
+def collectives(rank: int, directory: Path) -> dict:
+    # A cast keeps some parameters in another type, a transposed one has no contiguous gradient, one has none at all.
+    model = nn.ParameterList(
+        [torch.full((3, 2), float(rank)), torch.full((4,), float(rank)).bfloat16(), torch.zeros(1)]
+    )
+    model[0].grad = (torch.arange(6.0).reshape(2, 3) * (rank + 1)).t()
+    model[1].grad = torch.full((4,), 2.0 * rank).bfloat16()
+    parallel.average_gradients(model.parameters())
+    gradients = [model[0].grad.tolist(), model[1].grad.tolist(), model[2].grad is None]
+    parallel.broadcast_parameters(model)
+    return {
+        "gradients": gradients,
+        "parameters": [parameter.flatten()[0].item() for parameter in model],
+        "values": parallel.average_values({"b": 1.0 + rank, "a": 10.0 * rank}),
+        "flags": parallel.any_rank(rank == 0, rank == 1, False),
+        "from_main": parallel.from_main(7 + rank),
+        "is_main": parallel.is_main(),
+    }
+
+
+def training(rank: int, directory: Path) -> dict:
+    task = TinyTask(dropout=0.0)
+    state = train(task, tiny_feed(), CONFIG, directory / "two")
+    return {"samples": state.samples, "seen": task.seen}
+
+
+def interrupted(rank: int, directory: Path) -> dict:
+    number = signal.SIGTERM if rank == 1 else 0  # only one rank gets it; signal 0 does nothing
+    state = train(SignallingTask(number, at=3), tiny_feed(), CONFIG, directory / "interrupted")
+    return {"interrupted": state.interrupted, "step": state.step}
+
+
+def not_finite(rank: int, directory: Path) -> str:
+    with pytest.raises(TrainingError) as caught:
+        train(TinyTask(broken_at=2 if rank == 1 else None), tiny_feed(), CONFIG, directory / "broken")
+    return str(caught.value)
+
+
+CHECKS: tuple[Callable, ...] = (collectives, training, interrupted, not_finite)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("ranks")
+    start_processes(run_everything, args=(directory,), nprocs=WORLD, start_method="spawn")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def results(directory: Path) -> list[dict]:
+    return [json.loads((directory / f"results_{rank}.json").read_text()) for rank in range(WORLD)]
+
+
+def test_collectives(results: list[dict]):
+    for rank, result in enumerate(result["collectives"] for result in results):
+        assert result["gradients"] == [[[0.0, 4.5], [1.5, 6.0], [3.0, 7.5]], [1.0] * 4, True]
+        assert result["parameters"] == [0.0, 0.0, 0.0]
+        assert result["values"] == {"a": 5.0, "b": 1.5}
+        assert result["flags"] == [True, True, False]
+        assert result["from_main"] == 7
+        assert result["is_main"] == (rank == 0)
+
+
+def test_two_ranks_train_like_two_microbatches(directory: Path, results: list[dict]):
+    task = TinyTask(dropout=0.0)
+    config = LoopConfig(**{**vars(CONFIG), "accumulation": 2})
+    train(task, tiny_feed(), config, directory / "one")
+    first, second = [load_file(directory / name / "model" / "model.safetensors") for name in ("one", "two")]
+    for name in first.keys() - {"mean"}:  # the tiny task does not communicate its running mean
+        assert torch.equal(first[name], second[name]), name
+    halves = [result["training"]["seen"] for result in results]
+    together = [halves[rank][4 * step : 4 * step + 4] for step in range(8) for rank in range(WORLD)]
+    assert list(chain.from_iterable(together)) == task.seen
+    logs = [json.loads((directory / name / "metrics.jsonl").read_text().splitlines()[-1]) for name in ("one", "two")]
+    assert logs[0]["loss"] == pytest.approx(logs[1]["loss"])
+
+
+def test_a_signal_to_one_rank_stops_all_after_the_same_step(directory: Path, results: list[dict]):
+    assert [result["interrupted"] for result in results] == [{"interrupted": True, "step": 4}] * WORLD
+    assert [path.name for path in (directory / "interrupted" / "checkpoints").iterdir()] == ["step_00000004"]
+
+
+def test_a_broken_loss_on_one_rank_stops_all(directory: Path, results: list[dict]):
+    assert results[0]["not_finite"].startswith("the loss of another rank is not finite in step 3")
+    assert results[1]["not_finite"].startswith("loss is not finite in step 3")
+    expected = next(tiny_feed().batches(2 * 8, 8, rank=1, world=WORLD))
+    saved = load_file(directory / "broken" / "nan_batch_rank1.safetensors")
+    assert torch.equal(saved["images"], expected.images_BCHW)
+    assert not (directory / "broken" / "checkpoints").exists()
