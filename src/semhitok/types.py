@@ -9,9 +9,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
-from transformers.utils.generic import ModelOutput
 
 
 @dataclass(frozen=True)
@@ -29,36 +27,36 @@ class Quantized:
     losses: dict[str, Tensor]
 
 
-@dataclass
-class Encoded(ModelOutput):
+@dataclass(frozen=True)
+class Encoded:
     """Images as tokens.
 
     Attributes:
         ids: (B,N) int64 joint ids in [0, vocab_size); (B,N,C) for tokenizers with several codes per token.
+        grid: rows and columns of the token grid; rows * columns = N.
         semantic_ids: (B,N) int64 semantic part of each id, where the tokenizer has one.
-        grid: (2,) int64, rows and columns of the token grid; rows * columns = N.
     """
 
-    ids: torch.LongTensor | None = None
-    semantic_ids: torch.LongTensor | None = None
-    grid: torch.LongTensor | None = None
+    ids: Tensor
+    grid: tuple[int, int]
+    semantic_ids: Tensor | None = None
 
 
-@dataclass
-class Embedded(ModelOutput):
+@dataclass(frozen=True)
+class Embedded:
     """Features of token ids, the language model's input.
 
     Attributes:
-        semantic: (B,N,d_s) semantic codes.
-        pixel: (B,N,d_p) pixel codes, l2-normalised.
+        semantic: (B,N,d_s) semantic codes, where the tokenizer has them.
+        pixel: (B,N,d_p) pixel codes; l2-normalised in SemHiTok.
     """
 
-    semantic: torch.FloatTensor | None = None
-    pixel: torch.FloatTensor | None = None
+    semantic: Tensor | None
+    pixel: Tensor
 
 
-@dataclass
-class TokenizerOutput(ModelOutput):
+@dataclass(frozen=True)
+class TokenizerOutput:
     """A full pass: image to tokens to image, with what training needs.
 
     Attributes:
@@ -68,10 +66,10 @@ class TokenizerOutput(ModelOutput):
         pixel_features: (B,N,d_p) pixel features before quantization, not normalised.
     """
 
-    reconstruction: torch.FloatTensor | None = None
-    ids: torch.LongTensor | None = None
-    losses: dict[str, Tensor] | None = None
-    pixel_features: torch.FloatTensor | None = None
+    reconstruction: Tensor
+    ids: Tensor
+    losses: dict[str, Tensor]
+    pixel_features: Tensor
 
 
 def cache_directory() -> Path:

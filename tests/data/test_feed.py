@@ -268,3 +268,11 @@ def test_a_process_that_leaves_a_stream_open_still_ends(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.split() == ["2", "2"]
+
+
+def test_feeds_leave_the_global_generators_alone() -> None:
+    torch_state, numpy_state = torch.get_rng_state(), str(np.random.get_state())
+    for feed in (memory_feed(), stream_feed(0), stream_feed(1)):
+        take(feed, 0, 4, 2)
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert str(np.random.get_state()) == numpy_state

@@ -30,12 +30,13 @@ class GreyTokenizer:
         self.num_tokens = (image_size // PATCH) ** 2
 
     def encode(self, pixel_values: Tensor) -> Encoded:
-        side = self.config.image_size // PATCH * PATCH
-        mean = rearrange(pixel_values[..., :side, :side], "b c (h p) (w q) -> b (h w) (c p q)", p=PATCH, q=PATCH).mean(
-            dim=-1
+        rows = self.config.image_size // PATCH
+        patches = rearrange(
+            pixel_values[..., : rows * PATCH, : rows * PATCH], "b c (h p) (w q) -> b (h w) (c p q)", p=PATCH, q=PATCH
         )
-        ids = (((mean + self.offset + 1) / 2) * self.vocab_size).long().clamp(0, self.vocab_size - 1)
-        return Encoded(ids=ids, semantic_ids=ids // SUBLEVELS)
+        brightness = (patches.mean(dim=-1) + self.offset + 1) / 2
+        ids = (brightness * self.vocab_size).long().clamp(0, self.vocab_size - 1)
+        return Encoded(ids=ids, grid=(rows, rows), semantic_ids=ids // SUBLEVELS)
 
     def decode(self, ids: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
         rows = int(ids.shape[1] ** 0.5)

@@ -8,6 +8,7 @@ from tests.evaluation.dummy import LEVELS, SUBLEVELS, GreyTokenizer, write_scene
 
 from semhitok.data.sources import ImageFolder
 from semhitok.evaluation import evaluate
+from semhitok.evaluation.frechet import FeatureExtractor
 from semhitok.evaluation.labels import label_of
 from semhitok.evaluation.reading import SizedImages, evenly_spaced
 from semhitok.evaluation.reconstruction import psnr_per_image
@@ -113,6 +114,24 @@ def test_report_files(scenes, tmp_path):
     examples = report.groups["scenes (held out)"].examples
     assert examples is not None
     assert examples.originals.shape == (4, 3, 16, 16)
+
+
+def test_frechet_distances_need_enough_images(scenes, tmp_path):
+    extractor = FeatureExtractor("Fréchet distance (mean colour)", "mean of each channel", lambda x: x.mean((2, 3)))
+    few = evaluate(GreyTokenizer(), {"scenes": scenes}, extractors=[extractor])
+    assert few.groups["scenes"].frechet == []
+    many = ImageFolder(write_scenes(tmp_path / "many", 100, seed=1))
+    enough = evaluate(GreyTokenizer(), {"many": many}, extractors=[extractor], rate_images=0)
+    (score,) = enough.groups["many"].frechet
+    assert score.images == 100
+    assert "mean colour): mean of each channel" in enough.to_markdown()
+
+
+def test_the_rate_table_sets_each_method_against_the_tokenizer(scenes):
+    markdown = evaluate(GreyTokenizer(), {"scenes": scenes}, rate_images=4).to_markdown()
+    rows = [line for line in markdown.splitlines() if "bits, " in line]
+    assert [row.split(" | ")[1] for row in rows] == ["tokenizer", "WebP", "JPEG", "bicubic down-sampling"]
+    assert "72 bits" in rows[-1]  # three pixels of 24 bits: the most that fits into the tokenizer's 80
 
 
 def test_progress_and_limit(scenes):

@@ -2,6 +2,7 @@ import numpy as np
 import torch
 from einops import rearrange
 
+from semhitok.data.transforms import to_float
 from semhitok.evaluation.picture import Examples, draw_examples
 from semhitok.evaluation.plot import COLOURS, draw_rate_plot
 from semhitok.evaluation.rate import RatePoint
@@ -17,9 +18,9 @@ def holds(picture, part):
 def test_every_image_is_in_the_picture_pixel_by_pixel():
     images = torch.randint(0, 255, (3, 3, 20, 30), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     copies = images.flip(-1)
-    scenes = Examples(images[:1], copies[:1], ["2 dB"])
-    groups = {"photographs": Examples(images, copies, ["1 dB"] * 3), "scenes": scenes}
-    picture = np.array(draw_examples(groups, title="title", subtitle="one\ntwo", tile=60))
+    photographs, scenes = (Examples(to_float(images[:count]), to_float(copies[:count])) for count in (3, 1))
+    groups = {"photographs": photographs, "scenes": scenes}
+    picture = np.array(draw_examples(groups, title="title", subtitle="one\ntwo", tile=60, columns=2))
     for image in (*images, *copies):
         enlarged = rearrange(image, "c h w -> h w c").numpy().repeat(2, axis=0).repeat(2, axis=1)
         assert holds(picture, enlarged)

@@ -4,7 +4,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from semhitok.evaluation.probe import fit_logistic_regression, predict, probe
+from semhitok.evaluation.probe import fit_logistic_regression, predict, probe, validation_slice
 
 
 def clusters(count, seed, classes=3, dim=5, spread=1.5):
@@ -56,19 +56,18 @@ def test_test_images_of_unknown_categories_are_left_out():
 
 
 def test_groups_stay_on_one_side_of_the_validation_split():
-    # Features name the concept, not the category: what is learned about a concept says nothing about another one.
-    # A split within concepts would choose the weakest strength, which fits them best; a split between them cannot.
-    generator = torch.Generator().manual_seed(0)
-    concepts = torch.arange(24).repeat_interleave(10)
-    features = torch.eye(24)[concepts] + 0.05 * torch.randn(240, 24, generator=generator)
-    labels = [str(int(concept) % 2) for concept in concepts]
-    groups = [str(int(concept)) for concept in concepts]
-    within = probe(features, labels, features, labels)
-    between = probe(features, labels, features, labels, train_groups=groups)
-    assert within.accuracy == 1.0
-    assert between.strength != within.strength or between.accuracy == 1.0
-    single = probe(features, labels, features, labels, train_groups=["all"] * 240)
-    assert single.train_images == 240
+    groups = [f"concept {index % 10}" for index in range(60)]
+    validation = validation_slice(groups, share=0.2, seed=0)
+    sides = {group: {bool(validation[i]) for i in range(60) if groups[i] == group} for group in groups}
+    assert all(len(side) == 1 for side in sides.values())
+    assert validation.sum() == 12  # two of ten concepts
+    assert not torch.equal(validation, validation_slice(groups, share=0.2, seed=1))
+
+
+def test_a_single_group_leaves_nothing_to_choose_by_and_still_fits():
+    train, labels = clusters(40, seed=6)
+    names = [str(k) for k in labels]
+    assert probe(train, names, train, names, train_groups=["all"] * 40).train_images == 40
 
 
 def test_errors_say_what_is_wrong():

@@ -1,9 +1,10 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.evaluation.dummy import GreyTokenizer
 
 from semhitok.evaluation.stages import stage_conflict
-from semhitok.types import Encoded
 
 
 def images(seed):
@@ -15,7 +16,7 @@ class OtherPixelCodes(GreyTokenizer):
 
     def encode(self, pixel_values):
         encoded = super().encode(pixel_values)
-        return Encoded(ids=encoded.semantic_ids * 8 + 7, semantic_ids=encoded.semantic_ids)
+        return replace(encoded, ids=encoded.semantic_ids * 8 + 7)
 
 
 def test_pixel_codes_may_change():
@@ -37,7 +38,7 @@ def test_a_changed_semantic_code_is_found():
 def test_tokenizers_without_semantic_ids_are_refused():
     class Plain(GreyTokenizer):
         def encode(self, pixel_values):
-            return Encoded(ids=super().encode(pixel_values).ids)
+            return replace(super().encode(pixel_values), semantic_ids=None)
 
     with pytest.raises(ValueError, match="semantic ids only"):
         stage_conflict(Plain(), Plain(), [images(0)])

@@ -1,32 +1,65 @@
-"""``semhitok``: the command line. One module per command; errors are one sentence and exit code 1 (2 for usage)."""
+"""``semhitok``: the command line. One module per command.
+
+Exit codes: 0; 1 for an error, said in one sentence; 2 for a command line that makes no sense; 130 after Ctrl-C, 141 when
+the reader of the output has gone, 143 when training was stopped and can be resumed.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 
-# Name, module (with ``main(arguments)``), one line. Modules are imported when their command runs: --help stays fast.
-COMMANDS: dict[str, tuple[str, str]] = {
-    "reconstruct": (
-        "semhitok.cli.reconstruct",
-        "send images through a tokenizer and back; write picture, ids, figures",
+
+@dataclass(frozen=True)
+class Command:
+    """One command of the program.
+
+    Attributes:
+        module: with ``main(arguments)``; imported when the command runs.
+        summary: one line for the overview.
+        memory: what helps when memory runs out.
+    """
+
+    module: str
+    summary: str
+    memory: str = "close other programs or use a machine with more memory"
+
+
+COMMANDS: dict[str, Command] = {
+    "reconstruct": Command(
+        "semhitok.cli.reconstruct", "send images through a tokenizer and back, and compare", "lower --batch-size"
     ),
-    "encode": ("semhitok.cli.encode", "images to token ids (.npy, .json or .safetensors)"),
-    "decode": ("semhitok.cli.decode", "token ids to images"),
-    "codes": ("semhitok.cli.codes", "draw the patches that fall on a semantic code (the paper's Figure 5)"),
-    "inspect": ("semhitok.cli.inspect", "what a checkpoint is: stages, sizes, parameters, licence, training data"),
-    "train": ("semhitok.cli.train", "train a recipe on images, stage by stage, with resume"),
-    "evaluate": ("semhitok.cli.evaluate", "measure a tokenizer: reconstruction, codebook use, semantics"),
-    "export": ("semhitok.cli.export", "write a trained model as a small checkpoint to share"),
-    "data": ("semhitok.cli.data", "fetch public sources, compose the scenes benchmark"),
+    "encode": Command("semhitok.cli.encode", "images to token ids (.npy, .json, .safetensors)", "lower --batch-size"),
+    "decode": Command("semhitok.cli.decode", "token ids to images", "lower --batch-size"),
+    "codes": Command(
+        "semhitok.cli.codes", "draw the patches that fall on semantic codes", "lower --batch-size or --limit"
+    ),
+    "inspect": Command("semhitok.cli.inspect", "what a checkpoint is: stages, sizes, licence, training data"),
+    "train": Command(
+        "semhitok.cli.train",
+        "train a recipe on images, stage by stage, with resume",
+        "lower --data.memory-limit, or the batch_size of the stage's loop, or raise its accumulation",
+    ),
+    "evaluate": Command(
+        "semhitok.cli.evaluate",
+        "measure a tokenizer: reconstruction, codebooks, semantics",
+        "lower --batch-size or --limit",
+    ),
+    "export": Command("semhitok.cli.export", "write a trained model as a small checkpoint to share"),
+    "data": Command(
+        "semhitok.cli.data", "fetch public pictures and weights, compose scenes", "lower --workers or --size"
+    ),
 }
 
 
 def usage() -> str:
     """The overview that ``semhitok --help`` prints."""
-    lines = [f"  {name:<12} {line}" for name, (_, line) in COMMANDS.items()]
+    lines = [f"  {name:<12} {command.summary}" for name, command in COMMANDS.items()]
     return "\n".join(
         [
             "usage: semhitok COMMAND [options]",
@@ -36,7 +69,8 @@ def usage() -> str:
             "commands:",
             *lines,
             "",
-            "semhitok COMMAND --help describes a command.",
+            "semhitok COMMAND --help describes a command, semhitok --version prints the version.",
+            "With SEMHITOK_TRACEBACK=1 in the environment an error shows where it came from.",
         ]
     )
 
@@ -44,8 +78,22 @@ def usage() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("\nsemhitok: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise
+        return 141
+    return code
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(usage())
+        print(usage(), file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else 2
     if arguments[0] == "--version":
         from semhitok import __version__
@@ -56,13 +104,79 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"semhitok: {name!r} is no command; choose from {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    command: Callable[[list[str]], int | None] = import_module(COMMANDS[name][0]).main
     try:
-        return command(rest) or 0
-    except (ValueError, OSError, ImportError) as error:
-        if os.environ.get("SEMHITOK_TRACEBACK"):
+        command: Callable[[list[str]], int] = import_module(COMMANDS[name].module).main
+        with _quiet_transformers():
+            return command(rest)
+    except SystemExit as stop:  # tyro, after --help or a usage error
+        return stop.code if isinstance(stop.code, int) else 1
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        sentence, code = _explain(error, COMMANDS[name])
+        if sentence is None or os.environ.get("SEMHITOK_TRACEBACK"):
             raise
-        print(f"semhitok {name}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+        print(f"semhitok {name}: {sentence}", file=sys.stderr)
+        return code
+
+
+def _explain(error: Exception, command: Command) -> tuple[str | None, int]:
+    """One sentence for the user and the exit code; no sentence for what only a bug of ours can cause."""
+    from semhitok.cli.arguments import UsageError
+
+    text = " ".join(str(error).split())
+    if _is_out_of_memory(error):
+        return f"out of memory: {command.memory}", 1
+    if isinstance(error, UsageError):
+        return text, 2
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"the disk is full{f', {error.filename} could not be written' if error.filename else ''}", 1
+    if isinstance(error, ValueError | OSError | ImportError):
+        return text, 1
+    return None, 1
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Python, numpy, torch on a GPU, torch's CPU allocator, and a fork that the system refuses each say it their way."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    if not isinstance(error, RuntimeError):
+        return False
+    return type(error).__name__ == "OutOfMemoryError" or any(
+        phrase in str(error) for phrase in ("out of memory", "can't allocate memory", "not enough memory")
+    )
+
+
+def _reader_is_gone() -> bool:
+    """Whether nobody reads our output any more (``| head``); if so, the interpreter's last flush is kept quiet."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Without the bars and warnings of transformers about loading weights, which is checked here; downloads keep theirs."""
+    from huggingface_hub import utils as hub
+    from transformers.utils import logging
+
+    bars, downloads, verbosity = (
+        logging.is_progress_bar_enabled(),
+        not hub.are_progress_bars_disabled(),
+        logging.get_verbosity(),
+    )
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    if downloads:
+        hub.enable_progress_bars()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+        if not downloads:
+            hub.disable_progress_bars()

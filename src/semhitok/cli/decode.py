@@ -8,8 +8,10 @@ from typing import Annotated
 
 import tyro
 
+from semhitok.cli.arguments import Checkpoint, Count, Device
 from semhitok.cli.ids import load_ids
 from semhitok.cli.loading import SHIPPED, load_tokenizer
+from semhitok.cli.progress import progress_bars
 from semhitok.data.transforms import to_pil
 
 
@@ -17,30 +19,34 @@ from semhitok.data.transforms import to_pil
 class Arguments:
     """Token ids, as `semhitok encode` writes them, to PNG images."""
 
-    ids: Annotated[Path, tyro.conf.Positional]
+    ids: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IDS")]
     """File of ids: .npy, .json or .safetensors."""
-    out: Path = Path("decoded")
-    """Folder to write to."""
-    model: str = SHIPPED
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("decoded")
+    """Folder to write to: 00000.png and so on."""
+    model: Checkpoint = SHIPPED
     """The checkpoint that made the ids: a folder, a hub id, or the name of a shipped one."""
-    batch_size: int = 32
+    batch_size: Count = 32
     """Images at a time."""
-    device: str | None = None
-    """cpu, cuda ...; by default a GPU where there is one."""
+    device: Device = None
+    """cpu, cuda, cuda:1 ..."""
 
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
     options = tyro.cli(Arguments, args=arguments, prog="semhitok decode")
-    if options.batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {options.batch_size}")
     ids, grid = load_ids(options.ids)
     model = load_tokenizer(options.model, options.device, encoder=False)
-    options.out.mkdir(parents=True, exist_ok=True)
     number = 0
-    for part in ids.split(options.batch_size):
-        for image in model.decode(part.to(model.device), grid):
-            to_pil(image.float().cpu()).save(options.out / f"{number:05d}.png")
-            number += 1
+    with progress_bars() as advance:
+        for part in ids.split(options.batch_size):
+            try:
+                images = model.decode(part.to(model.device), grid)
+            except ValueError as error:
+                raise ValueError(f"{options.ids} does not fit the model {options.model}: {error}") from error
+            options.out.mkdir(parents=True, exist_ok=True)
+            for image in images:
+                to_pil(image).save(options.out / f"{number:05d}.png")
+                number += 1
+            advance("decoding", number, len(ids))
     print(f"wrote {number} images to {options.out}")
     return 0

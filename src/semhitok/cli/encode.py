@@ -9,44 +9,44 @@ from typing import Annotated
 import torch
 import tyro
 
-from semhitok.cli.ids import save_ids
+from semhitok.cli.arguments import Checkpoint, Count, Device, ImagePaths
+from semhitok.cli.ids import check_format, save_ids
 from semhitok.cli.loading import SHIPPED, image_files, image_processor, load_tokenizer
+from semhitok.cli.progress import progress_bars
+from semhitok.data.transforms import FitMode
 
 
 @dataclass(frozen=True)
 class Arguments:
     """Images to token ids: one row of ids per image, in the order of the files."""
 
-    images: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Image files or folders."""
-    out: Path = Path("ids.npy")
-    """File to write: .npy (B, rows, columns), .json or .safetensors (ids, grid, names)."""
-    model: str = SHIPPED
-    """Checkpoint: a folder, a hub id, or the name of a shipped one."""
-    fit: Annotated[str, tyro.conf.arg(metavar="{crop,resize}")] = "crop"
+    images: ImagePaths
+    """Image files, or folders of them."""
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("ids.npy")
+    """File to write: .npy holds ids (images, rows, columns); .json and .safetensors hold ids, grid and names."""
+    model: Checkpoint = SHIPPED
+    """A folder, a hub id, or the name of a shipped checkpoint."""
+    fit: FitMode = "crop"
     """What to do with other shapes: crop the centre, or resize (squeeze)."""
-    batch_size: int = 32
+    batch_size: Count = 32
     """Images at a time."""
-    device: str | None = None
-    """cpu, cuda ...; by default a GPU where there is one."""
+    device: Device = None
+    """cpu, cuda, cuda:1 ..."""
 
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
     options = tyro.cli(Arguments, args=arguments, prog="semhitok encode")
-    if options.fit not in ("crop", "resize"):
-        raise ValueError(f"fit must be crop or resize, got {options.fit!r}")
-    if options.batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {options.batch_size}")
+    check_format(options.out)
     files = image_files(options.images)
     model = load_tokenizer(options.model, options.device)
     processor = image_processor(model)
     parts = []
-    for start in range(0, len(files), options.batch_size):
-        pixel_values = processor(files[start : start + options.batch_size], mode=options.fit)["pixel_values"]
-        encoded = model.encode(pixel_values.to(model.device))
-        assert encoded.ids is not None
-        parts.append(encoded.ids.cpu())
+    with progress_bars() as advance:
+        for start in range(0, len(files), options.batch_size):
+            pixel_values = processor(files[start : start + options.batch_size], mode=options.fit)["pixel_values"]
+            parts.append(model.encode(pixel_values.to(model.device)).ids.cpu())
+            advance("encoding", start + len(parts[-1]), len(files))
     ids = torch.cat(parts)
     grid = model.config.grid(model.config.image_size, model.config.image_size)
     save_ids(options.out, ids, grid, [file.name for file in files])

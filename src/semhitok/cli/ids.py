@@ -7,57 +7,81 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 FORMATS = (".npy", ".json", ".safetensors")
+Grid = tuple[int, int]
 
 
-def save_ids(path: Path, ids: Tensor, grid: tuple[int, int], names: list[str]) -> None:
-    """Write ids (B,N). ``.npy`` holds the ids as (B, rows, columns); the others hold ids (B,N), grid and names."""
-    _check_format(path)
+def save_ids(path: Path, ids: Tensor, grid: Grid, names: list[str]) -> None:
+    """Write ids (B,N). ``.npy`` holds the ids as (B, rows, columns); the others hold ids (B,N), grid and names.
+
+    Raises:
+        ValueError: another ending.
+    """
+    check_format(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.unfinished{path.suffix}")
     ids = ids.cpu().contiguous()
-    if path.suffix == ".npy":
-        np.save(temporary, ids.unflatten(1, grid).numpy())
-    elif path.suffix == ".json":
-        temporary.write_text(json.dumps({"grid": list(grid), "names": names, "ids": ids.tolist()}))
-    else:
-        save_file({"ids": ids, "grid": torch.tensor(grid)}, temporary, metadata={"names": json.dumps(names)})
-    temporary.replace(path)
-
-
-def load_ids(path: Path) -> tuple[Tensor, tuple[int, int] | None]:
-    """Ids (B,N) and the grid, None where the file does not say and the images are square."""
-    _check_format(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no such file: {path}")
-    grid: tuple[int, int] | None = None
     try:
         if path.suffix == ".npy":
-            ids = torch.from_numpy(np.load(path, allow_pickle=False))
-            if ids.ndim == 3:
-                grid, ids = (ids.shape[1], ids.shape[2]), ids.flatten(1)
+            np.save(temporary, ids.unflatten(1, grid).numpy())
         elif path.suffix == ".json":
-            content = json.loads(path.read_text())
-            ids = torch.tensor(content["ids"] if isinstance(content, dict) else content)
-            if isinstance(content, dict) and "grid" in content:
-                rows, columns = content["grid"]
-                grid = (rows, columns)
+            temporary.write_text(json.dumps({"grid": list(grid), "names": names, "ids": ids.tolist()}))
         else:
-            tensors = load_file(path)
-            ids = tensors["ids"]
-            if "grid" in tensors:
-                rows, columns = tensors["grid"].tolist()
-                grid = (rows, columns)
-    except (ValueError, KeyError, TypeError, EOFError, RuntimeError, OSError) as error:
-        raise ValueError(f"{path} holds no token ids as `semhitok encode` writes them ({error})") from error
-    except Exception as error:  # safetensors raises a class of its own
-        raise ValueError(f"{path} holds no token ids as `semhitok encode` writes them ({error})") from error
-    return (ids[None] if ids.ndim == 1 else ids), grid
+            save_file({"ids": ids, "grid": torch.tensor(grid)}, temporary, metadata={"names": json.dumps(names)})
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-def _check_format(path: Path) -> None:
+def load_ids(path: Path) -> tuple[Tensor, Grid | None]:
+    """Ids (B,N) and the grid, None where the file does not say and the images are square.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it does not hold whole numbers of that shape.
+    """
+    check_format(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no such file: {path}")
+    try:
+        ids, grid = _read(path)
+    except (ValueError, KeyError, TypeError, EOFError, RuntimeError, OSError, SafetensorError) as error:
+        raise ValueError(f"{path} holds no token ids as `semhitok encode` writes them ({error})") from error
+    ids = ids[None] if ids.ndim == 1 else ids
+    if ids.ndim != 2 or ids.is_floating_point() or not ids.numel():
+        raise ValueError(
+            f"{path} must hold whole numbers of shape (images, tokens) or (images, rows, columns), got {ids.dtype} "
+            f"{tuple(ids.shape)}"
+        )
+    if grid is not None and grid[0] * grid[1] != ids.shape[1]:
+        raise ValueError(f"{path} holds {ids.shape[1]} tokens per image and a grid of {grid[0]}x{grid[1]}")
+    return ids.long(), grid
+
+
+def check_format(path: Path) -> None:
+    """Raise a ``ValueError`` for a file name that says none of the formats."""
     if path.suffix not in FORMATS:
         raise ValueError(f"{path}: ids are read and written as {', '.join(FORMATS)}")
+
+
+def _read(path: Path) -> tuple[Tensor, Grid | None]:
+    if path.suffix == ".npy":
+        ids = torch.from_numpy(np.load(path, allow_pickle=False))
+        return (ids.flatten(1), (ids.shape[1], ids.shape[2])) if ids.ndim == 3 else (ids, None)
+    if path.suffix == ".json":
+        content = json.loads(path.read_text())
+        content = content if isinstance(content, dict) else {"ids": content}
+        return torch.tensor(content["ids"]), _grid(content.get("grid"))
+    tensors = load_file(path)
+    return tensors["ids"], _grid(tensors["grid"].tolist() if "grid" in tensors else None)
+
+
+def _grid(sizes: list[int] | None) -> Grid | None:
+    if sizes is None:
+        return None
+    rows, columns = sizes
+    return int(rows), int(columns)

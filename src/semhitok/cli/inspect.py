@@ -16,15 +16,15 @@ from semhitok.recipes.stages import settings_of
 class Arguments:
     """Stages done, sizes, parameters, licence and training data of a checkpoint."""
 
-    model: Annotated[str, tyro.conf.Positional] = SHIPPED
-    """Checkpoint: a folder, a hub id, or the name of a shipped one."""
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")] = SHIPPED
+    """A folder (a model, or a run: its last finished stage), a hub id, or the name of a shipped checkpoint."""
     json: bool = False
     """Print JSON."""
 
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
-    options = tyro.cli(Arguments, args=arguments, prog="semhitok inspect")
+    options = tyro.cli(Arguments, args=arguments, prog="semhitok inspect", config=(tyro.conf.FlagCreatePairsOff,))
     facts = settings_of(load_tokenizer(options.model, "cpu"))
     if options.json:
         print(json.dumps(facts, indent=1))
@@ -35,9 +35,11 @@ def main(arguments: list[str]) -> int:
 
 def _print(facts: dict[str, Any], indent: str) -> None:
     for name, value in facts.items():
+        title = f"{indent}{name.replace('_', ' ')}"
         if isinstance(value, dict):
-            print(f"{indent}{name}")
+            print(title)
             _print(value, indent + "  ")
         else:
-            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
-            print(f"{indent}{name:<24} {shown if not isinstance(shown, int) else f'{shown:,}'}")
+            shown = f"{value:,}" if isinstance(value, int) else value
+            shown = (", ".join(map(str, value)) or "none") if isinstance(value, list) else shown
+            print(f"{title:<26} {shown}")

@@ -1,29 +1,54 @@
-"""A tokenizer and its image processor from a name or a folder."""
+"""What the commands work on: a tokenizer, its image processor, and the pictures named on the command line."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
+from semhitok.data.images import IMAGE_SUFFIXES, load_image
+from semhitok.data.sample import ImageSource, Sample, digest_of_lines
+from semhitok.data.sources import open_source
+from semhitok.recipes.ship import newest_model
 from semhitok.tokenizers import SemHiTokImageProcessor, SemHiTokModel
 
 SHIPPED = "nano"
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The named device; by default a GPU where there is one."""
-    device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {name} was asked for, but no GPU was found; use cpu")
+    """The named device; by default a GPU where there is one.
+
+    Raises:
+        ValueError: torch knows no such device, or this machine has none.
+    """
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise ValueError(f"there is no device {name!r}: cpu, cuda or cuda:1 are accepted") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device {name} was asked for, but {torch.cuda.device_count()} GPUs were found; use --device cpu"
+        )
     return device
 
 
 def load_tokenizer(name: str | Path, device: str | None, *, encoder: bool = True) -> SemHiTokModel:
-    """The model in eval mode on the device."""
+    """The model in eval mode on the device, in float32; of a training run the model of its last finished stage.
+
+    Raises:
+        ValueError: no such checkpoint, of another class, damaged, or with keys that do not fit.
+    """
+    chosen = choose_device(device)
     # A str keeps hub ids and shipped names apart from folders.
-    model = SemHiTokModel.from_pretrained(str(name), encoder=encoder)
-    return model.eval().to(choose_device(device))
+    place = str(newest_model(Path(name)) or name)
+    try:
+        model = SemHiTokModel.from_pretrained(place, encoder=encoder, dtype=torch.float32)
+    except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"the checkpoint {name} is damaged ({error}); fetch or export it again") from error
+    model.eval().to(chosen)  # pyright: ignore[reportArgumentType]
+    return model
 
 
 def image_processor(model: SemHiTokModel) -> SemHiTokImageProcessor:
@@ -32,13 +57,56 @@ def image_processor(model: SemHiTokModel) -> SemHiTokImageProcessor:
 
 
 def image_files(paths: tuple[Path, ...]) -> list[Path]:
-    """Files as they are, folders replaced by the files in them; hidden files are left out."""
+    """Files as they are, folders replaced by the pictures in them, by their endings; hidden files are left out.
+
+    Raises:
+        FileNotFoundError: a path does not exist.
+        ValueError: nothing is left.
+    """
     found: list[Path] = []
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(f"no such file or folder: {path}")
-        inside = sorted(entry for entry in path.iterdir() if entry.is_file()) if path.is_dir() else [path]
-        found.extend(entry for entry in inside if not entry.name.startswith("."))
+        found.extend(_pictures_in(path) if path.is_dir() else [path])
     if not found:
-        raise ValueError(f"no files in {', '.join(map(str, paths))}")
+        raise ValueError(f"no pictures in {', '.join(map(str, paths))} (endings such as .jpg, .png, .webp)")
     return found
+
+
+def open_images(paths: tuple[Path, ...]) -> ImageSource:
+    """The pictures of one data set (folder with subfolders, tars ...), or of several files and folders.
+
+    Raises:
+        ValueError, FileNotFoundError: nothing there, or nothing that holds pictures.
+    """
+    if len(paths) == 1 and (paths[0].is_dir() or paths[0].suffix in (".tar", ".parquet")):
+        return open_source(paths[0])
+    return ImageFiles(image_files(paths))
+
+
+class ImageFiles:
+    """Files named one by one, as an ``ImageSource``."""
+
+    def __init__(self, files: list[Path]) -> None:
+        self.files = files
+
+    @property
+    def fingerprint(self) -> str:
+        """See ``ImageSource``."""
+        return digest_of_lines(f"{file} {file.stat().st_size}" for file in self.files)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def key(self, index: int) -> str:
+        """See ``ImageSource``."""
+        return str(self.files[index])
+
+    def load(self, index: int) -> Sample:
+        """See ``ImageSource``."""
+        return Sample(image=load_image(self.files[index]), key=self.key(index))
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    entries = sorted(entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
+    return [entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES]

@@ -9,16 +9,24 @@ from typing import Annotated
 
 import torch
 import tyro
+from PIL import Image
+from torch import Tensor
 
+from semhitok.cli.arguments import Checkpoint, Count, Device, ImagePaths
 from semhitok.cli.ids import save_ids
-from semhitok.cli.loading import SHIPPED, choose_device, image_files, image_processor, load_tokenizer
+from semhitok.cli.loading import SHIPPED, image_files, image_processor, load_tokenizer
+from semhitok.cli.progress import progress_bars
 from semhitok.data.images import load_image
-from semhitok.data.transforms import TileLayout, to_pil, untile
+from semhitok.data.transforms import TileLayout, fit_image, to_float, to_pil, to_uint8, untile
 from semhitok.evaluation.picture import Examples, draw_examples
 from semhitok.evaluation.rate import tokenizer_bits
 from semhitok.evaluation.reconstruction import psnr_per_image, ssim_per_image
+from semhitok.nn.patches import resize
 from semhitok.tokenizers import SemHiTokModel
 from semhitok.tokenizers.semhitok.image_processing import FitMode
+
+SHOWN = 16  # images in the picture
+SHOWN_SIDE = 320  # side in pixels of tiled images in the picture, whose own sizes differ
 
 
 @dataclass(frozen=True)
@@ -29,18 +37,42 @@ class Arguments:
     reconstruction by itself in images/.
     """
 
-    images: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Image files or folders."""
-    model: str = SHIPPED
-    """Checkpoint: a folder, a hub id, or the name of a shipped one."""
-    out: Path = Path("reconstruction")
+    images: ImagePaths
+    """Image files, or folders of them."""
+    model: Checkpoint = SHIPPED
+    """A folder, a hub id, or the name of a shipped checkpoint."""
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("reconstruction")
     """Folder to write to."""
     fit: FitMode = "crop"
     """What to do with other shapes: crop the centre, resize (squeeze), or tile at the photo's own resolution."""
-    batch_size: int = 32
+    batch_size: Count = 32
     """Images at a time."""
-    device: str | None = None
-    """cpu, cuda ...; by default a GPU where there is one."""
+    device: Device = None
+    """cpu, cuda, cuda:1 ..."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """One image, or the tiles of one image, that went through; n squares.
+
+    Attributes:
+        file: it came from.
+        ids: (n,N) on the CPU.
+        originals, copies: (n,3,H,W) in [-1,1] at the size that the tokenizer predicts.
+        layout: of the tiles, None for an image that was made square.
+    """
+
+    file: Path
+    ids: Tensor
+    originals: Tensor
+    copies: Tensor
+    layout: TileLayout | None
+
+    def whole(self, image_size: int) -> Image.Image:
+        """The reconstruction; tiles are put together at the size that they were cut."""
+        if self.layout is None:
+            return to_pil(self.copies[0])
+        return untile([to_pil(tile) for tile in resize(self.copies, image_size, image_size)], self.layout)
 
 
 def main(arguments: list[str]) -> int:
@@ -48,69 +80,89 @@ def main(arguments: list[str]) -> int:
     options = tyro.cli(Arguments, args=arguments, prog="semhitok reconstruct")
     files = image_files(options.images)
     model = load_tokenizer(options.model, options.device)
-    processor = image_processor(model)
-    batch = processor([load_image(file) for file in files], mode=options.fit)
-    pixel_values, layouts = batch["pixel_values"], batch.get("tiles", [])
-    ids, restored = _through(model, pixel_values.to(choose_device(options.device)), options.batch_size)
-    originals = model.pixel_view(pixel_values)
-    options.out.mkdir(parents=True, exist_ok=True)
-    grid = model.config.grid(*pixel_values.shape[-2:])
-    names = [file.name for file in files]
-    save_ids(options.out / "ids.npy", ids, grid, names)
-    psnr, ssim = psnr_per_image(originals, restored), ssim_per_image(originals, restored)
-    bits = tokenizer_bits(ids.shape[1], model.vocab_size)
-    figures = {
-        "model": options.model,
-        "tokens_per_image": ids.shape[1],
-        "bits_per_image": bits,
-        "psnr": psnr.mean().item(),
-        "ssim": ssim.mean().item(),
-        "data_range": "[0, 1], after clamping",
-        "images": _per_image(names, layouts, psnr, ssim),
-    }
-    (options.out / "figures.json").write_text(json.dumps(figures, indent=1))
-    _write_images(options.out / "images", files, restored, layouts)
-    shown = Examples(originals[:16], restored[:16])
-    subtitle = f"{ids.shape[1]} tokens of {model.vocab_size:,} codes = {bits / 8:.0f} bytes an image; mean PSNR {psnr.mean():.2f} dB"
-    picture = draw_examples(
-        {f"{len(files)} images": shown}, title=f"semhitok {Path(options.model).name}", subtitle=subtitle
-    )
-    picture.save(options.out / "reconstruction.png")
-    print(f"{len(files)} images, {subtitle}")
+    ids: list[Tensor] = []
+    names: list[str] = []
+    figures: list[dict[str, str | float]] = []
+    shown: list[tuple[Tensor, Tensor]] = []
+    with progress_bars() as advance:
+        for start in range(0, len(files), options.batch_size):
+            for restored in reconstruct(
+                model, files[start : start + options.batch_size], options.fit, options.batch_size
+            ):
+                picture = restored.whole(model.config.image_size)
+                _save(picture, options.out / "images" / f"{len(figures):03d}_{restored.file.stem}.png")
+                if len(shown) < SHOWN:
+                    shown.append(_example(restored, picture))
+                psnr, ssim = (f(restored.originals, restored.copies).mean() for f in (psnr_per_image, ssim_per_image))
+                figures.append({"name": restored.file.name, "psnr": psnr.item(), "ssim": ssim.item()})
+                names += _names(restored)
+                ids.append(restored.ids)
+            advance("reconstructing", len(figures), len(files))
+    size = model.config.image_size
+    save_ids(options.out / "ids.npy", torch.cat(ids), model.config.grid(size, size), names)
+    _write_figures(options.out / "figures.json", options.model, model, figures)
+    bits = tokenizer_bits(model.num_tokens, model.vocab_size)
+    each = "a tile" if options.fit == "tile" else "an image"
+    line = f"{model.num_tokens} tokens of {model.vocab_size:,} codes = {bits / 8:.0f} bytes {each}"
+    line += f"; mean PSNR {sum(float(entry['psnr']) for entry in figures) / len(figures):.2f} dB"
+    count = f"{len(files)} image{'s' if len(files) > 1 else ''}"
+    examples = Examples(*(torch.stack(column) for column in zip(*shown, strict=True)))
+    title = f"semhitok {Path(options.model).name}"
+    heading = count if len(files) <= SHOWN else f"{SHOWN} of {count}"
+    draw_examples({heading: examples}, title=title, subtitle=line).save(options.out / "reconstruction.png")
+    print(f"{count}, {line}")
     for name in ("reconstruction.png", "ids.npy", "figures.json", "images"):
         print(f"wrote {options.out / name}")
     return 0
 
 
 @torch.no_grad()
-def _through(model: SemHiTokModel, pixel_values: torch.Tensor, batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    ids, restored = [], []
+def reconstruct(model: SemHiTokModel, files: list[Path], fit: FitMode, batch_size: int) -> list[Restored]:
+    """The files through the tokenizer; tiles go ``batch_size`` at a time, too."""
+    batch = image_processor(model)(files, mode=fit)
+    pixel_values, layouts = batch["pixel_values"], batch.get("tiles", [None] * len(files))
+    grid = model.config.grid(*pixel_values.shape[-2:])
+    ids, copies = [], []
     for part in pixel_values.split(batch_size):
-        encoded = model.encode(part)
-        assert encoded.ids is not None
-        ids.append(encoded.ids.cpu())
-        restored.append(model.decode(encoded.ids, model.config.grid(*part.shape[-2:])).float().cpu())
-    return torch.cat(ids), torch.cat(restored)
+        encoded = model.encode(part.to(model.device)).ids
+        ids.append(encoded.cpu())
+        copies.append(model.decode(encoded, grid).float().cpu())
+    counts = [layout.rows * layout.columns if layout else 1 for layout in layouts]
+    columns = (torch.cat(ids), model.pixel_view(pixel_values), torch.cat(copies))
+    parts = zip(files, *(column.split(counts) for column in columns), layouts, strict=True)
+    return [Restored(*part) for part in parts]
 
 
-def _per_image(
-    names: list[str], layouts: list[TileLayout], psnr: torch.Tensor, ssim: torch.Tensor
-) -> list[dict[str, str | float]]:
-    """One entry an image; a tiled one has the mean of its tiles."""
-    counts = [layout.rows * layout.columns for layout in layouts] or [1] * len(names)
-    parts = zip(names, psnr.split(counts), ssim.split(counts), strict=True)
-    return [{"name": name, "psnr": p.mean().item(), "ssim": s.mean().item()} for name, p, s in parts]
+def _names(restored: Restored) -> list[str]:
+    """The file's name for each of its rows of ids."""
+    if restored.layout is None:
+        return [restored.file.name]
+    places = ((row, column) for row in range(restored.layout.rows) for column in range(restored.layout.columns))
+    return [f"{restored.file.name} tile {row},{column}" for row, column in places]
 
 
-def _write_images(folder: Path, files: list[Path], restored: torch.Tensor, layouts: list[TileLayout]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    tiles = [to_pil(image) for image in restored]
-    for number, file in enumerate(files):
-        if layouts:
-            count = layouts[number].rows * layouts[number].columns
-            image, tiles = untile(tiles[:count], layouts[number]), tiles[count:]
-        else:
-            image = tiles[number]
-        image.save(folder / f"{number:03d}_{file.stem}.png")
+def _example(restored: Restored, picture: Image.Image) -> tuple[Tensor, Tensor]:
+    """Original and reconstruction for the picture; tiled images are shown whole, their centres scaled to one size."""
+    if restored.layout is None:
+        return restored.originals[0], restored.copies[0]
+    pair = (fit_image(image, SHOWN_SIDE, SHOWN_SIDE) for image in (load_image(restored.file), picture))
+    original, copy = (to_float(to_uint8(image)) for image in pair)
+    return original, copy
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path)
+
+
+def _write_figures(path: Path, name: str, model: SemHiTokModel, figures: list[dict[str, str | float]]) -> None:
+    means = {key: sum(float(entry[key]) for entry in figures) / len(figures) for key in ("psnr", "ssim")}
+    content = {
+        "model": name,
+        "tokens": model.num_tokens,
+        "bits": tokenizer_bits(model.num_tokens, model.vocab_size),
+        **means,
+        "data_range": "[0, 1], after clamping",
+        "images": figures,
+    }
+    path.write_text(json.dumps(content, indent=1), encoding="utf-8")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from semhitok.data.images import ImageError
@@ -98,10 +99,19 @@ class ReplacedImages(Dataset):
         return int(random_integers(self.seed, stream, np.array([position]), length)[0])
 
 
+def available_cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def decoding_loader(
     dataset: FittedImages | ReplacedImages, batches: Iterable[Sequence[Any]], workers: int
 ) -> DataLoader[Any]:
-    """``Decoded`` for each batch of items asked for, in that order, by ``workers`` processes (0: in this one)."""
+    """``Decoded`` for each batch of items asked for, in that order, by ``workers`` processes (0: in this one).
+
+    No more processes than CPUs that this one may use.
+    """
+    workers = min(workers, available_cpus())
     return DataLoader(
         dataset,
         batch_sampler=batches,  # pyright: ignore[reportArgumentType]  any iterable of lists will do, endless too
@@ -109,6 +119,8 @@ def decoding_loader(
         collate_fn=_as_it_is,
         worker_init_fn=_outlive_signals,
         prefetch_factor=4 if workers else None,
+        # One of its own, or each loader would draw from the global generator that training saves and restores.
+        generator=torch.Generator(),
     )
 
 

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 import transformers
 from torch import Tensor, nn
 
-from semhitok.data.sources import ImageSource
+from semhitok.data.sample import ImageSource
 from semhitok.data.transforms import FitMode, to_float
 from semhitok.evaluation.codebook import CodebookMetrics
-from semhitok.evaluation.frechet import FeatureExtractor, FrechetMetric
+from semhitok.evaluation.frechet import MINIMUM_IMAGES, FeatureExtractor, FrechetMetric
 from semhitok.evaluation.labels import ProbeFeatures
 from semhitok.evaluation.picture import Examples
 from semhitok.evaluation.probe import ProbeResult, probe
@@ -59,7 +59,7 @@ def evaluate(
         limit: at most this many images of each source, evenly spaced; None for all.
         fit: how an image becomes a square of ``model.config.image_size`` pixels.
         perceptual: distance of (reconstructions, originals) in [-1,1], on the model's device.
-        extractors: networks for Fréchet distances.
+        extractors: networks for Fréchet distances, left out for sources of fewer than ``MINIMUM_IMAGES`` images.
         probe_train: labelled images on which the category probe is fitted; it is tested on every source with labels.
         before: an earlier stage of the same tokenizer, whose semantic ids must be the same on all images.
         example_images, rate_images: images of each source in the picture and in the rate curves; 0 leaves them out.
@@ -133,14 +133,13 @@ class _Measurement:
         self.test = ProbeFeatures()
         self.example_positions = set(evenly_spaced(images, example_images))
         self.rate_positions = set(evenly_spaced(images, rate_images))
-        self.examples: list[tuple[Tensor, Tensor, float]] = []
+        self.examples: list[tuple[Tensor, Tensor]] = []
         self.rated: list[tuple[Tensor, float]] = []
 
     def update(self, batch: SizedBatch) -> None:
         originals = _pixels(batch, self.model)
         encoded = self.model.encode(originals)
-        assert encoded.ids is not None
-        reconstructions = self.model.decode(encoded.ids).float()
+        reconstructions = self.model.decode(encoded.ids, encoded.grid).float()
         originals = originals.float()
         self.codes.update(encoded.ids)
         if reconstructions.shape != originals.shape:
@@ -155,8 +154,7 @@ class _Measurement:
             self.test.update(self.model, encoded.ids, batch.metadata)
         for index, position in enumerate(batch.positions):
             if position in self.example_positions:
-                copy = ((reconstructions[index].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
-                self.examples.append((batch.images[index], copy, psnr[index]))
+                self.examples.append((originals[index].cpu(), reconstructions[index].cpu()))
             if position in self.rate_positions:
                 self.rated.append((batch.images[index], psnr[index]))
 
@@ -170,7 +168,7 @@ class _Measurement:
             reconstruction=self.scores.result(),
             reconstruction_native=self.native_scores.result() if self.native_scores.images else None,
             codebooks=self.codes.result(),
-            frechet=[metric.result() for metric in self.frechet] if self.scores.images > 1 else [],
+            frechet=[metric.result() for metric in self.frechet if self.scores.images >= MINIMUM_IMAGES],
             probe=self._probe(),
             rate=self._rate(),
             rate_images=len(self.rated),
@@ -202,8 +200,8 @@ class _Measurement:
     def _examples(self) -> Examples | None:
         if not self.examples:
             return None
-        originals, copies, psnr = zip(*self.examples, strict=True)
-        return Examples(torch.stack(originals), torch.stack(copies), [f"{value:.1f} dB" for value in psnr])
+        originals, reconstructions = zip(*self.examples, strict=True)
+        return Examples(torch.stack(originals), torch.stack(reconstructions))
 
 
 def _batches(sized: SizedImages, name: str, progress: Progress | None) -> Iterator[SizedBatch]:

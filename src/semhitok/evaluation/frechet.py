@@ -22,6 +22,9 @@ from torch import Tensor, nn
 
 from semhitok.teachers import EfficientNetLiteConfig, convert_efficientnet_lite
 
+MINIMUM_IMAGES = 100
+"""Reports leave the distance out below this: with so few images it is sampling error and little else."""
+
 
 class FeatureStatistics:
     """Mean and covariance of feature vectors, accumulated in fp64 batch by batch (Chan's parallel update)."""

@@ -24,9 +24,8 @@ class ProbeFeatures:
         self.labels: list[str] = []
         self.concepts: list[str] = []
 
-    def update(self, model: ImageTokenizer, ids: Tensor | None, metadata: Sequence[dict[str, Any]]) -> None:
+    def update(self, model: ImageTokenizer, ids: Tensor, metadata: Sequence[dict[str, Any]]) -> None:
         """Add a batch: ids (B,N) and the metadata of each image."""
-        assert ids is not None
         found = [label_of(entry) for entry in metadata]
         chosen = [index for index, label in enumerate(found) if label is not None]
         if not chosen:

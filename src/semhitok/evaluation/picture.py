@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from einops import rearrange
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from semhitok.data.transforms import to_pil
+from semhitok.evaluation.reconstruction import psnr_per_image
+
 BACKGROUND, INK, FAINT = "#ffffff", "#1c2733", "#6b7785"
 MARGIN, GAP = 24, 8
+HEADING, CAPTION = 38, 32  # heights in pixels
 
 
 @dataclass(frozen=True)
 class Examples:
-    """A few images of a data set and what came back.
-
-    Attributes:
-        originals, reconstructions: (n,3,H,W) uint8.
-        captions: one short line for each, for instance its PSNR.
-    """
+    """A few images of a data set and what came back: (n,3,H,W) each, in [-1,1]."""
 
     originals: Tensor
     reconstructions: Tensor
-    captions: Sequence[str]
 
 
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
@@ -33,52 +30,68 @@ def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def draw_examples(groups: Mapping[str, Examples], *, title: str, subtitle: str = "", tile: int = 160) -> Image.Image:
-    """A labelled picture: for each group its heading, a row of originals, and below each its reconstruction.
+def draw_examples(
+    groups: Mapping[str, Examples], *, title: str, subtitle: str = "", tile: int = 160, columns: int = 8
+) -> Image.Image:
+    """A labelled picture: for each group its heading, originals, their reconstructions below, and the PSNR of each.
 
     Args:
         groups: by heading.
         title, subtitle: at the head of the picture; the subtitle may have several lines.
         tile: side of a tile in pixels, reached by enlarging small images a whole number of times without smoothing,
             so that what is seen is what the tokenizer gave.
+        columns: images beside each other; more of them go into further rows.
     """
+    blocks = {name: _blocks(examples, tile, columns) for name, examples in groups.items()}
     label_width = math.ceil(font(15).getlength("reconstruction")) + 16
-    tiles = {
-        name: (_tiles(examples.originals, tile), _tiles(examples.reconstructions, tile))
-        for name, examples in groups.items()
-    }
-    row_width = max(len(rows[0]) * (rows[0][0].width + GAP) - GAP for rows in tiles.values())
-    heights = [38 + 2 * (rows[0][0].height + GAP) + 30 for rows in tiles.values()]
-    lines = subtitle.splitlines()
-    width = 2 * MARGIN + label_width + row_width
-    width = max(width, 2 * MARGIN + math.ceil(max([font(24).getlength(title), *map(font(15).getlength, lines)])))
-    picture = Image.new("RGB", (width, 2 * MARGIN + 40 + 21 * len(lines) + sum(heights)), BACKGROUND)
+    text_width = max([font(24).getlength(title), *map(font(15).getlength, subtitle.splitlines())])
+    block_width = max(block.width for pictures in blocks.values() for block in pictures)
+    width = 2 * MARGIN + max(math.ceil(text_width), label_width + block_width)
+    head = MARGIN + 40 + 21 * len(subtitle.splitlines())
+    body = sum(HEADING + sum(block.height for block in pictures) for pictures in blocks.values())
+    picture = Image.new("RGB", (width, head + body + MARGIN), BACKGROUND)
     draw = ImageDraw.Draw(picture)
 
     draw.text((MARGIN, MARGIN), title, INK, font(24))
-    y = MARGIN + 40
-    for line in lines:
-        draw.text((MARGIN, y), line, FAINT, font(15))
-        y += 21
-    left = MARGIN + label_width
-    for (name, rows), examples, height in zip(tiles.items(), groups.values(), heights, strict=True):
-        bottom = y + height
+    for number, line in enumerate(subtitle.splitlines()):
+        draw.text((MARGIN, MARGIN + 40 + 21 * number), line, FAINT, font(15))
+    left, y = MARGIN + label_width, head
+    for name, pictures in blocks.items():
         draw.text((left, y + 10), name, INK, font(18))
-        y += 38
-        for label, row in zip(("original", "reconstruction"), rows, strict=True):
-            draw.text((left - 12, y + row[0].height // 2), label, FAINT, font(15), anchor="rm")
-            for column, image in enumerate(row):
-                picture.paste(image, (left + column * (image.width + GAP), y))
-            y += row[0].height + GAP
-        for column, caption in enumerate(examples.captions):
-            middle = left + column * (rows[0][0].width + GAP) + rows[0][0].width // 2
-            draw.text((middle, y), caption, FAINT, font(14), anchor="ma")
-        y = bottom
+        y += HEADING
+        for block in pictures:
+            picture.paste(block, (left, y))
+            tiles = block.height - CAPTION
+            draw.text((left - 12, y + tiles // 4), "original", FAINT, font(15), anchor="rm")
+            draw.text((left - 12, y + 3 * tiles // 4), "reconstruction", FAINT, font(15), anchor="rm")
+            y += block.height
     return picture
 
 
-def _tiles(images: Tensor, tile: int) -> list[Image.Image]:
-    """uint8 (n,3,H,W) -> pictures, enlarged a whole number of times until the longer side is at least ``tile``."""
-    factor = max(1, math.ceil(tile / max(images.shape[-2:])))
-    pictures = [Image.fromarray(rearrange(image, "c h w -> h w c").cpu().numpy()) for image in images]
-    return [picture.resize((picture.width * factor, picture.height * factor), 0) for picture in pictures]
+def _blocks(examples: Examples, tile: int, columns: int) -> list[Image.Image]:
+    """Rows of at most ``columns`` originals over their reconstructions, with captions below."""
+    psnr = psnr_per_image(examples.originals, examples.reconstructions).tolist()
+    pairs = [
+        (_enlarged(original, tile), _enlarged(copy, tile), f"{value:.1f} dB")
+        for original, copy, value in zip(examples.originals, examples.reconstructions, psnr, strict=True)
+    ]
+    width, height = pairs[0][0].size
+    blocks = []
+    for start in range(0, len(pairs), columns):
+        row = pairs[start : start + columns]
+        block = Image.new("RGB", (len(row) * (width + GAP) - GAP, 2 * (height + GAP) + CAPTION), BACKGROUND)
+        for column, (original, copy, caption) in enumerate(row):
+            x = column * (width + GAP)
+            block.paste(original, (x, 0))
+            block.paste(copy, (x, height + GAP))
+            place = (x + width // 2, 2 * (height + GAP))
+            ImageDraw.Draw(block).text(place, caption, FAINT, font(14), anchor="ma")
+        blocks.append(block)
+    return blocks
+
+
+def _enlarged(image: Tensor, tile: int) -> Image.Image:
+    """A picture, enlarged a whole number of times until its longer side is at least ``tile`` pixels."""
+    factor = max(1, math.ceil(tile / max(image.shape[-2:])))
+    picture = to_pil(image)
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)

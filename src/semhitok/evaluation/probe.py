@@ -107,7 +107,7 @@ def probe(
     train_labels_N = torch.tensor([number[label] for label in train_labels])
     test_labels_N = torch.tensor([number[test_labels[index]] for index in known])
 
-    validation_N = _validation_slice(train_groups or [str(i) for i in range(len(train_labels))], validation_share, seed)
+    validation_N = validation_slice(train_groups or [str(i) for i in range(len(train_labels))], validation_share, seed)
     strength = max(
         STRENGTHS,
         key=lambda candidate: _validation_accuracy(train_ND, train_labels_N, validation_N, len(names), candidate),
@@ -132,8 +132,8 @@ def probe(
     )
 
 
-def _validation_slice(groups: Sequence[str], share: float, seed: int) -> Tensor:
-    """Which images are in the validation slice, (N,) bool; whole groups only."""
+def validation_slice(groups: Sequence[str], share: float, seed: int) -> Tensor:
+    """Which images are in the validation slice, (N,) bool: ``share`` of the groups, at least one, and whole groups only."""
     names = sorted(set(groups))
     order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed)).tolist()
     chosen = {names[index] for index in order[: max(1, round(share * len(names)))]}

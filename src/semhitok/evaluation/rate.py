@@ -24,6 +24,9 @@ from torch import Tensor
 from semhitok.evaluation.reconstruction import psnr_per_image
 
 Codec = Literal["WebP", "JPEG"]
+TOKENIZER = "tokenizer"
+"""Label of the tokenizer's own point among the curves."""
+
 BICUBIC = Image.Resampling.BICUBIC
 QUALITIES = (0, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90)
 
@@ -118,7 +121,7 @@ def rate_curves(images_NCHW: Tensor, tokenizer: RatePoint) -> dict[str, list[Rat
     height, width = images_NCHW.shape[-2:]
     budgets = [tokenizer.bits * 2**power for power in range(-2, 8) if tokenizer.bits * 2**power <= 12 * height * width]
     return {
-        "tokenizer": [tokenizer],
+        TOKENIZER: [tokenizer],
         "WebP": codec_curve(images_NCHW, "WebP"),
         "JPEG": codec_curve(images_NCHW, "JPEG"),
         "bicubic down-sampling": downsampling_curve(images_NCHW, budgets),

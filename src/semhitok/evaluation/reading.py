@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from semhitok.data.images import ImageError
-from semhitok.data.sources import ImageSource
+from semhitok.data.sample import ImageSource
 from semhitok.data.transforms import FitMode, fit_image, to_uint8
 
 
@@ -73,19 +73,19 @@ class SizedImages:
             for start in range(0, len(self.indices), self.batch_size):
                 positions = range(start, min(start + self.batch_size, len(self.indices)))
                 loaded = list(pool.map(self._load, positions))
+                self.bad += [entry for entry in loaded if isinstance(entry, BadImage)]
                 self._check_bad()
-                good = [entry for entry in loaded if entry is not None]
+                good = [entry for entry in loaded if not isinstance(entry, BadImage)]
                 if good:
                     kept, images, metadata = zip(*good, strict=True)
                     yield SizedBatch(torch.stack(images), list(kept), list(metadata))
 
-    def _load(self, position: int) -> tuple[int, Tensor, dict[str, Any]] | None:
+    def _load(self, position: int) -> tuple[int, Tensor, dict[str, Any]] | BadImage:
         index = self.indices[position]
         try:
             sample = self.source.load(index)
         except ImageError as error:
-            self.bad.append(BadImage(self.source.key(index), str(error)))
-            return None
+            return BadImage(self.source.key(index), str(error))
         return position, to_uint8(fit_image(sample.image, self.size, self.size, self.fit)), sample.metadata
 
     def _check_bad(self) -> None:

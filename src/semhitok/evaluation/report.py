@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from semhitok.evaluation.frechet import FrechetScore
 from semhitok.evaluation.picture import Examples, draw_examples
 from semhitok.evaluation.plot import draw_rate_plot
 from semhitok.evaluation.probe import ProbeResult
-from semhitok.evaluation.rate import RatePoint
+from semhitok.evaluation.rate import TOKENIZER, RatePoint
 from semhitok.evaluation.reading import BadImage
 from semhitok.evaluation.reconstruction import ReconstructionScores
 from semhitok.evaluation.stages import StageConflict
@@ -89,7 +90,8 @@ class EvaluationReport:
         for name, group in self.groups.items():
             if group.rate:
                 path = directory / f"rate_{''.join(c if c.isalnum() else '_' for c in name)}.png"
-                subtitle = f"{group.rate_images} images of {self.image_size} x {self.image_size} pixels; payload only"
+                subtitle = f"{group.rate_images} images of {self.image_size} x {self.image_size} pixels"
+                subtitle += "; codecs without headers and tables"
                 draw_rate_plot(group.rate, title=f"PSNR against bits: {name}", subtitle=subtitle).save(path)
                 paths[f"rate {name}"] = path
         return paths
@@ -165,13 +167,19 @@ class EvaluationReport:
         return _table(head, rows)
 
     def _rate_table(self) -> str:
-        rows = [
-            [name, label, f"{point.bits:,.0f}", f"{point.bits / 8:,.0f}", f"{point.psnr:.2f}", point.setting]
-            for name, group in self.groups.items()
-            for label, points in group.rate.items()
-            for point in points
-        ]
-        return _table(["images", "method", "bits", "bytes", "PSNR (dB)", "setting"], rows)
+        """The tokenizer against two points of each curve: the nearest in bits, and the cheapest that is as good."""
+        rows = []
+        for name, group in self.groups.items():
+            (own,) = group.rate.get(TOKENIZER, [None])
+            if own is None:
+                continue
+            rows.append([name, TOKENIZER, _point(own), ""])
+            for label, points in group.rate.items():
+                if label != TOKENIZER:
+                    nearest = min(points, key=lambda point, own=own: abs(math.log(point.bits / own.bits)))
+                    as_good = next((_point(point) for point in points if point.psnr >= own.psnr), "none")
+                    rows.append([name, label, _point(nearest), as_good])
+        return _table(["images", "method", "nearest in bits", "as good as the tokenizer, or better"], rows)
 
     def _protocol(self) -> list[str]:
         fitted = {"crop": "shorter side resized, centre cropped", "resize": "squeezed to the square"}[self.fit]
@@ -182,7 +190,8 @@ class EvaluationReport:
             "as in torchmetrics (Gaussian window of 11 x 11 pixels, sigma 1.5, mirrored border).",
         ]
         scores = [score for group in self.groups.values() for score in group.frechet]
-        lines += _unique(f"{score.name}: {score.protocol}; depends on the number of images." for score in scores)
+        note = "figures of different numbers of images do not compare"
+        lines += _unique(f"{score.name}: {score.protocol}; {note}." for score in scores)
         if any(group.probe for group in self.groups.values()):
             lines.append(
                 "Probe: multinomial logistic regression on features averaged over the image's tokens; the label is the "
@@ -191,7 +200,7 @@ class EvaluationReport:
         if any(group.rate for group in self.groups.values()):
             lines.append(
                 "Rate: the tokenizer spends tokens x log2(vocabulary) bits; codecs are charged for their payload only, "
-                "without headers and tables; down-sampled images for 24 bits a pixel."
+                "without headers and tables; down-sampled images for 24 bits a pixel. All curves are in the JSON."
             )
         return lines + [f"{key}: {value}" for key, value in self.environment.items()]
 
@@ -199,6 +208,10 @@ class EvaluationReport:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _point(point: RatePoint) -> str:
+    return f"{point.bits:,.0f} bits, {point.psnr:.2f} dB ({point.setting})"
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -64,7 +64,7 @@ def stage_conflict(before: ImageTokenizer, after: ImageTokenizer, batches: Itera
     largest, identical = 0.0, True
     for pixel_values in batches:
         one, two = before.encode(pixel_values), after.encode(pixel_values)
-        if one.semantic_ids is None or two.semantic_ids is None or one.ids is None or two.ids is None:
+        if one.semantic_ids is None or two.semantic_ids is None:
             raise ValueError("stages can be compared for tokenizers with semantic ids only, such as SemHiTok.")
         features_one, features_two = semantic_features(before, one.ids), semantic_features(after, two.ids)
         images += len(pixel_values)

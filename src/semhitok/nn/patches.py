@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 
 class Patchify(nn.Module):
-    """Linear embedding of p x p patches: (B,3,H,W) in [-1,1] -> (B,N,D). H and W must be multiples of p."""
+    """Linear embedding of p x p patches: (B,3,H,W) in [-1,1] -> (B,N,D). H and W must be multiples of p.
+
+    Images may be fp32 where the weights are bf16.
+    """
 
     def __init__(self, patch_size: int, width: int) -> None:
         super().__init__()
@@ -20,7 +23,8 @@ class Patchify(nn.Module):
 
     def forward(self, pixel_values_BCHW: Tensor) -> Tensor:
         p = self.patch_size
-        return self.project(rearrange(pixel_values_BCHW, "b c (h p) (w q) -> b (h w) (c p q)", p=p, q=p))
+        patches_BND = rearrange(pixel_values_BCHW, "b c (h p) (w q) -> b (h w) (c p q)", p=p, q=p)
+        return self.project(patches_BND.to(self.project.weight.dtype))
 
 
 class PixelHead(nn.Module):
@@ -56,6 +60,7 @@ class PixelHead(nn.Module):
     def last_layer(self) -> nn.Parameter:
         """The weight that the adaptive adversarial weight is measured at (VQGAN, eq. 7)."""
         last = self.refine[-1] if isinstance(self.refine, nn.Sequential) else self.project
+        assert isinstance(last.weight, nn.Parameter)
         return last.weight
 
 

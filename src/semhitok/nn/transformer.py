@@ -5,6 +5,8 @@ Shapes: B batch, H heads, N tokens, C channels per head, D width.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
@@ -65,7 +67,7 @@ class Transformer(nn.Module):
         if width % heads or (width // heads) % 4:
             raise ValueError(f"width {width} must split into {heads} heads of a multiple of 4 channels")
         self.head_dim = width // heads
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
+        self.blocks: Iterable[Block] = nn.ModuleList(Block(width, heads) for _ in range(layers))  # pyright: ignore
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x_BND: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:

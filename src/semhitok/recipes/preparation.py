@@ -5,7 +5,6 @@ Shapes: n images, v variants (plain, flipped), N tokens, D teacher channels.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from semhitok.training.tasks.pixel import SEMANTIC_IDS
 from semhitok.training.tasks.semantic import FEATURES
 
 CACHE_BATCH = 64
+FEATURES_FILE = "features.cache"
 Report = Callable[[str], None]
 
 
@@ -74,31 +74,55 @@ class TrainingImages:
     def features(self, model: SemHiTokModel, folder: Path) -> dict[str, np.ndarray]:
         """Stage 1's extras: the teacher's features (n,v,N,D), or nothing where they are not to be cached."""
         width = model.config.teacher_config.backbone_config.hidden_size
-        assert model.teacher is not None
         if self.loaded is None or 2 * self._rows() * model.num_tokens * width > self.config.cache_limit:
             return {}
-        key = self._key(digest_of_module(model.teacher), model)
+        path, key = folder / FEATURES_FILE, self._features_key(model)
+        if path.exists():
+            return {FEATURES: ArrayCache.open(path, key).array}
+
+        def compute(images: Tensor, start: int) -> Tensor:
+            views = torch.stack([images, images.flip(-1)][: self._variants], dim=1)
+            return model.teacher_features(views.flatten(0, 1)).unflatten(0, views.shape[:2])
+
         shape = (model.num_tokens, width)
-        return {
-            FEATURES: self._cached(folder / "features.cache", key, shape, np.float16, model.teacher_features, model)
-        }
+        return {FEATURES: self._write(path, key, shape, np.float16, compute, model.device)}
 
     def semantic_ids(self, model: SemHiTokModel, folder: Path) -> dict[str, np.ndarray]:
-        """The later stages' extras: semantic ids (n,v,N) of the finished stage 1."""
+        """The later stages' extras: semantic ids (n,v,N) of the finished stage 1.
+
+        They come from the cached features where those are there: stored in half precision, which moves an id in about
+        one of a thousand patches (docs/experiments.md) and saves the teacher's passes.
+        """
         if self.loaded is None:
             return {}
         assert model.teacher is not None
-        key = self._key(digest_of_text(digest_of_module(model.teacher) + digest_of_module(model.semantic)), model)
-        shape = (model.num_tokens,)
+        teacher = digest_of_text(digest_of_module(model.teacher) + digest_of_module(model.semantic))
+        path, key = folder / "semantic_ids.cache", self._key(teacher, model)
+        if path.exists():
+            return {SEMANTIC_IDS: ArrayCache.open(path, key).array}
+        source = folder / FEATURES_FILE
+        features = ArrayCache.open(source, self._features_key(model)).array if source.exists() else None
 
-        def ids(pixel_values: Tensor) -> Tensor:
-            return model.encode_semantic(pixel_values).ids
+        def compute(images: Tensor, start: int) -> Tensor:
+            if features is not None:
+                rows = torch.from_numpy(features[start : start + len(images)]).to(images.device).float()
+                return model.semantic.quantize(rows.flatten(0, 1)).ids.unflatten(0, rows.shape[:2])
+            views = torch.stack([images, images.flip(-1)][: self._variants], dim=1)
+            return model.encode_semantic(views.flatten(0, 1)).ids.unflatten(0, views.shape[:2])
 
-        return {SEMANTIC_IDS: self._cached(folder / "semantic_ids.cache", key, shape, np.int32, ids, model)}
+        return {SEMANTIC_IDS: self._write(path, key, (model.num_tokens,), np.int32, compute, model.device)}
+
+    @property
+    def _variants(self) -> int:
+        return 2 if self.config.flip else 1
+
+    def _features_key(self, model: SemHiTokModel) -> CacheKey:
+        assert model.teacher is not None
+        return self._key(digest_of_module(model.teacher), model)
 
     def _rows(self) -> int:
         assert self.loaded is not None
-        return len(self.loaded.images) * (2 if self.config.flip else 1)
+        return len(self.loaded.images) * self._variants
 
     def _key(self, teacher: str, model: SemHiTokModel) -> CacheKey:
         assert self.loaded is not None
@@ -106,24 +130,21 @@ class TrainingImages:
         return CacheKey(teacher=teacher, transform=digest_of_text(transform), data=self.loaded.fingerprint)
 
     @torch.no_grad()
-    def _cached(
+    def _write(
         self,
         path: Path,
         key: CacheKey,
         shape: tuple[int, ...],
         dtype: type,
-        compute: Callable[[Tensor], Tensor],
-        model: SemHiTokModel,
+        compute: Callable[[Tensor, int], Tensor],
+        device: torch.device,
     ) -> np.ndarray:
-        if path.exists():
-            return ArrayCache.open(path, key).array
+        """Fill a cache (n, v, *shape) from ``compute(pixel_values of images, index of the first)``."""
         assert self.loaded is not None
-        images, variants = self.loaded.images, 2 if self.config.flip else 1
-        self.report(f"computing {path.stem} of {len(images)} images, {math.ceil(len(images) / CACHE_BATCH)} batches")
-        with ArrayCache.create(path, key, (len(images), variants, *shape), dtype) as cache:
+        images = self.loaded.images
+        self.report(f"computing {path.stem} of {len(images)} images")
+        with ArrayCache.create(path, key, (len(images), self._variants, *shape), dtype) as cache:
             for start in range(0, len(images), CACHE_BATCH):
-                plain = to_float(images[start : start + CACHE_BATCH].to(model.device))
-                views = torch.stack([plain, plain.flip(-1)][:variants], dim=1)
-                values = compute(views.flatten(0, 1)).unflatten(0, views.shape[:2])
+                values = compute(to_float(images[start : start + CACHE_BATCH].to(device)), start)
                 cache.write(start, values.cpu().numpy())
             return cache.finish().array

@@ -81,7 +81,8 @@ def run_stages(
             continue
         if images is None:
             images = TrainingImages(source, recipe.model["image_size"], recipe.data, report)
-        model = _starting_model(recipe, stage, directory, start_from).to(device)
+        model = _starting_model(recipe, stage, directory, start_from)
+        model.to(device)  # pyright: ignore[reportArgumentType]
         start_from = None
         provenance = {"recipe": recipe.name, "data": data_name, "date": date.today().isoformat()}
         state = _run_stage(recipe, stage, model, images, directory, report)

@@ -1,0 +1,1 @@
+"""Scenes: photographs with captioned cut-outs pasted on them, composed without end, with exact ground truth."""

@@ -1,4 +1,5 @@
-"""Photographs for backgrounds and bare crops: found in the fetched packages, decoded once, kept as memory-mapped pyramids of halved sizes."""
+"""Photographs for backgrounds and bare crops: found in the fetched packages, decoded once, kept as memory-mapped
+pyramids of halved sizes."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from semhitok.data.scenes.catalogue import PACKAGES, package
+from semhitok.data.scenes.debian_copyright import read_copyright, terms_of
 from semhitok.data.scenes.fetch import is_fetched, source_folder
 from semhitok.data.scenes.naming import with_article
 from semhitok.data.scenes.photograph_table import (
@@ -24,13 +26,15 @@ from semhitok.data.scenes.photograph_table import (
     GCOMPRIS_FOLDERS,
     GCOMPRIS_MINIMUM_PIXELS,
     LISTED,
+    UPSTREAM_FOLDERS,
     subject_from_name,
 )
 from semhitok.data.scenes.qt_resources import read_resources
 from semhitok.types import cache_directory
 
-DECODING = 2  # raise when the table or the decoding changes
+DECODING = 1  # raise when the table or the decoding changes
 LONGEST_SIDE = 2560  # larger photographs are first reduced: their full resolution is mostly blur
+MANY_HOLDERS = 5
 SMALLEST_LEVEL = 128  # pyramid levels stop above this shorter side
 
 
@@ -42,7 +46,8 @@ class Photograph:
         name: unique; package and file.
         description: noun phrase, for captions.
         subjects: concepts that may be seen in it.
-        scenery: whether it can lie behind cut-outs; a portrait of one animal or tool cannot (it would be an unlabelled object).
+        scenery: whether it can lie behind cut-outs; a portrait of one animal or tool cannot (it would be an unlabelled
+        object).
         source: package name.
         licence, author: as far as known.
         width, height: pixels of the largest level.
@@ -78,7 +83,8 @@ class PhotographLibrary:
         return _by_size(tuple(entry for entry in self.entries if entry.scenery))
 
     def crop(self, entry: Photograph, box: tuple[float, float, float], height: int, width: int) -> Image.Image:
-        """The crop with left edge, top edge and width ``box`` (shares of the photograph's width; height follows), resized.
+        """The crop with left edge, top edge and width ``box`` (shares of the photograph's width; height follows),
+        resized.
 
         Read from the smallest pyramid level that still has enough pixels, with an antialiased bicubic filter.
         """
@@ -160,21 +166,26 @@ def build_photographs(folder: Path, found: Iterator[tuple[Photograph, Image.Imag
 
 def found_photographs(cache: Path) -> Iterator[tuple[Photograph, Image.Image]]:
     """Every listed photograph that is in the cache, opened, in a fixed order."""
-    for listed in LISTED:
-        path = source_folder(listed.source, cache) / listed.path
-        if is_fetched(listed.source, cache) and path.is_file():
-            licence = listed.licence or package(listed.source).licence
-            name = f"{listed.source}/{path.stem if path.stem[:1].isalpha() else path.parents[2].name}"
-            entry = Photograph(
-                name, listed.description, listed.subjects, True, listed.source, licence, listed.author
-            )
-            with Image.open(path) as image:
-                yield entry, image
+    for source in dict.fromkeys(listed.source for listed in LISTED):
+        if is_fetched(source, cache):
+            yield from _listed(source, cache)
     if is_fetched(GCOMPRIS, cache):
         yield from _gcompris(cache)
 
 
+def _listed(source: str, cache: Path) -> Iterator[tuple[Photograph, Image.Image]]:
+    terms = _Terms(source, cache)
+    for listed in LISTED:
+        path = source_folder(source, cache) / listed.path
+        if listed.source == source and path.is_file():
+            name = f"{source}/{path.stem if path.stem[:1].isalpha() else path.parents[2].name}"
+            licence, author = terms.of(listed.path)
+            with Image.open(path) as image:
+                yield Photograph(name, listed.description, listed.subjects, True, source, licence, author), image
+
+
 def _gcompris(cache: Path) -> Iterator[tuple[Photograph, Image.Image]]:
+    terms = _Terms(GCOMPRIS, cache)
     root = source_folder(GCOMPRIS, cache) / "usr/share/gcompris-qt/rcc"
     for resource, folder, scenery, shows, general in GCOMPRIS_FOLDERS:
         for inside, content in sorted(read_resources(root / f"{resource}.rcc")):
@@ -189,7 +200,27 @@ def _gcompris(cache: Path) -> Iterator[tuple[Photograph, Image.Image]]:
                 several_or_place = scenery or (subject.endswith("s") and not subject.endswith("ss"))
                 description = shows or (subject if several_or_place else with_article(subject))
                 name = f"{GCOMPRIS}/{resource}/{Path(inside).parent.name}/{stem}"
-                yield Photograph(name, description, subjects, scenery, GCOMPRIS, package(GCOMPRIS).licence, ""), image
+                licence, author = terms.of(inside)
+                yield Photograph(name, description, subjects, scenery, GCOMPRIS, licence, author), image
+
+
+class _Terms:
+    """Licence and author of a package's pictures, from its copyright file; the package's licence where that says
+    nothing."""
+
+    def __init__(self, source: str, cache: Path) -> None:
+        path = source_folder(source, cache) / "usr/share/doc" / source / "copyright"
+        self.folders = UPSTREAM_FOLDERS.get(source)
+        self.paragraphs = read_copyright(path) if self.folders and path.is_file() else []
+        self.source = source
+        self.default = package(source).licence
+
+    def of(self, path: str) -> tuple[str, str]:
+        installed, upstream = self.folders or ("", "")
+        terms = terms_of(self.paragraphs, upstream + path.removeprefix(installed))
+        # A general paragraph lists everyone who ever worked on the package, not this picture's author.
+        author = terms.author if terms.author.count(",") < MANY_HOLDERS else f"contributors of {self.source}"
+        return terms.licence or self.default, author
 
 
 def _by_size(entries: tuple[Photograph, ...]) -> tuple[np.ndarray, tuple[Photograph, ...]]:

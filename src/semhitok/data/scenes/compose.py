@@ -22,6 +22,8 @@ RELATION_MARGIN = 0.12  # of the image side: centres closer than this along an a
 # Numbers of objects in a scene that is not bare.
 OBJECT_COUNTS = (1, 2, 3, 4)
 COUNT_SHARES = (0.4, 0.3, 0.18, 0.12)
+# Standard deviation of the green values (0-255) below which a bare crop is drawn again: blurred sky says little.
+FLAT = 10.0
 NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four"}
 REPEATED_SHARE = 0.4  # of scenes with several objects: some of them are the same thing again, for counting
 
@@ -72,10 +74,13 @@ def compose(
     random = np.random.default_rng((seed, index))
     if random.random() < bare_share:
         photograph = _draw_photograph(random, material.photographs, scenery_only=False, avoid=frozenset())
-        canvas = _background(random, photograph, material.photographs, height, width)
-        return Scene(
-            np.asarray(canvas), (), (), photograph.name, photograph.subjects, f"a photo of {photograph.description}", 1.0
-        )
+        canvas = np.asarray(_background(random, photograph, material.photographs, height, width))
+        for _ in range(3):
+            if canvas[..., 1].std() >= FLAT:
+                break
+            photograph = _draw_photograph(random, material.photographs, scenery_only=False, avoid=frozenset())
+            canvas = np.asarray(_background(random, photograph, material.photographs, height, width))
+        return Scene(canvas, (), (), photograph.name, photograph.subjects, f"a photo of {photograph.description}", 1.0)
     chosen = _draw_cutouts(random, material.cutouts, object_counts)
     words = frozenset(word for entry in chosen for word in content_words(entry.concept))
     photograph = _draw_photograph(random, material.photographs, scenery_only=True, avoid=words)
@@ -144,7 +149,8 @@ def _background(
 
 
 def relations_between(objects: Sequence[SceneObject], height: int, width: int) -> tuple[tuple[int, str, int], ...]:
-    """Every pair of different concepts whose centres are clearly apart along one axis, and further than along the other."""
+    """Every pair of different concepts whose centres are clearly apart along one axis, and further than along the
+    other."""
     found = []
     for i, one in enumerate(objects):
         for j, other in enumerate(objects):

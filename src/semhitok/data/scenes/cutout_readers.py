@@ -1,7 +1,9 @@
-"""Candidate cut-outs of each fetched source: file, concept, category, licence, author. Cleaning by name and folder; pixels are judged later.
+"""Candidate cut-outs of each fetched source: file, concept, category, licence, author. Cleaning by name and folder;
+pixels are judged later.
 
-Dropped for what they are: stars, jigsaw and flowchart shapes, icon themes, buttons, flags, logos, maps, playing cards, patterns, road-sign and
-safety-sign collections, letters and digits, coins, weapons; untagged files and the two under the GPL in openclipart; emoji symbols.
+Dropped for what they are: stars, jigsaw and flowchart shapes, icon themes, buttons, flags, logos, maps, playing
+cards, patterns, road-sign and safety-sign collections, letters and digits, coins, weapons; untagged files and the two
+under the GPL in openclipart; emoji symbols.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from semhitok.data.scenes.fetch import is_fetched, source_folder
 from semhitok.data.scenes.naming import canonical, clean_title, english, singular
 
 CATEGORIES = (
-    "animal", "plant", "food", "drink", "person", "face", "body part", "clothing", "vehicle", "building", "landscape", "sky",
+    "animal", "plant", "food", "drink", "person", "face", "body part", "clothing", "vehicle", "building", "landscape",
+    "sky",
     "game", "celebration", "music", "tool", "office item", "electronic device", "household item",
 )  # fmt: skip
 
@@ -57,19 +60,27 @@ def candidates(cache: Path) -> Iterator[Candidate]:
         yield from _tuxpaint(cache)
 
 
-# --- openclipart -------------------------------------------------------------------------------------------------------------------------
+# --- openclipart ---
 
 _CLIPART_DROPPED = re.compile(
-    r"shapes|computer/(icons|buttons|diagrams|network|folders|connectors|bb_)|buttons|signs_and_symbols/(?!weather|clocks)|special|logos|"
-    r"recreation/(games|religion)|geography/(?!astronomy)|tools/weapons|people/(clothing/pantyhose|stickmen)|transportation/"
-    r"(roadsigns|aiga)|decorations|unsorted/duplicates|education/(?!books)|containers/.*button"
+    r"shapes|computer/(icons|buttons|diagrams|network|folders|connectors|bb_)|buttons|special|logos|decorations|"
+    r"signs_and_symbols/(?!weather|clocks)|recreation/(games|religion)|geography/(?!astronomy)|tools/weapons|"
+    r"people/(clothing/pantyhose|stickmen)|transportation/(roadsigns|aiga)|education/(?!books)"
 )
+_SIGN_AUTHORS = (
+    "yves GUILLOU",
+    "Yutaka Kachi",
+    "Nicolas Clementz",
+)  # safety signs in French, stick men, network symbols
 _CLIPART_CATEGORIES = {
     "animals": "animal", "plants": "plant", "food/beverages": "drink", "food": "food", "people/clothing": "clothing",
-    "people/bodypart": "body part", "people/smilies": "face", "people": "person", "transportation": "vehicle", "buildings/furniture":
+    "people/bodypart": "body part", "people/smilies": "face", "people": "person", "transportation": "vehicle",
+    "buildings/furniture":
     "household item", "buildings": "building", "signs_and_symbols/weather": "sky", "geography/astronomy": "sky",
-    "signs_and_symbols/clocks": "household item", "recreation/holiday": "celebration", "recreation/party": "celebration",
-    "recreation/music": "music", "recreation": "game", "tools": "tool", "science": "tool", "office": "office item", "education":
+    "signs_and_symbols/clocks": "household item", "recreation/holiday": "celebration",
+    "recreation/party": "celebration",
+    "recreation/music": "music", "recreation": "game", "tools": "tool", "science": "tool", "office": "office item",
+    "education":
     "office item", "computer": "electronic device", "electronics": "electronic device", "containers": "household item",
 }  # fmt: skip
 
@@ -110,11 +121,15 @@ def _all_openclipart(cache: Path) -> Iterator[Candidate]:
         if path.is_symlink() or _CLIPART_DROPPED.match(name) or not twin.is_file():
             continue
         title, author, licence = _svg_tags(twin)
-        if "publicdomain" not in licence.lower().replace("/", "") or author == "John Cliff":  # untagged, GPL; road signs
+        if (
+            "publicdomain" not in licence.lower().replace("/", "") or author == "John Cliff"
+        ):  # untagged, GPL; road signs
             continue
         category = next((kind for folder, kind in _CLIPART_CATEGORIES.items() if name.startswith(folder + "/")), "")
         concept = english(title) if "Rollandin" in author else clean_title(title, _file_words(inside.stem, author))
-        if concept and category and author not in ("yves GUILLOU", "Yutaka Kachi", "Nicolas Clementz"):  # French safety signs, stick men
+        if (
+            concept and category and author not in ("yves GUILLOU", "Yutaka Kachi", "Nicolas Clementz")
+        ):  # French safety signs, stick men
             yield Candidate(path, "openclipart-png", concept, category, "clip-art", "public domain", author)
 
 
@@ -133,7 +148,8 @@ def _svg_tags(path: Path) -> tuple[str, str, str]:
 
 
 def _file_words(stem: str, author: str) -> str:
-    """The file name without the author's name, which the collection appends cut to length ('red_flower_jean_victor_ba_01')."""
+    """The file name without the author's name, which the collection appends cut to length
+    ('red_flower_jean_victor_ba_01')."""
     words = re.sub(r"[\d.]+", " ", stem).replace("_", " ").replace("-", " ").split()
     authors = re.findall(r"[a-z]+", author.lower())
     kept = []
@@ -144,20 +160,27 @@ def _file_words(stem: str, author: str) -> str:
     return " ".join(kept)
 
 
-# --- emoji -------------------------------------------------------------------------------------------------------------------------------
+# --- emoji ---
 
 _EMOJI_CATEGORIES = {
-    "animal": "animal", "plant": "plant", "drink": "drink", "dishware": "household item", "food": "food", "cat-face": "face",
-    "monkey-face": "face", "face": "face", "hand": "body part", "body-parts": "body part", "person": "person", "family": "person",
-    "clothing": "clothing", "transport": "vehicle", "place-building": "building", "place-religious": "building", "place-other":
-    "building", "place": "landscape", "hotel": "household item", "sky & weather": "sky", "time": "household item", "event": "celebration",
-    "award-medal": "celebration", "game": "game", "sport": "game", "arts & crafts": "game", "musical-instrument": "music", "music": "music",
-    "sound": "music", "computer": "electronic device", "phone": "electronic device", "light & video": "electronic device", "lock": "tool",
-    "medical": "tool", "science": "tool", "tool": "tool", "book-paper": "office item", "mail": "office item", "money": "office item",
+    "animal": "animal", "plant": "plant", "drink": "drink", "dishware": "household item", "food": "food",
+    "cat-face": "face",
+    "monkey-face": "face", "face": "face", "hand": "body part", "body-parts": "body part", "person": "person",
+    "family": "person",
+    "clothing": "clothing", "transport": "vehicle", "place-building": "building", "place-religious": "building",
+    "place-other":
+    "building", "place": "landscape", "hotel": "household item", "sky & weather": "sky", "time": "household item",
+    "event": "celebration",
+    "award-medal": "celebration", "game": "game", "sport": "game", "arts & crafts": "game",
+    "musical-instrument": "music", "music": "music",
+    "sound": "music", "computer": "electronic device", "phone": "electronic device",
+    "light & video": "electronic device", "lock": "tool",
+    "medical": "tool", "science": "tool", "tool": "tool", "book-paper": "office item", "mail": "office item",
+    "money": "office item",
     "office": "office item", "writing": "office item", "household": "household item", "other-object": "household item",
     "heart": "celebration",
 }  # fmt: skip
-_EMOJI_DROPPED = re.compile(r"cjk|katakana|squared|symbol|ideograph|person-symbol")
+_EMOJI_DROPPED = re.compile(r"cjk|katakana|squared|symbol|ideograph|silhouette")
 
 
 def _emoji(cache: Path) -> Iterator[Candidate]:
@@ -186,7 +209,11 @@ def _emoji_concept(name: str, kind: str) -> str:
         return "clock"
     if kind == "family" and ":" in name:
         return name.split(":")[0]
-    name = re.sub(r"[‘’'.]|^(black|white|heavy) |\(.*?\)|: .*|“|”", "", name).replace("womans", "woman's").replace("mans", "man's")
+    name = (
+        re.sub(r"[‘’'.]|^(black|white|heavy) |\(.*?\)|: .*|“|”", "", name)
+        .replace("womans", "woman's")
+        .replace("mans", "man's")
+    )
     if kind.startswith("animal"):
         name = name.removesuffix(" face")
     return canonical(name.strip())
@@ -200,13 +227,16 @@ def _by_code_point(folder: Path) -> dict[str, Path]:
     return {_code_point(path.stem): path for path in sorted(folder.glob("*.webp"))}
 
 
-# --- Tux Paint stamps --------------------------------------------------------------------------------------------------------------------
+# --- Tux Paint stamps ---
 
 _STAMP_DROPPED = re.compile(r"symbols/(?!faces)|town/(flags|roadsigns)|military|medical")
 _STAMP_CATEGORIES = {
-    "animals": "animal", "clothes": "clothing", "food": "food", "hobbies/music": "music", "hobbies": "game", "household/electronics":
-    "electronic device", "household/tools": "tool", "household/arttools": "tool", "household": "household item", "naturalforces": "sky",
-    "people/body_parts": "body part", "people": "person", "plants": "plant", "seasonal": "celebration", "space": "sky", "sports": "game",
+    "animals": "animal", "clothes": "clothing", "food": "food", "hobbies/music": "music", "hobbies": "game",
+    "household/electronics":
+    "electronic device", "household/tools": "tool", "household/arttools": "tool", "household": "household item",
+    "naturalforces": "sky",
+    "people/body_parts": "body part", "people": "person", "plants": "plant", "seasonal": "celebration", "space": "sky",
+    "sports": "game",
     "town": "building", "vehicles": "vehicle", "symbols/faces": "face",
 }  # fmt: skip
 
@@ -224,4 +254,6 @@ def _tuxpaint(cache: Path) -> Iterator[Candidate]:
         concept = clean_title(re.split(r"[.!,(—:]", first)[0].replace("’", "'"), "")
         if category and concept:
             style = "clip-art" if "cartoon" in name else "photo"
-            yield Candidate(path, "tuxpaint-stamps-default", concept, category, style, licence, "Tux Paint contributors")
+            yield Candidate(
+                path, "tuxpaint-stamps-default", concept, category, style, licence, "Tux Paint contributors"
+            )

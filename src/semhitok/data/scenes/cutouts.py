@@ -1,6 +1,8 @@
-"""The cut-out library: cleaned RGBA pictures of single things with a concept name, decoded once and then memory-mapped.
+"""The cut-out library: cleaned RGBA pictures of single things with a concept name, decoded once and then
+memory-mapped.
 
-On disk (``library/cutouts-KEY/`` in the cache): ``pixels.bin``, all pictures' RGBA bytes one after the other, and ``index.json``.
+On disk (``library/cutouts-KEY/`` in the cache): ``pixels.bin``, all pictures' RGBA bytes one after the other, and
+``index.json``.
 """
 
 from __future__ import annotations
@@ -25,10 +27,14 @@ from semhitok.data.scenes.cutout_readers import Candidate, candidates
 from semhitok.data.scenes.fetch import is_fetched
 from semhitok.types import cache_directory
 
-CLEANING = 2  # raise when the readers or the rules below change: older caches are then not used
+CLEANING = 1  # raise when the readers or the rules below change: older caches are then not used
 MINIMUM_SIDE = 40
+LARGEST_PIXELS = 50_000_000  # a few renderings are larger than Pillow opens without a warning
 MAXIMUM_ASPECT = 4.0
-COVERAGE = (0.15, 0.965)  # opaque share of the tight box: below, thin line art; above, a picture with its own background
+COVERAGE = (
+    0.15,
+    0.965,
+)  # opaque share of the tight box: below, thin line art; above, a picture with its own background
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,8 @@ class CutOut:
 
 @dataclass(frozen=True)
 class CutOutLibrary:
-    """Cut-outs and where their pixels lie; a subset shares the file. Cheap to pickle: processes map the file themselves."""
+    """Cut-outs and where their pixels lie; a subset shares the file. Cheap to pickle: processes map the file
+    themselves."""
 
     folder: Path
     entries: tuple[CutOut, ...]
@@ -118,7 +125,11 @@ class CutOutLibrary:
 
 
 def cutout_library(
-    cache: Path | None = None, *, side: int = 256, workers: int = 1, progress: Callable[[str], None] = lambda message: None
+    cache: Path | None = None,
+    *,
+    side: int = 256,
+    workers: int = 1,
+    progress: Callable[[str], None] = lambda message: None,
 ) -> CutOutLibrary:
     """Open the library of every cut-out source in the cache; build it first if sources or rules changed.
 
@@ -173,16 +184,20 @@ def build_library(folder: Path, found: Iterable[Candidate], *, side: int, worker
 
 
 def clean(candidate: Candidate, side: int) -> tuple[int, int, bytes] | None:
-    """Width, height and RGBA bytes of the tight crop at most ``side`` pixels long, or None if the picture does not qualify."""
+    """Width, height and RGBA bytes of the tight crop at most ``side`` pixels long, or None if the picture does not
+    qualify."""
     try:
         with Image.open(candidate.path) as opened:
+            if opened.width * opened.height > LARGEST_PIXELS:
+                return None
             image = opened.convert("RGBA")
-    except (OSError, ValueError, Image.DecompressionBombError):
+    except (OSError, ValueError):
         return None
-    box = image.getchannel("A").point(lambda value: 255 if value > 24 else 0).getbbox()
-    if box is None:
+    visible = np.asarray(image.getchannel("A")) > 24
+    if not visible.any():
         return None
-    image = image.crop(box)
+    rows, columns = np.flatnonzero(visible.any(axis=1)), np.flatnonzero(visible.any(axis=0))
+    image = image.crop((int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1))
     if min(image.size) < MINIMUM_SIDE or max(image.size) > MAXIMUM_ASPECT * min(image.size):
         return None
     if max(image.size) > side:

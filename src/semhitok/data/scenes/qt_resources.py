@@ -1,7 +1,7 @@
 """Read the files packed in a Qt binary resource (.rcc), the container in which GCompris ships its photographs.
 
-Layout (Qt's documented ``rcc -binary`` output, big endian): a header ``qres``, version, offsets of tree, data and names; a tree of
-fixed-size nodes; names as counted UTF-16; data as counted bytes, each optionally compressed.
+Layout (Qt's documented ``rcc -binary`` output, big endian): a header ``qres``, version, offsets of tree, data and
+names; a tree of fixed-size nodes; names as counted UTF-16; data as counted bytes, each optionally compressed.
 """
 
 from __future__ import annotations

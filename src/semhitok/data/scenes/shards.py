@@ -1,11 +1,12 @@
-"""Write scenes as webdataset tar shards: ``KEY.webp`` beside ``KEY.json``, plus ``dataset.json`` on what they were made from."""
+"""Write scenes as webdataset tar shards: ``KEY.webp`` beside ``KEY.json``, plus ``dataset.json`` on what they were
+made from."""
 
 from __future__ import annotations
 
 import io
 import json
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import repeat
@@ -16,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from semhitok.data.scenes.compose import OBJECT_COUNTS, Scene, compose
+from semhitok.data.scenes.questions import Question, captions, questions
 from semhitok.data.scenes.splits import Material, Split
 
 ImageFormat = Literal["webp", "png", "jpg"]
@@ -54,7 +56,8 @@ def write_shards(
     workers: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Path]:
-    """Compose ``recipe.count`` scenes into ``directory/NAME-00000.tar`` and so on; the same bytes for any number of workers.
+    """Compose ``recipe.count`` scenes into ``directory/NAME-00000.tar`` and so on; the same bytes for any number of
+    workers.
 
     Raises:
         ValueError: the directory already holds other files.
@@ -76,19 +79,23 @@ def _write_shard(directory: Path, recipe: SceneRecipe, material: Material, shard
     path = directory / f"{recipe.split}-{shard:05d}.tar"
     partial = path.with_suffix(".tar.part")
     first = shard * recipe.per_shard
+    indices = range(first, min(first + recipe.per_shard, recipe.count))
+    scenes = [
+        compose(
+            recipe.seed,
+            index,
+            *recipe.size,
+            material,
+            bare_share=recipe.bare_share,
+            object_counts=recipe.object_counts,
+        )
+        for index in indices
+    ]
     with tarfile.open(partial, "w") as tar:
-        for index in range(first, min(first + recipe.per_shard, recipe.count)):
-            scene = compose(
-                recipe.seed,
-                index,
-                *recipe.size,
-                material,
-                bare_share=recipe.bare_share,
-                object_counts=recipe.object_counts,
-            )
+        for index, scene, asked in zip(indices, scenes, questions(scenes, recipe.seed), strict=True):
             key = f"{recipe.split}-{index:07d}"
             _add(tar, f"{key}.{recipe.image_format}", encode_image(scene.image, recipe.image_format))
-            _add(tar, f"{key}.json", json.dumps(metadata(scene), separators=(",", ":")).encode())
+            _add(tar, f"{key}.json", json.dumps(metadata(scene, asked), separators=(",", ":")).encode())
     partial.replace(path)
     return path
 
@@ -107,12 +114,14 @@ def encode_image(image: np.ndarray, image_format: ImageFormat) -> bytes:
     return buffer.getvalue()
 
 
-def metadata(scene: Scene) -> dict[str, object]:
-    """The JSON beside a picture: caption, objects with boxes, relations, background."""
+def metadata(scene: Scene, asked: Sequence[Question]) -> dict[str, object]:
+    """The JSON beside a picture: captions, objects with boxes, relations, questions with answers, background."""
     return {
         "caption": scene.caption,
+        "captions": captions(scene),
         "objects": [asdict(item) for item in scene.objects],
         "relations": [list(relation) for relation in scene.relations],
+        "qa": [asdict(question) for question in asked],
         "background": scene.background,
         "photographic": round(scene.photographic, 4),
     }

@@ -1,8 +1,9 @@
 """Who is on which side: splits by concept and by background photograph.
 
-``train``: most concepts and photographs. ``heldout``: neither a concept, nor a cut-out of it, nor a photograph of it is in train. ``shared``:
-the concepts of train on the photographs of heldout. Concepts go by group (``naming.group``): 'grey wolf' stays with 'wolf'. A concept whose
-name mentions a word of the other side ('hot dog' when 'dog' is held out) is in neither.
+``train``: most concepts and photographs. ``heldout``: neither a concept, nor a cut-out of it, nor a photograph of it
+is in train. ``shared``: the concepts of train on the photographs of heldout. Concepts go by group (``naming.group``):
+'grey wolf' stays with 'wolf'. A concept whose name mentions a word of the other side ('hot dog' when 'dog' is held
+out) is in neither.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def is_held_out_concept(concept: str) -> bool:
 
 
 def head_nouns(concepts: Iterable[str]) -> frozenset[str]:
-    """The groups that are a single noun; a group that is a whole phrase ('woman with veil') claims none of its words."""
+    """The groups that are a single noun; a group that is a whole phrase ('woman with veil') claims none of its
+    words."""
     return frozenset(group(concept) for concept in concepts if " " not in group(concept))
 
 
@@ -63,9 +65,10 @@ def photograph_side(entry: Photograph, train: frozenset[str], held_out: frozense
             return "heldout"
         if words & head_nouns(train):
             return "train"
-    # Two photographs of one monument ('taj mahal') stay together; the hand-listed ones are all different places.
+    # Photographs of one monument ('great wall', 'great wall of china') stay together; the hand-listed ones are all
+    # different places.
     named = entry.source == GCOMPRIS and entry.subjects[:1] == (entry.description,)
-    place = entry.description if named else entry.name
+    place = " ".join(entry.description.split()[:2]) if named else entry.name
     return "heldout" if share(f"photograph {place.replace(' ', '')}") < HELD_OUT_PHOTOGRAPHS else "train"
 
 

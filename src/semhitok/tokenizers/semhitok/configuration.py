@@ -45,7 +45,7 @@ class SemHiTokConfig(PreTrainedConfig):
     """
 
     model_type = "semhitok"
-    sub_configs = {"teacher_config": TeacherConfig}
+    sub_configs = {"teacher_config": TeacherConfig}  # pyright: ignore[reportAssignmentType]
 
     def __init__(
         self,
@@ -81,14 +81,14 @@ class SemHiTokConfig(PreTrainedConfig):
         self.patch_size = patch_size
         self.semantic_codebook_size = semantic_codebook_size
         self.semantic_dim = semantic_dim
-        self.semantic_quantizer = semantic_quantizer
+        self.semantic_quantizer: SemanticQuantizerKind = semantic_quantizer
         self.semantic_decay = semantic_decay
-        self.semantic_update_rule = semantic_update_rule
+        self.semantic_update_rule: UpdateRule = semantic_update_rule
         self.semantic_decoder_layers = semantic_decoder_layers
         self.semantic_decoder_heads = semantic_decoder_heads
         self.subcodebook_size = subcodebook_size
         self.pixel_dim = pixel_dim
-        self.concat = concat
+        self.concat: ConcatKind = concat
         self.encoder_layers = encoder_layers
         self.encoder_width = encoder_width
         self.encoder_heads = encoder_heads

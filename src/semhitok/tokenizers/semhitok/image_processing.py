@@ -39,10 +39,8 @@ class SemHiTokImageProcessor(PilBackend):
         super().__init__(**kwargs)
         if not isinstance(size, int) or size < 1:
             raise ValueError(f"size must be a whole number of pixels, got {size!r}")
-        if mode not in get_args(FitMode):
-            raise ValueError(f"mode must be one of {', '.join(get_args(FitMode))}, got {mode!r}")
         self.size = size
-        self.mode = mode
+        self.mode: FitMode = _known(mode)
 
     def __call__(self, images: ImageLike | Sequence[ImageLike], *args: Any, **kwargs: Any) -> BatchFeature:
         return self.preprocess(images, *args, **kwargs)
@@ -61,8 +59,8 @@ class SemHiTokImageProcessor(PilBackend):
         loaded = [load_image(image) for image in ([images] if single else images)]
         if not loaded:
             raise ValueError("no images were given, at least one is needed")
-        if (mode or self.mode) != "tile":
-            fit: Literal["crop", "resize"] = "resize" if (mode or self.mode) == "resize" else "crop"
+        fit = _known(mode or self.mode)
+        if fit != "tile":
             squares = [fit_image(image, self.size, self.size, fit) for image in loaded]
             return BatchFeature({"pixel_values": torch.stack([to_float(to_uint8(square)) for square in squares])})
         squares, layouts = [], []
@@ -76,3 +74,9 @@ class SemHiTokImageProcessor(PilBackend):
     def postprocess(self, pixel_values: Tensor) -> list[Image.Image]:
         """Images (B,3,H,W) in [-1,1] -> PIL images."""
         return [to_pil(image) for image in pixel_values]
+
+
+def _known(mode: FitMode) -> FitMode:
+    if mode not in get_args(FitMode):
+        raise ValueError(f"mode must be one of {', '.join(get_args(FitMode))}, got {mode!r}")
+    return mode

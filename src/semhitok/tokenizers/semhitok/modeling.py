@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from semhitok.nn.patches import resize
-from semhitok.quantizers import HierarchicalQuantizer
+from semhitok.quantizers import EMAQuantizer, HierarchicalQuantizer, NormalizedQuantizer, VanillaQuantizer
 from semhitok.teachers import Teacher
 from semhitok.tokenizers.checkpoints import builtin_checkpoint, check_loading, check_model_type
 from semhitok.tokenizers.semhitok.configuration import SemHiTokConfig
@@ -48,7 +48,7 @@ class SemHiTokModel(PreTrainedModel):
     config_class = SemHiTokConfig
     base_model_prefix = ""
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ("image",)  # pyright: ignore[reportAssignmentType]
     _supports_sdpa = True
     _keep_in_fp32_modules_strict = {"semantic.quantizer", "pixel_quantizer"}
 
@@ -117,21 +117,18 @@ class SemHiTokModel(PreTrainedModel):
         semantic_ids = self.encode_semantic(pixel_values).ids
         pixel_ids = self.pixel_quantizer(self.pixel_features(pixel_values), semantic_ids).ids
         ids = self.pixel_quantizer.flatten_ids(semantic_ids, pixel_ids)
-        return Encoded(ids=ids, semantic_ids=semantic_ids, grid=self._grid_of(pixel_values))
+        return Encoded(ids=ids, semantic_ids=semantic_ids, grid=self.config.grid(*pixel_values.shape[-2:]))
 
     def embed(self, ids: Tensor) -> Embedded:
         """Ids (B,N) in [0, K*m) -> semantic codes (B,N,d_s) and l2-normalised pixel codes (B,N,d_p), fp32."""
-        semantic_ids, pixel_ids = self.pixel_quantizer.split_ids(self._check_ids(ids))
-        return Embedded(
-            semantic=self.semantic.quantizer.lookup(semantic_ids),
-            pixel=self.pixel_quantizer.lookup(semantic_ids, pixel_ids),
-        )
+        semantic, pixel = self._codes(ids)
+        return Embedded(semantic=semantic, pixel=pixel)
 
     @torch.no_grad()
     def decode(self, ids: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
         """Ids (B,N) -> images (B,3,H,W) clamped to [-1,1]. ``grid`` (rows, columns) defaults to a square one."""
-        embedded = self.embed(ids)
-        return self.decode_features(embedded.semantic, embedded.pixel, self._check_tokens(ids, grid)).clamp(-1, 1)
+        semantic, pixel = self._codes(ids)
+        return self.decode_features(semantic, pixel, self._check_tokens(ids, grid)).clamp(-1, 1)
 
     def decode_features(self, semantic: Tensor, pixel: Tensor, grid: tuple[int, int]) -> Tensor:
         """Semantic codes (B,N,d_s) and pixel codes (B,N,d_p) -> images (B,3,H,W), not clamped (paper eq. 6)."""
@@ -147,9 +144,8 @@ class SemHiTokModel(PreTrainedModel):
 
     def embedding_table(self) -> Tensor:
         """All embeddings in id order: (K*m, d_s + d_p), fp32; row id = [semantic code ; pixel code]."""
-        embedded = self.embed(torch.arange(self.vocab_size, device=self.device)[None])
-        assert embedded.semantic is not None and embedded.pixel is not None
-        return torch.cat([embedded.semantic[0], embedded.pixel[0]], dim=-1)
+        semantic, pixel = self._codes(torch.arange(self.vocab_size, device=self.device)[None])
+        return torch.cat([semantic[0], pixel[0]], dim=-1)
 
     def forward(self, pixel_values: Tensor, semantic_ids: Tensor | None = None) -> TokenizerOutput:
         """Image to tokens to image, with gradients for the pixel branch.
@@ -188,19 +184,21 @@ class SemHiTokModel(PreTrainedModel):
         return model
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str] = "nano", *args: Any, **kwargs: Any):
+    def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] = "nano", *args: Any, **kwargs: Any
+    ) -> SemHiTokModel:
         """Load a checkpoint: a folder, a hub id, or the name of one shipped with the package (``nano``).
 
         ``encoder=False`` leaves out the teacher and the pixel encoder: enough to decode and embed ids. The rest is as in
         transformers. Missing, unexpected or misshapen keys raise a ``ValueError`` that names them.
         """
         path = builtin_checkpoint(pretrained_model_name_or_path)
-        check_model_type(path, cls.config_class.model_type)
+        check_model_type(path, SemHiTokConfig.model_type)
         want_info = kwargs.pop("output_loading_info", False)
         kwargs.setdefault("ignore_mismatched_sizes", True)  # reported by check_loading, in one sentence
-        model, info = super().from_pretrained(path, *args, output_loading_info=True, **kwargs)
+        model, info = super().from_pretrained(path, *args, output_loading_info=True, **kwargs)  # pyright: ignore
         check_loading(path, info)
-        return (model, info) if want_info else model
+        return (model, info) if want_info else model  # pyright: ignore[reportReturnType]
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """As in transformers, safetensors only; the image processor's configuration is written beside the weights."""
@@ -217,15 +215,12 @@ class SemHiTokModel(PreTrainedModel):
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
-        elif isinstance(module, HierarchicalQuantizer) or module is self.semantic.quantizer:
+        elif isinstance(module, HierarchicalQuantizer | EMAQuantizer | VanillaQuantizer | NormalizedQuantizer):
             module.reset_parameters()
 
     def _teacher_size(self, height: int, width: int) -> tuple[int, int]:
         ratio = self.config.teacher_config.image_size / self.config.image_size
         return round(height * ratio), round(width * ratio)
-
-    def _grid_of(self, pixel_values: Tensor) -> Tensor:
-        return torch.tensor(self.config.grid(*pixel_values.shape[-2:]))
 
     def _check_grid(self, height: int, width: int) -> None:
         assert self.teacher is not None
@@ -246,6 +241,11 @@ class SemHiTokModel(PreTrainedModel):
                 f"{pixel_values.shape[-2]}x{pixel_values.shape[-1]}"
             )
         self._check_grid(*pixel_values.shape[-2:])
+
+    def _codes(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Semantic codes (B,N,d_s) and pixel codes (B,N,d_p) of checked ids (B,N)."""
+        semantic_ids, pixel_ids = self.pixel_quantizer.split_ids(self._check_ids(ids))
+        return self.semantic.quantizer.lookup(semantic_ids), self.pixel_quantizer.lookup(semantic_ids, pixel_ids)
 
     def _check_ids(self, ids: Tensor) -> Tensor:
         if ids.ndim != 2 or ids.is_floating_point():

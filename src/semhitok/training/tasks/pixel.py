@@ -135,8 +135,9 @@ class PixelTask:
     def step(self, microbatches: Sequence[Batch], state: TrainState) -> dict[str, float | Tensor]:
         """See ``Task.step``: one step of the generator side, then one of the discriminator."""
         if self.fresh_codebook and state.step == self.config.initialise_step and len(self.reservoir):
+            vectors_ND, semantic_ids_N = self.reservoir.local()
             seed = derive_seed(state.seed, "pixel codebook")
-            self.model.pixel_quantizer.initialise(*self.reservoir.local(), seed=seed)
+            self.model.pixel_quantizer.initialise(vectors_ND, semantic_ids_N, seed=seed)
         share = 1 / len(microbatches)
         metrics: dict[str, float | Tensor] = {}
         pairs, outputs = [], []
@@ -286,12 +287,10 @@ class PixelTask:
         metrics = {"usage": usage.usage, "perplexity": usage.perplexity}
         if self._revives(state) and state.step > self.config.initialise_step:
             counts_Km = usage.counts.unflatten(0, (self.model.config.semantic_codebook_size, -1))
+            vectors_ND, semantic_ids_N = self.reservoir.local()
+            threshold = self.config.revive_below * float(counts_Km.double().mean())
             revived = self.model.pixel_quantizer.revive(
-                *self.reservoir.local(),
-                counts_Km,
-                threshold=self.config.revive_below * float(usage.counts.double().mean()),
-                seed=state.seed,
-                step=state.step,
+                vectors_ND, semantic_ids_N, counts_Km, threshold=threshold, seed=state.seed, step=state.step
             )
             metrics["revived"] = float(revived)
         self.usage = CodeUsage(usage.size)

@@ -1,0 +1,269 @@
+"""One real optimizer step of every stage at the paper's full size, on a CPU, with random weights, as a Markdown table.
+
+Each stage runs in a process of its own, so that its peak memory is its own, through the same task as in training, with
+the recipe's precision, losses and optimizers, and batch 1. Nothing is downloaded: teachers are built from their
+published configurations, the perceptual VGG16 likewise. What a recipe starts later (k-means of the codebook, perceptual
+and adversarial loss) is moved to step 1. Step 0 warms up and fills the pool for k-means; step 1 is measured.
+
+    python benchmarks/full_size.py                 both recipes, three stages: some minutes and 10 GB of memory
+    python benchmarks/full_size.py --tiny          the same code on tiny models: seconds
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # torch is imported by the measuring processes only: the one that starts them stays small
+    from torch import Tensor, nn
+
+    from semhitok.recipes import Recipe
+    from semhitok.recipes.recipe import PixelStage
+    from semhitok.tokenizers import SemHiTokConfig, SemHiTokModel
+    from semhitok.training.task import Task
+
+RECIPES = ("semhitok_256", "semhitok_384")
+STAGES = ("semantic", "pixel", "decoder")
+
+# Vision halves of google/siglip-large-patch16-256 and google/siglip-so400m-patch14-384, as published.
+TEACHERS: dict[str, dict[str, Any]] = {
+    "semhitok_256": {
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "image_size": 256,
+        "patch_size": 16,
+    },
+    "semhitok_384": {
+        "hidden_size": 1152,
+        "intermediate_size": 4304,
+        "num_hidden_layers": 27,
+        "num_attention_heads": 16,
+        "image_size": 384,
+        "patch_size": 14,
+    },
+}
+TINY_TEACHER = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+TINY_MODEL = {
+    "semantic_codebook_size": 64,
+    "semantic_decoder_heads": 4,
+    "encoder_layers": 2,
+    "encoder_width": 64,
+    "encoder_heads": 4,
+    "decoder_layers": 2,
+    "decoder_width": 64,
+    "decoder_heads": 4,
+}
+# 48 px with patch 14: a grid that leaves pixels over, as 384 px does.
+TINY_IMAGE_SIZES = {"semhitok_256": 32, "semhitok_384": 48}
+
+MEASURED_STEP = 1
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One stage: numbers of parameters, seconds to build the model and to take the measured step, peak memory."""
+
+    recipe: str
+    stage: str
+    tokens: int
+    trained: int
+    frozen: int
+    discriminator: int
+    build_seconds: float
+    step_seconds: float
+    peak_bytes: int
+    loss: float
+
+
+def measure(recipe_name: str, stage: str, *, tiny: bool = False) -> Measurement:
+    """Build the stage, take two steps, check that the second one trained what it should and nothing else.
+
+    Raises:
+        RuntimeError: the loss is not finite, a trained tensor did not move, or a frozen one did.
+    """
+    import torch
+
+    from semhitok.data.feed import Batch
+    from semhitok.tokenizers import SemHiTokModel
+    from semhitok.training.state import TrainState
+
+    torch.manual_seed(0)
+    recipe = _recipe(recipe_name, tiny)
+    begun = time.perf_counter()
+    # Not enhance_decoder or from_teacher: with random weights their copies would only double the memory.
+    model = SemHiTokModel(_model_config(recipe, stage, tiny))
+    task = _task(recipe, stage, model)
+    build_seconds = time.perf_counter() - begun
+
+    size = model.config.image_size
+    images = torch.randint(0, 256, (1, 3, size, size), dtype=torch.uint8)
+    batch = Batch(images, torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.bool), {})
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    frozen = {name: p for name, p in model.named_parameters() if not p.requires_grad}
+    codebook = {} if stage == "semantic" else dict(model.semantic.named_buffers())
+    before, frozen_before = _sums(trained), _sums(frozen | codebook)
+    loop = recipe.semantic.loop if stage == "semantic" else _pixel_stage(recipe, stage).loop
+    state = TrainState(total_steps=loop.steps)
+    step_seconds, metrics = 0.0, {}
+    for state.step in range(MEASURED_STEP + 1):
+        state.seed_step(rank=0)
+        begun = time.perf_counter()
+        metrics = task.step([batch], state)
+        step_seconds = time.perf_counter() - begun
+
+    loss, after = float(metrics["loss"]), _sums(trained)
+    still = [name for name, value in before.items() if after[name] == value]
+    if not math.isfinite(loss) or still or _sums(frozen | codebook) != frozen_before:
+        raise RuntimeError(f"{recipe_name} {stage}: loss {loss}, trained but unmoved: {still}, or frozen but moved")
+    if stage != "semantic" and not {"loss/perceptual", "loss/generator", "loss/discriminator"} <= metrics.keys():
+        raise RuntimeError(f"{recipe_name} {stage}: the measured step lacks a loss, it has {sorted(metrics)}")
+    discriminator: nn.Module | None = getattr(task, "discriminator", None)
+    return Measurement(
+        recipe=recipe_name,
+        stage=stage,
+        tokens=model.num_tokens,
+        trained=sum(p.numel() for p in trained.values()),
+        frozen=sum(p.numel() for p in frozen.values()),
+        discriminator=sum(p.numel() for p in discriminator.parameters()) if discriminator else 0,
+        build_seconds=build_seconds,
+        step_seconds=step_seconds,
+        peak_bytes=peak_memory(),
+        loss=loss,
+    )
+
+
+def peak_memory() -> int:
+    """Largest resident size of this process so far, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def table(measurements: list[Measurement]) -> str:
+    """Markdown, one row per stage."""
+    rows = [
+        "| recipe | stage | tokens | trained | frozen | discriminator | build | one step | peak memory | loss |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for entry in measurements:
+        counts = " | ".join(f"{count / 1e6:.1f}M" for count in (entry.trained, entry.frozen, entry.discriminator))
+        rows.append(
+            f"| `{entry.recipe}` | {entry.stage} | {entry.tokens} | {counts} | {entry.build_seconds:.1f} s "
+            f"| {entry.step_seconds:.1f} s | {entry.peak_bytes / 2**30:.2f} GiB | {entry.loss:.3f} |"
+        )
+    return "\n".join(rows)
+
+
+def main() -> int:
+    """Measure every stage asked for; exit code 1 if one of them failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", choices=RECIPES, help="one recipe instead of both")
+    parser.add_argument("--stage", choices=STAGES, help="one stage instead of all")
+    parser.add_argument("--tiny", action="store_true", help="tiny models, to try the benchmark itself")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        print(json.dumps(asdict(measure(arguments.recipe, arguments.stage, tiny=arguments.tiny))))
+        return 0
+
+    measurements, failures = [], []
+    for recipe in [arguments.recipe] if arguments.recipe else RECIPES:
+        for stage in [arguments.stage] if arguments.stage else STAGES:
+            print(f"{recipe} {stage} ...", file=sys.stderr, flush=True)
+            command = [sys.executable, __file__, "--worker", "--recipe", recipe, "--stage", stage]
+            done = subprocess.run(command + ["--tiny"] * arguments.tiny, stdout=subprocess.PIPE, text=True, check=False)
+            if done.returncode:
+                failures.append(f"{recipe} {stage} ended with code {done.returncode} (-9: out of memory)")
+            else:
+                measurements.append(Measurement(**json.loads(done.stdout.splitlines()[-1])))
+    print(table(measurements))
+    threads = os.environ.get("OMP_NUM_THREADS", f"{os.cpu_count()} (all)")
+    print(f"\nBatch 1, bf16 autocast, CPU threads: {threads}; Python {platform.python_version()}, ", end="")
+    print(", ".join(f"{package} {version(package)}" for package in ("torch", "transformers", "semhitok")) + ".")
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _recipe(name: str, tiny: bool) -> Recipe:
+    """The published recipe; its late starts moved to the measured step."""
+    from semhitok.recipes import semhitok_256, semhitok_384
+
+    recipe = {"semhitok_256": semhitok_256, "semhitok_384": semhitok_384}[name]()
+
+    def early(task: Any) -> Any:
+        starts = dict.fromkeys(("initialise_step", "perceptual_start", "adversarial_start"), MEASURED_STEP)
+        # Without warm-up: its first rates are too small to move a norm's weight of 1 in fp32, so no check could see it.
+        return replace(
+            task,
+            optimizer=replace(task.optimizer, warmup_steps=0),
+            **{field: step for field, step in starts.items() if hasattr(task, field)},
+        )
+
+    if tiny:
+        recipe = replace(
+            recipe,
+            teacher_image_size=TINY_IMAGE_SIZES[name],
+            model=recipe.model | TINY_MODEL | {"image_size": TINY_IMAGE_SIZES[name]},
+            enhanced_decoder=replace(recipe.enhanced_decoder, layers=3, width=96, heads=4),
+        )
+    return replace(
+        recipe,
+        semantic=replace(recipe.semantic, task=early(recipe.semantic.task)),
+        pixel=replace(recipe.pixel, task=early(recipe.pixel.task)),
+        decoder=replace(recipe.decoder, task=early(recipe.decoder.task)),
+    )
+
+
+def _model_config(recipe: Recipe, stage: str, tiny: bool) -> SemHiTokConfig:
+    from transformers import SiglipVisionConfig
+
+    from semhitok.teachers import TeacherConfig
+    from semhitok.tokenizers import SemHiTokConfig
+
+    backbone = TEACHERS[recipe.name] | (TINY_TEACHER | {"image_size": recipe.teacher_image_size} if tiny else {})
+    teacher = TeacherConfig(
+        backbone_config=SiglipVisionConfig(**backbone), image_size=recipe.teacher_image_size, layer=recipe.teacher_layer
+    )
+    larger = recipe.enhanced_decoder
+    fields = dict(recipe.model)
+    if stage == "decoder":
+        fields |= {"decoder_layers": larger.layers, "decoder_width": larger.width, "decoder_heads": larger.heads}
+    return SemHiTokConfig(teacher, **fields)
+
+
+def _task(recipe: Recipe, stage: str, model: SemHiTokModel) -> Task:
+    from semhitok.losses import VGGPerceptual
+    from semhitok.training.tasks import PixelTask, SemanticTask
+
+    if stage == "semantic":
+        return SemanticTask(model, recipe.semantic.task)
+    perceptual = VGGPerceptual(deepest_layer=recipe.perceptual_depth)
+    return PixelTask(model, _pixel_stage(recipe, stage).task, perceptual=perceptual, fresh_codebook=stage == "pixel")
+
+
+def _pixel_stage(recipe: Recipe, stage: str) -> PixelStage:
+    return recipe.decoder if stage == "decoder" else recipe.pixel
+
+
+def _sums(tensors: Mapping[str, Tensor]) -> dict[str, float]:
+    """A number for each tensor that changes when it does; copies of the tensors would count as the step's memory."""
+    import torch
+
+    return {name: tensor.detach().sum(dtype=torch.float64).item() for name, tensor in tensors.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
