@@ -3,7 +3,7 @@
 Trains the small SigLIP tower for a given time (``semhitok.recipes.teacher``), then fits a linear classifier of scene
 categories on the mean over patches of each teacher's features, on training scenes, and scores it on held-out ones.
 
-    python benchmarks/teacher_candidates.py --train scenes/train --test scenes/heldout --out runs/teacher --max-seconds 720
+    python benchmarks/teacher_candidates.py --train scenes/train --test scenes/heldout --out runs/teacher
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def random_tower(recipe: TeacherRecipe) -> Teacher:
     """The small tower before training: what its architecture alone gives."""
     torch.manual_seed(0)
     backbone = SiglipVisionModel(SiglipVisionConfig(**recipe.backbone))
-    return Teacher(TeacherConfig(backbone.config, image_size=backbone.config.image_size, layer=-1), backbone)
+    return Teacher(TeacherConfig(backbone.config, image_size=recipe.backbone["image_size"], layer=-1), backbone)
 
 
 def main() -> None:

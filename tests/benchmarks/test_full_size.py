@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import SiglipVisionConfig, SiglipVisionModel
-
 from benchmarks.full_size import STAGES, TEACHERS, Measurement, measure, table
+from transformers import SiglipVisionConfig, SiglipVisionModel
 
 
 @pytest.mark.parametrize("stage", STAGES)

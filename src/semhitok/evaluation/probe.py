@@ -133,7 +133,7 @@ def probe(
 
 
 def validation_slice(groups: Sequence[str], share: float, seed: int) -> Tensor:
-    """Which images are in the validation slice, (N,) bool: ``share`` of the groups, at least one, and whole groups only."""
+    """Which images are in the validation slice, (N,) bool: ``share`` of the groups, at least one of them."""
     names = sorted(set(groups))
     order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed)).tolist()
     chosen = {names[index] for index in order[: max(1, round(share * len(names)))]}

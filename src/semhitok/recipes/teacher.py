@@ -1,7 +1,7 @@
 """The second candidate for the built-in teacher: a small SigLIP tower trained here on captioned scenes.
 
-Caption embeddings come from a frozen MiniLM, the starting signal from EfficientNet-Lite0: both are computed once and fed
-as extras. docs/experiments.md compares it with EfficientNet-Lite0 itself.
+Caption embeddings come from a frozen MiniLM, the starting signal from EfficientNet-Lite0: both are computed once and
+fed as extras. docs/experiments.md compares it with EfficientNet-Lite0 itself.
 
 Shapes: n images, N patches, E channels of a caption embedding, T text tokens.
 """
@@ -83,7 +83,7 @@ def train_teacher(
     device: torch.device,
     report: Report = print,
 ) -> TrainState:
-    """Train the recipe's tower in ``directory``, resuming; the result, ``directory/model``, is a transformers checkpoint.
+    """Train the recipe's tower in ``directory``, resuming; ``directory/model`` is then a transformers checkpoint.
 
     Args:
         recipe: what to train.
@@ -99,10 +99,11 @@ def train_teacher(
         ValueError: an image has no caption, weights are missing, or the two grids differ.
     """
     torch.manual_seed(derive_seed(recipe.loop.seed, "teacher"))
-    backbone = SiglipVisionModel(SiglipVisionConfig(**recipe.backbone)).to(device)
-    size = backbone.config.image_size
+    backbone = SiglipVisionModel(SiglipVisionConfig(**recipe.backbone))
+    backbone.to(device)  # pyright: ignore[reportArgumentType]  transformers wraps it, which hides its signature
+    size: int = recipe.backbone["image_size"]
     signal = (signal or Teacher.efficientnet_lite0(image_size=size)).to(device)
-    grid = size // backbone.config.patch_size
+    grid = size // recipe.backbone["patch_size"]
     if signal.grid(size, size) != (grid, grid):
         raise ValueError(
             f"the starting signal's grid {signal.grid(size, size)} differs from the tower's {(grid, grid)} at {size} px"

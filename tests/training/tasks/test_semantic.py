@@ -142,23 +142,17 @@ def test_the_codebook_is_set_from_the_vectors_of_all_steps_up_to_then(
     assert seen == [vectors]
 
 
-def test_dead_codes_are_revived_until_the_end_of_revival():
-    def far(task: SemanticTask) -> None:
-        """Codes that no vector can choose."""
-        quantizer = task.quantizer
-        quantizer.codebook_KD[:3] = 100.0
-        quantizer.counts_K[:3], quantizer.sums_KD[:3] = 1.0, 100.0
-
-    for revive_until, alive in ((0.5, True), (0.2, False)):
-        task = task_of(revive_every=5, revive_until=revive_until, revive_below=0.01)
-        state = TrainState(total_steps=20)
-        take_steps(task, tiny_feed(), 4, state=state)  # k-means is over
-        far(task)
-        metrics = take_steps(task, tiny_feed(), 2, state=state)
-        assert metrics[0].get("revived", 0) >= (3 if alive else 0)
-        assert ("revived" in metrics[0]) == alive
-        assert "revived" not in metrics[1]
-        assert bool((task.quantizer.codebook_KD[:3].abs() < 50).all()) == alive
+@pytest.mark.parametrize(("revive_until", "alive"), [(0.5, True), (0.45, False)])
+def test_dead_codes_are_revived_at_the_end_of_an_interval_until_the_end_of_revival(revive_until: float, alive: bool):
+    task = task_of(revive_every=5, revive_until=revive_until, revive_below=0.01)
+    state, quantizer = TrainState(total_steps=20), task.quantizer
+    take_steps(task, tiny_feed(), 5, state=state)
+    quantizer.codebook_KD[:3] = 100.0  # no vector can choose these
+    quantizer.counts_K[:3], quantizer.sums_KD[:3] = 1.0, 100.0
+    metrics = take_steps(task, tiny_feed(), 6, state=state)
+    assert ["revived" in step for step in metrics] == [False] * 4 + [alive, False]
+    assert metrics[4].get("revived", 0) >= (3 if alive else 0)
+    assert bool((quantizer.codebook_KD[:3].abs() < 50).all()) == alive
 
 
 def test_usage_is_that_of_the_interval():

@@ -111,6 +111,8 @@ class PixelTask:
             )
         if model.pixel_encoder is None:
             raise ValueError("the pixel branch cannot be trained in a model loaded with encoder=False")
+        if fresh_codebook and config.initialise_step < 1:
+            raise ValueError(f"initialise_step must be at least 1, to have vectors for k-means, got {config.initialise_step}")
         self.model = model.requires_grad_(False).eval()
         parts = {"pixel_decoder": model.pixel_decoder}
         if not config.decoder_only:
@@ -294,5 +296,6 @@ class PixelTask:
             )
             metrics["revived"] = float(revived)
         self.usage = CodeUsage(usage.size)
-        self.reservoir.clear()
+        if state.step >= self.config.initialise_step:  # what k-means is still to see stays
+            self.reservoir.clear()
         return metrics

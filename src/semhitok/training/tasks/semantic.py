@@ -176,5 +176,6 @@ class SemanticTask:
             vectors_ND = self.reservoir.local()[0]
             metrics["revived"] = float(self.quantizer.revive(vectors_ND, dead_K, seed=state.seed, step=state.step))
         self.usage = CodeUsage(usage.size)
-        self.reservoir.clear()
+        if state.step >= self.config.initialise_step:  # what k-means is still to see stays
+            self.reservoir.clear()
         return metrics

@@ -1,0 +1,164 @@
+"""``semhitok evaluate``: measure a tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+
+from semhitok.cli.arguments import Count, DataPlaces, Device, Limit, OptionalPath, UsageError
+from semhitok.cli.loading import load_tokenizer
+from semhitok.cli.progress import progress_bars
+from semhitok.data.sample import ImageSource
+from semhitok.data.sources import open_source
+from semhitok.data.transforms import FitMode
+from semhitok.evaluation import EvaluationReport, efficientnet_lite2_features, evaluate, inception_features
+from semhitok.evaluation.frechet import FeatureExtractor
+from semhitok.evaluation.reconstruction import PerceptualDistance
+from semhitok.losses import VGGPerceptual
+from semhitok.types import cache_directory
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Measure a tokenizer on one or several sets of images, each reported apart.
+
+    PSNR, SSIM, perceptual and Fréchet distance; usage and perplexity of the codebooks; PSNR against bits beside WebP,
+    JPEG and down-sampling; with --probe-train a category probe, with --before whether the stages conflict.
+    Writes report.json, report.md, reconstructions.png and a rate plot for each set to the folder --out.
+    """
+
+    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
+    """A folder (a model, or a run: its last finished stage), a hub id, or the name of a shipped checkpoint."""
+    data: DataPlaces
+    """Sets of images: folder, tars, parquet file or Hugging Face data set; reported under the name of the folder, or as
+    NAME with NAME=PATH. Give photographs and scenes as sets of their own."""
+    limit: Limit = None
+    """At most this many images of each set, evenly spaced."""
+    fit: FitMode = "crop"
+    """What to do with other shapes: crop the centre, or resize (squeeze)."""
+    probe_train: OptionalPath = None
+    """Labelled images (scenes of the train split) to fit the category probe on; it is tested on each set with labels."""
+    before: Annotated[str | None, tyro.conf.arg(metavar="CHECKPOINT", help_behavior_hint="")] = None
+    """An earlier stage of the same tokenizer: are its semantic ids and features the same, to the last bit?"""
+    perceptual: bool = True
+    """Perceptual distance on VGG16; needs its weights from `semhitok data fetch weights`."""
+    frechet: bool = True
+    """Fréchet distance on EfficientNet-Lite2, from 100 images on; needs its weights from `semhitok data fetch weights`."""
+    inception: OptionalPath = None
+    """torch-fidelity's Inception weights, for rFID by its protocol; needs `pip install semhitok[fid]`."""
+    batch_size: Count = 32
+    """Images at a time."""
+    device: Device = None
+    """cpu, cuda, cuda:1 ..."""
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("evaluation")
+    """Folder to write to."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command."""
+    options = tyro.cli(Arguments, args=arguments, prog="semhitok evaluate")
+    sources = open_groups(options.data)
+    probe_train = open_source(options.probe_train) if options.probe_train is not None else None
+    model = load_tokenizer(options.checkpoint, options.device)
+    before = load_tokenizer(options.before, options.device) if options.before is not None else None
+    extractors = _extractors(options, model.device)
+    perceptual = _perceptual(model.device) if options.perceptual else None
+    with progress_bars() as advance:
+        report = evaluate(
+            model,
+            sources,
+            name=_name_of(options.checkpoint),
+            batch_size=options.batch_size,
+            limit=options.limit,
+            fit=options.fit,
+            perceptual=perceptual,
+            extractors=extractors,
+            probe_train=probe_train,
+            before=before,
+            progress=advance,
+        )
+    paths = report.save(options.out)
+    print("\n".join(_summary(report)))
+    for path in paths.values():
+        print(f"wrote {path}")
+    return 0
+
+
+def open_groups(places: Sequence[str]) -> dict[str, ImageSource]:
+    """Sources by name: ``NAME=PATH``, or a path under the name of its folder (of its file, without the ending).
+
+    Raises:
+        UsageError: two sets of the same name.
+        ValueError: nothing to read at a path.
+    """
+    groups: dict[str, ImageSource] = {}
+    for place in places:
+        name, separator, path = place.partition("=")
+        if not separator or not name or Path(place).exists():
+            name, path = "", place
+        resolved = Path(path).resolve()
+        name = name or (resolved.stem if resolved.suffix in (".tar", ".parquet") else resolved.name)
+        if name in groups:
+            raise UsageError(f"two sets of images are called {name!r}; name one of them: NAME={path}")
+        groups[name] = open_source(path)
+    return groups
+
+
+def _extractors(options: Arguments, device: torch.device) -> list[FeatureExtractor]:
+    found = []
+    weights = cache_directory() / "weights" / "efficientnet_lite2.pth"
+    if options.frechet and not weights.is_file():
+        _skip("Fréchet distance", f"there are no EfficientNet-Lite2 weights at {weights}")
+    elif options.frechet:
+        found.append(efficientnet_lite2_features(weights, device=device))
+    if options.inception is not None:
+        found.append(inception_features(options.inception, device=device))
+    return found
+
+
+def _perceptual(device: torch.device) -> PerceptualDistance | None:
+    weights = cache_directory() / "weights" / "vgg16_hed.h5"
+    if not weights.is_file():
+        _skip("perceptual distance", f"there are no VGG16 weights at {weights}")
+        return None
+    try:
+        return VGGPerceptual.from_hed(weights).to(device)
+    except ImportError as error:  # h5py, which reads them, is an extra
+        print(f"skipped the perceptual distance: {error}")
+        return None
+
+
+def _skip(what: str, reason: str) -> None:
+    print(f"skipped the {what}: {reason}; `semhitok data fetch weights` brings them")
+
+
+def _name_of(checkpoint: str) -> str:
+    """``runs/nano/decoder/model`` -> ``nano/decoder``; other folders and ids by their last part."""
+    parts = [part for part in Path(checkpoint).parts if part not in ("/", ".", "..")] or [checkpoint]
+    return "/".join(parts[-3:-1]) if parts[-1] == "model" and len(parts) > 1 else parts[-1]
+
+
+def _summary(report: EvaluationReport) -> list[str]:
+    lines = [f"{report.name}: {report.summary()}"]
+    for name, group in report.groups.items():
+        scores, joint = group.reconstruction, group.codebooks.joint
+        figures = [f"{scores.images:,} images", f"PSNR {scores.psnr:.2f} dB", f"SSIM {scores.ssim:.3f}"]
+        if scores.perceptual is not None:
+            figures.append(f"perceptual {scores.perceptual:.4f}")
+        figures += [f"{score.name} {score.distance:.2f}" for score in group.frechet]
+        figures.append(f"{100 * joint.usage:.1f} % of {joint.size:,} codes used, perplexity {joint.perplexity:,.0f}")
+        if "semantic" in group.probe:
+            probe = group.probe["semantic"]
+            figures.append(f"probe {100 * probe.accuracy:.1f} % (chance {100 * probe.chance:.1f} %)")
+        lines.append(f"{name}: {', '.join(figures)}")
+        lines += [f"  left out {bad.key}: {bad.reason}" for bad in group.bad[:5]]
+        if group.bad:
+            lines.append(f"  {len(group.bad)} unreadable images left out in all")
+    if report.stage_conflict is not None:
+        lines.append(report.stage_conflict.sentence())
+    return lines
