@@ -74,7 +74,9 @@ MEASURED_STEP = 1
 
 @dataclass(frozen=True)
 class Measurement:
-    """One stage: numbers of parameters, seconds to build the model and to take the measured step, peak memory."""
+    """One stage: numbers of parameters; seconds to build the model and to take the measured step (by the clock, and of
+    CPU time over all threads, which other processes on the machine do not inflate); peak memory of the process.
+    """
 
     recipe: str
     stage: str
@@ -84,6 +86,7 @@ class Measurement:
     discriminator: int
     build_seconds: float
     step_seconds: float
+    cpu_seconds: float
     peak_bytes: int
     loss: float
 
@@ -117,12 +120,12 @@ def measure(recipe_name: str, stage: str, *, tiny: bool = False) -> Measurement:
     before, frozen_before = _sums(trained), _sums(frozen | codebook)
     loop = recipe.semantic.loop if stage == "semantic" else _pixel_stage(recipe, stage).loop
     state = TrainState(total_steps=loop.steps)
-    step_seconds, metrics = 0.0, {}
+    step_seconds, cpu_seconds, metrics = 0.0, 0.0, {}
     for state.step in range(MEASURED_STEP + 1):
         state.seed_step(rank=0)
-        begun = time.perf_counter()
+        begun, cpu_begun = time.perf_counter(), time.process_time()
         metrics = task.step([batch], state)
-        step_seconds = time.perf_counter() - begun
+        step_seconds, cpu_seconds = time.perf_counter() - begun, time.process_time() - cpu_begun
 
     loss, after = float(metrics["loss"]), _sums(trained)
     still = [name for name, value in before.items() if after[name] == value]
@@ -140,6 +143,7 @@ def measure(recipe_name: str, stage: str, *, tiny: bool = False) -> Measurement:
         discriminator=sum(p.numel() for p in discriminator.parameters()) if discriminator else 0,
         build_seconds=build_seconds,
         step_seconds=step_seconds,
+        cpu_seconds=cpu_seconds,
         peak_bytes=peak_memory(),
         loss=loss,
     )
@@ -154,14 +158,14 @@ def peak_memory() -> int:
 def table(measurements: list[Measurement]) -> str:
     """Markdown, one row per stage."""
     rows = [
-        "| recipe | stage | tokens | trained | frozen | discriminator | build | one step | peak memory | loss |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| recipe | stage | tokens | trained | frozen | discriminator | build | one step | its CPU time | peak memory | loss |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for entry in measurements:
         counts = " | ".join(f"{count / 1e6:.1f}M" for count in (entry.trained, entry.frozen, entry.discriminator))
         rows.append(
             f"| `{entry.recipe}` | {entry.stage} | {entry.tokens} | {counts} | {entry.build_seconds:.1f} s "
-            f"| {entry.step_seconds:.1f} s | {entry.peak_bytes / 2**30:.2f} GiB | {entry.loss:.3f} |"
+            f"| {entry.step_seconds:.1f} s | {entry.cpu_seconds:.1f} s | {entry.peak_bytes / 2**30:.2f} GiB | {entry.loss:.3f} |"
         )
     return "\n".join(rows)
 
@@ -233,7 +237,9 @@ def _model_config(recipe: Recipe, stage: str, tiny: bool) -> SemHiTokConfig:
     from semhitok.teachers import TeacherConfig
     from semhitok.tokenizers import SemHiTokConfig
 
-    backbone = TEACHERS[recipe.name] | (TINY_TEACHER | {"image_size": recipe.teacher_image_size} if tiny else {})
+    backbone: dict[str, Any] = TEACHERS[recipe.name] | (
+        TINY_TEACHER | {"image_size": recipe.teacher_image_size} if tiny else {}
+    )
     teacher = TeacherConfig(
         backbone_config=SiglipVisionConfig(**backbone), image_size=recipe.teacher_image_size, layer=recipe.teacher_layer
     )

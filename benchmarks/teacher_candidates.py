@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import SiglipVisionConfig, SiglipVisionModel
+from transformers import SiglipVisionConfig
 
 from semhitok.data.sources import ImageSource, open_source
 from semhitok.data.transforms import to_float
@@ -95,8 +95,8 @@ def table(rows: Sequence[Row]) -> str:
 def random_tower(recipe: TeacherRecipe) -> Teacher:
     """The small tower before training: what its architecture alone gives."""
     torch.manual_seed(0)
-    backbone = SiglipVisionModel(SiglipVisionConfig(**recipe.backbone))
-    return Teacher(TeacherConfig(backbone.config, image_size=recipe.backbone["image_size"], layer=-1), backbone)
+    backbone_config = SiglipVisionConfig(**recipe.backbone)
+    return Teacher(TeacherConfig(backbone_config, image_size=recipe.backbone["image_size"], layer=-1))
 
 
 def main() -> None:

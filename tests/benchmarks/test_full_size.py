@@ -26,7 +26,7 @@ def test_teachers_have_the_published_number_of_parameters(recipe: str, millions:
 
 
 def test_the_table_states_counts_in_millions_and_memory_in_gibibytes():
-    entry = Measurement("r", "s", 9, 1_500_000, 20_000_000, 0, 1.0, 2.25, 3 * 2**30, 0.5)
+    entry = Measurement("r", "s", 9, 1_500_000, 20_000_000, 0, 1.0, 2.25, 4.0, 3 * 2**30, 0.5)
     assert table([entry]).splitlines()[-1] == (
-        "| `r` | s | 9 | 1.5M | 20.0M | 0.0M | 1.0 s | 2.2 s | 3.00 GiB | 0.500 |"
+        "| `r` | s | 9 | 1.5M | 20.0M | 0.0M | 1.0 s | 2.2 s | 4.0 s | 3.00 GiB | 0.500 |"
     )

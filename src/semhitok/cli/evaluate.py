@@ -38,7 +38,7 @@ class Arguments:
     """Sets of images: folder, tars, parquet file or Hugging Face data set; reported under the name of the folder, or as
     NAME with NAME=PATH. Give photographs and scenes as sets of their own."""
     limit: Limit = None
-    """At most this many images of each set, evenly spaced."""
+    """At most this many images of each set, evenly spaced; of --probe-train, too."""
     fit: FitMode = "crop"
     """What to do with other shapes: crop the centre, or resize (squeeze)."""
     probe_train: OptionalPath = None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.lib.format import read_array
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -70,7 +71,8 @@ def check_format(path: Path) -> None:
 
 def _read(path: Path) -> tuple[Tensor, Grid | None]:
     if path.suffix == ".npy":
-        ids = torch.from_numpy(np.load(path, allow_pickle=False))
+        with path.open("rb") as file:  # not numpy.load, which opens zip files and pickles, too
+            ids = torch.from_numpy(read_array(file, allow_pickle=False))
         return (ids.flatten(1), (ids.shape[1], ids.shape[2])) if ids.ndim == 3 else (ids, None)
     if path.suffix == ".json":
         content = json.loads(path.read_text())

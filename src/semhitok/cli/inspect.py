@@ -39,7 +39,8 @@ def _print(facts: dict[str, Any], indent: str) -> None:
         if isinstance(value, dict):
             print(title)
             _print(value, indent + "  ")
+        elif isinstance(value, list):
+            for number, entry in enumerate(value or ["none"]):
+                print(f"{title if number == 0 else '':<26} {entry}")
         else:
-            shown = f"{value:,}" if isinstance(value, int) else value
-            shown = (", ".join(map(str, value)) or "none") if isinstance(value, list) else shown
-            print(f"{title:<26} {shown}")
+            print(f"{title:<26} {f'{value:,}' if isinstance(value, int) else value}")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
+from semhitok.cli.arguments import OptionalPath, default
 from semhitok.data.sources import open_source
 from semhitok.recipes import RECIPES, STAGES, Recipe, Stage, run_stages
 from semhitok.training import parallel
@@ -15,48 +16,54 @@ from semhitok.training import parallel
 # Under --max-seconds with several stages each gets this share of the time, about what they need at equal effort.
 TIME_SHARES: dict[Stage, float] = {"semantic": 0.1, "pixel": 0.45, "pixel-finetune": 0.25, "decoder": 0.2}
 
+HELP_ALL = "--help-all"  # a recipe has over a hundred values
+
+
+@dataclass(frozen=True)
+class Run:
+    """On what, where, how long."""
+
+    data: Annotated[Path, tyro.conf.arg(metavar="PATH")]
+    """Training images: a folder of images, a folder of webdataset tars, or a Hugging Face data set on disk."""
+    split: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
+    """Subfolder or split of the data."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER"), default("runs/RECIPE")] = None
+    """Folder of the run; with the folder of an earlier one training goes on where that stopped."""
+    stage: Stage | Literal["all"] = "all"
+    """Which stage; all runs the unfinished ones in order."""
+    start_from: OptionalPath = None
+    """Checkpoint for the first stage that runs to start from, in place of the stage before it in --out."""
+    max_seconds: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
+    """Time limit: speed is measured over the first steps and the number of steps set to fit."""
+    device: Annotated[str | None, tyro.conf.arg(metavar="NAME"), default("a GPU where there is one")] = None
+    """cpu, cuda, cuda:1 ... Several GPUs: torchrun --nproc-per-node N -m semhitok.cli.train RECIPE ..."""
+
 
 @dataclass(frozen=True)
 class Arguments:
-    """Train a tokenizer. Run it again with the same --out to resume; every value of the recipe can be overridden."""
+    """A run, and the recipe with what was overridden."""
 
+    run: Annotated[Run, tyro.conf.arg(name="")]
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
-    data: Path
-    """Training images: a folder of images, a folder of webdataset tars, or a Hugging Face data set on disk."""
-    out: Path | None = None
-    """Folder of the run; runs/RECIPE by default."""
-    stage: Stage | Literal["all"] = "all"
-    """Which stage; all runs the unfinished ones in order."""
-    split: str | None = None
-    """Subfolder or split of the data."""
-    start_from: Path | None = None
-    """Checkpoint for the first stage that runs to start from, in place of the stage before it in --out."""
-    max_seconds: float | None = None
-    """Time limit: speed is measured over the first steps and the number of steps set to fit."""
-    device: str | None = None
-    """cpu, cuda ...; by default a GPU where there is one. Several GPUs: torchrun -m semhitok.cli.train RECIPE ..."""
 
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
-    defaults = {name: Arguments(recipe=recipe(), data=tyro.MISSING) for name, recipe in RECIPES.items()}
-    descriptions = {name: (recipe.__doc__ or "").splitlines()[0] for name, recipe in RECIPES.items()}
-    kind = tyro.extras.subcommand_type_from_defaults(defaults, descriptions, prefix_names=False)
-    options: Arguments = tyro.cli(kind, args=arguments, prog="semhitok train")  # pyright: ignore
-    stages: tuple[Stage, ...] = STAGES if options.stage == "all" else (options.stage,)
-    recipe = options.recipe
-    if options.max_seconds is not None:
-        recipe = with_time_limit(recipe, stages, options.max_seconds)
-    device = parallel.join_ranks(options.device)
+    options = _parse(arguments)
+    run, recipe = options.run, options.recipe
+    stages: tuple[Stage, ...] = STAGES if run.stage == "all" else (run.stage,)
+    if run.max_seconds is not None:
+        recipe = with_time_limit(recipe, stages, run.max_seconds)
+    device = parallel.join_ranks(run.device)
     try:
         state = run_stages(
             recipe,
-            open_source(options.data, split=options.split),
-            options.out or Path("runs") / recipe.name,
+            open_source(run.data, split=run.split),
+            run.out or Path("runs") / recipe.name,
             stages=stages,
             device=device,
-            start_from=options.start_from,
-            data_name=options.data.name,
+            start_from=run.start_from,
+            data_name=run.data.name,
             report=print if parallel.is_main() else lambda line: None,
         )
     finally:
@@ -75,6 +82,49 @@ def with_time_limit(recipe: Recipe, stages: tuple[Stage, ...], seconds: float) -
         limit = seconds * TIME_SHARES[stage] / total
         changed[name] = replace(part, loop=replace(part.loop, max_seconds=limit))
     return replace(recipe, **changed)
+
+
+def _parse(arguments: list[str]) -> Arguments:
+    """The run, and the recipe with what was overridden; a page of help shows the run's options unless all are asked for."""
+    chosen = next((argument for argument in arguments if argument in RECIPES), None)
+    if chosen is not None and {"-h", "--help"} & set(arguments):
+        _read({name: Run(data=tyro.MISSING) for name in RECIPES}, [chosen, "--help"], _summary(RECIPES[chosen]()))
+    arguments = ["--help" if argument == HELP_ALL else argument for argument in arguments]
+    return _read({name: Arguments(Run(data=tyro.MISSING), recipe()) for name, recipe in RECIPES.items()}, arguments)
+
+
+def _read(kinds: dict[str, Any], arguments: list[str], description: str | None = None) -> Any:
+    """What was given to one of the recipes, whose own description is its first line unless there is a longer one."""
+    descriptions = {name: description or _first_line(name) for name in RECIPES}
+    kind = tyro.extras.subcommand_type_from_defaults(kinds, descriptions, prefix_names=False)
+    head = "Train a tokenizer, all stages or one. `semhitok train RECIPE --help` shows a recipe and the options."
+    return tyro.cli(kind, args=arguments, prog="semhitok train", description=head)  # pyright: ignore
+
+
+def _first_line(recipe: str) -> str:
+    return (RECIPES[recipe].__doc__ or recipe).splitlines()[0].replace("``", "")
+
+
+def _summary(recipe: Recipe) -> str:
+    """A recipe in a few lines."""
+    model = recipe.model
+    grid = model["image_size"] // model["patch_size"]
+    lines = [
+        _first_line(recipe.name),
+        f"  {model['image_size']} px, {grid} x {grid} tokens, {model['semantic_codebook_size']:,} x "
+        f"{model['subcodebook_size']} codes; teacher {recipe.teacher} at {recipe.teacher_image_size} px",
+    ]
+    for stage in STAGES:
+        part = recipe.semantic if stage == "semantic" else recipe.pixel_stage(stage)
+        rate = part.task.optimizer.learning_rate
+        lines.append(
+            f"  {stage:<15}{part.loop.steps:>8,} steps of {part.loop.batch_size} images, learning rate {rate:g}"
+        )
+    lines.append(
+        f"\nEvery value of the recipe is an option, too: --pixel.loop.steps 5000, --model.decoder-layers 6 and so on; "
+        f"{HELP_ALL} lists them."
+    )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

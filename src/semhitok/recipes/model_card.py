@@ -80,7 +80,10 @@ def data_sources(data: Iterable[Mapping[str, Any]]) -> list[tuple[str, str, int,
             pictures, authors = found.get(title, (0, set()))
             # Splits share cut-outs: the largest number is a lower bound, the sum would count them twice.
             found[title] = max(pictures, int(row["pictures"])), authors | set(row["authors"])
-    return [(*_split_title(title), pictures, sorted(authors)) for title, (pictures, authors) in found.items()]
+    return [
+        (*_split_title(title), pictures, sorted({_without_address(author) for author in authors} - {""}))
+        for title, (pictures, authors) in found.items()
+    ]
 
 
 def _read(path: Path, key: str, what: str) -> dict[str, Any]:
@@ -97,6 +100,11 @@ def _split_title(title: str) -> tuple[str, str]:
     """``mate-backgrounds (GPL-2+)`` -> the package and its licence."""
     match = re.fullmatch(r"(.*?) \((.*)\)", title)
     return (match[1], match[2]) if match else (title, NOT_STATED)
+
+
+def _without_address(author: str) -> str:
+    """Names are credited; the e-mail addresses that some files give beside them are not passed on."""
+    return re.sub(r"\s*[(<\[]?\S+@\S+", "", author).strip(" ,;")
 
 
 def _in_short(model: SemHiTokModel) -> str:
@@ -130,7 +138,10 @@ def _facts(model: SemHiTokModel, licence: str | None) -> str:
         ["pixel codes under each", f"{config.subcodebook_size:,} of {config.pixel_dim} channels"],
         ["patch", f"{config.patch_size} x {config.patch_size} pixels"],
         ["teacher", _teacher(model)],
-        *([part.replace("_", " "), f"{count:,} parameters"] for part, count in parts.items()),
+        [
+            "parameters",
+            f"{sum(parts.values()):,}: " + ", ".join(f"{p.replace('_', ' ')} {n:,}" for p, n in parts.items()),
+        ],
         ["stored as", "float32; pixel encoder and decoder as bfloat16; loads as float32"],
         ["licence of the weights", licence or NOT_STATED],
     ]
@@ -176,7 +187,9 @@ def _figures(figures: Mapping[str, Any] | None) -> str:
     if figures is None:
         return ""
     try:
-        rows = [_figure_row(name, group) for name, group in figures["groups"].items()]
+        groups = figures["groups"]
+        distances = list(dict.fromkeys(score["name"] for group in groups.values() for score in group["frechet"]))
+        rows = [_figure_row(name, group, distances) for name, group in groups.items()]
         conflict = figures.get("stage_conflict")
         lines = []
         if conflict is not None:
@@ -204,16 +217,17 @@ def _figures(figures: Mapping[str, Any] | None) -> str:
     return "\n\n".join(["## Figures", _table(head, rows), *lines])
 
 
-def _figure_row(name: str, group: Mapping[str, Any]) -> list[str]:
+def _figure_row(name: str, group: Mapping[str, Any], distances: Sequence[str]) -> list[str]:
     scores, joint = group["reconstruction"], group["codebooks"]["joint"]
     probe = group["probe"].get("semantic")
+    found = {score["name"]: f"{score['distance']:.2f}" for score in group["frechet"]}
     return [
         name,
         f"{scores['images']:,}",
         f"{scores['psnr']:.2f}",
         f"{scores['ssim']:.3f}",
         "" if scores["perceptual"] is None else f"{scores['perceptual']:.4f}",
-        "; ".join(f"{score['distance']:.2f} ({score['name']})" for score in group["frechet"]),
+        *(found.get(distance, "") for distance in distances),
         f"{100 * joint['usage']:.1f} % of {joint['size']:,}",
         f"{joint['perplexity']:,.0f}",
         "" if probe is None else f"{100 * probe['accuracy']:.1f} % ({100 * probe['chance']:.1f} %)",

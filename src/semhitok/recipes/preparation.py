@@ -105,7 +105,7 @@ class TrainingImages:
 
         def compute(images: Tensor, start: int) -> Tensor:
             if features is not None:
-                rows = torch.from_numpy(features[start : start + len(images)]).to(images.device).float()
+                rows = torch.from_numpy(np.array(features[start : start + len(images)])).to(images.device).float()
                 return model.semantic.quantize(rows.flatten(0, 1)).ids.unflatten(0, rows.shape[:2])
             views = torch.stack([images, images.flip(-1)][: self._variants], dim=1)
             return model.encode_semantic(views.flatten(0, 1)).ids.unflatten(0, views.shape[:2])

@@ -34,6 +34,7 @@ from semhitok.recipes.recipe import (
 from semhitok.teachers import Teacher
 from semhitok.tokenizers import SemHiTokConfig, SemHiTokModel
 from semhitok.tokenizers.semhitok.pixel import PixelDecoder
+from semhitok.training import parallel
 from semhitok.training.loop import LoopConfig, train
 from semhitok.training.state import TrainState, derive_seed
 from semhitok.training.task import Task
@@ -91,7 +92,9 @@ def run_stages(
         config = model.config
         config.stages = [*config.stages, stage]
         config.provenance = {**config.provenance, stage: provenance | {"steps": state.step, "samples": state.samples}}
-        config.save_pretrained(directory / stage / "model")
+        if parallel.is_main():
+            config.save_pretrained(directory / stage / "model")
+        parallel.any_rank(False)  # the next stage reads what the main rank has written
     return state
 
 

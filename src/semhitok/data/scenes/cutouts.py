@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -187,7 +188,10 @@ def clean(candidate: Candidate, side: int) -> tuple[int, int, bytes] | None:
     """Width, height and RGBA bytes of the tight crop at most ``side`` pixels long, or None if the picture does not
     qualify."""
     try:
-        with Image.open(candidate.path) as opened:
+        with (
+            warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
+            Image.open(candidate.path) as opened,
+        ):
             if opened.width * opened.height > LARGEST_PIXELS:
                 return None
             image = opened.convert("RGBA")

@@ -85,6 +85,8 @@ def singular(word: str) -> str:
     """English singular by rule; irregular words that matter here are listed."""
     if word in SINGULAR_ALREADY or len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is")):
         return word
+    if word[:-2] in SINGULAR_ALREADY:
+        return word[:-2]
     if word.endswith("ies"):
         return word[:-3] + "y"
     if word.endswith(("shes", "ches", "xes", "sses", "toes")):
@@ -112,8 +114,8 @@ def with_article(concept: str) -> str:
     last = _CUT.split(concept)[0].split()[-1]
     if last in ALWAYS_PLURAL:
         return concept
-    spoken_vowel = concept[0] in "aeiou" and not concept.startswith(("uni", "eu", "one"))
-    return f"{'an' if spoken_vowel else 'a'} {concept}"
+    vowel_sound = concept[0] in "aeiou" and not concept.startswith(("uni", "eu", "one"))
+    return f"{'an' if vowel_sound or concept.startswith('hour') else 'a'} {concept}"
 
 
 def plural(concept: str) -> str:

@@ -66,7 +66,7 @@ ALIASES = _pairs(
     racehorse: horse, lightbulb: light bulb, electric light bulb: light bulb, prune: plum, pasteque: watermelon,
     glace: ice cream, mushrom: mushroom, sailboat: sailing boat, magnifing glass: magnifying glass,
     telephon: telephone, dophin: dolphin, moons: moon, homes: house, home: house, smiley: smiling face,
-    notebook: laptop, glasses: eyeglasses, carp: fish, coffe: coffee, baloon: balloon, thunderbolt: lightning,
+    glasses: eyeglasses, carp: fish, coffe: coffee, baloon: balloon, thunderbolt: lightning,
     high voltage: lightning, jack-o-lantern: pumpkin, jack-o'-lantern: pumpkin, icecube: ice cube, tomatoes: tomato,
     cans: can, balloons: balloon, balloons-aj: balloon, books-aj: book, computer-aj: computer, champignon: mushroom,
     fry: french fries, fries: french fries, french fry: french fries, fries: french fries, volley ball: volleyball,
@@ -121,7 +121,7 @@ ALWAYS_PLURAL = _words(
 IRREGULAR_PLURALS = _pairs(
     """
     sheep: sheep, fish: fish, deer: deer, mouse: mice, man: men, woman: women, policeman: policemen, person: people,
-    child: children, leaf: leaves, knife: knives, wolf: wolves, loaf: loaves, goose: geese, tooth: teeth, foot: feet,
+    child: children, leaf: leaves, knife: knives, wolf: wolves, loaf: loaves, goose: geese, french fries: fry, shorts: short, bunch: grape, foot: feet,
     tomato: tomatoes, potato: potatoes
     """
 )
@@ -131,12 +131,11 @@ SAME_GROUP = _pairs(
     """
     headstone: gravestone, tombstone: gravestone, marker: gravestone, graveyard: gravestone, honeybee: bee,
     padlock: lock, tramway: tram, chick: chicken, hen: chicken, rooster: chicken, wristwatch: watch, pushpin: pin,
-    teacup: cup, mug: cup, laptop: computer, desktop: computer, seagull: gull, boar: pig, doe: deer, caribou: deer,
-    ram: sheep, drake: duck, gander: goose, bull: cow, calf: cow, cottage: house, hut: house, chalet: house,
-    tooth: teeth, racquet: racket, motorbike: motorcycle, champagne: wine, postbox: mailbox, satsuma: tangerine,
-    hare: rabbit, wapiti: deer, bunny: rabbit, toadstool: mushroom, cep: mushroom, jack-o-lantern: pumpkin,
+    teacup: cup, mug: cup, computer: laptop, desktop: laptop, seagull: gull, pig: boar, doe: deer, caribou: deer,
+    ram: sheep, drake: duck, gander: goose, bull: cow, calf: cow, cottage: hut, house: hut, chalet: hut,
+    french fries: fry, shorts: short, bunch: grape, racquet: racket, motorbike: motorcycle, champagne: wine, postbox: mailbox,     hare: rabbit, wapiti: deer, bunny: rabbit, toadstool: mushroom, cep: mushroom, jack-o-lantern: pumpkin,
     blossom: flower, rose: flower, automobile: car, dromedary: camel, eyeglasses: glasses, sunglasses: glasses,
-    necktie: tie, boot: shoe, sneaker: shoe, bag: handbag
+    necktie: tie, shoe: boot, sneaker: boot, bag: handbag
     """
 )
 

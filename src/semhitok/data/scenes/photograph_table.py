@@ -135,8 +135,13 @@ GCOMPRIS_FOLDERS: tuple[tuple[str, str, bool, str, tuple[str, ...]], ...] = (
 GCOMPRIS_MINIMUM_PIXELS = 50_000  # smaller ones are icons
 
 
+# File names that say something else than the picture.
+_RENAMED = {"buffetset": "cup and saucer", "black slate": "blackboard", "blackslate": "blackboard"}
+
+
 def subject_from_name(stem: str) -> str:
     """'statueofLiberty' -> 'statue of liberty', 'hammer3' -> 'hammer', 'red_panda' -> 'red panda'."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", re.sub(r"\d+$", "", stem)).replace("_", " ").lower()
     words = re.sub(r"\b([a-z]{4,})(of|de|du|des)\b", r"\1 \2", words)
-    return " ".join(words.split())
+    words = " ".join(words.split())
+    return _RENAMED.get(words, words)

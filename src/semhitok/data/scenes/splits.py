@@ -4,6 +4,9 @@
 is in train. ``shared``: the concepts of train on the photographs of heldout. Concepts go by group (``naming.group``):
 'grey wolf' stays with 'wolf'. A concept whose name mentions a word of the other side ('hot dog' when 'dog' is held
 out) is in neither.
+
+``scenes-100`` and ``scenes-100-test``: 100 common concepts of train with several cut-outs each, for question answering
+and drawing by small models. The test side has the photographs of heldout and, of every concept, cut-outs of its own.
 """
 
 from __future__ import annotations
@@ -18,10 +21,13 @@ from semhitok.data.scenes.cutouts import CutOutLibrary
 from semhitok.data.scenes.naming import content_words, group
 from semhitok.data.scenes.photograph_table import GCOMPRIS
 
-Split = Literal["train", "heldout", "shared"]
+Split = Literal["train", "heldout", "shared", "scenes-100", "scenes-100-test"]
 
 HELD_OUT_CONCEPTS = 0.15
 HELD_OUT_PHOTOGRAPHS = 0.2
+COMMON_CONCEPTS = 100
+PEOPLE = ("person", "face", "body part")
+COMMON_MINIMUM = 3  # cut-outs a common concept has at least
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,26 @@ def photograph_side(entry: Photograph, train: frozenset[str], held_out: frozense
     return "heldout" if share(f"photograph {place.replace(' ', '')}") < HELD_OUT_PHOTOGRAPHS else "train"
 
 
+def common_concepts(library: CutOutLibrary, count: int = COMMON_CONCEPTS) -> tuple[str, ...]:
+    """The things with the most styles and cut-outs, one per group, by rank: single nouns, not people and faces."""
+    ranked = []
+    for concept, entries in library.by_concept.items():
+        plain = " " not in concept and group(concept) == concept
+        if plain and len(entries) >= COMMON_MINIMUM and library.category_of[concept] not in PEOPLE:
+            ranked.append((-len({entry.style for entry in entries}), -len(entries), concept))
+    return tuple(concept for *_, concept in sorted(ranked)[:count])
+
+
+def common_cutouts(library: CutOutLibrary, *, test: bool) -> CutOutLibrary:
+    """The cut-outs of the common concepts: about a quarter of each, at least one, are for the test side."""
+    kept: set[str] = set()
+    for concept in common_concepts(library):
+        names = sorted((entry.name for entry in library.by_concept[concept]), key=share)
+        cut = max(1, len(names) // 4)
+        kept.update(names[:cut] if test else names[cut:])
+    return library.subset(lambda entry: entry.name in kept)
+
+
 def material(split: Split, cutouts: CutOutLibrary, photographs: PhotographLibrary) -> Material:
     """The cut-outs and photographs of a split.
 
@@ -80,11 +106,11 @@ def material(split: Split, cutouts: CutOutLibrary, photographs: PhotographLibrar
     """
     train, held_out = concept_sides(cutouts.concepts)
     concepts = held_out if split == "heldout" else train
-    side = "train" if split == "train" else "heldout"
-    chosen = Material(
-        cutouts.subset(lambda entry: entry.concept in concepts),
-        photographs.subset(lambda entry: photograph_side(entry, train, held_out) == side),
-    )
-    if not chosen.cutouts.entries or not any(entry.scenery for entry in chosen.photographs.entries):
+    chosen = cutouts.subset(lambda entry: entry.concept in concepts)
+    if split in ("scenes-100", "scenes-100-test"):
+        chosen = common_cutouts(chosen, test=split == "scenes-100-test")
+    side = "train" if split in ("train", "scenes-100") else "heldout"
+    scenery = photographs.subset(lambda entry: photograph_side(entry, train, held_out) == side)
+    if not chosen.entries or not any(entry.scenery for entry in scenery.entries):
         raise ValueError(f"The fetched sources leave no cut-outs or no backgrounds for the split {split!r}.")
-    return chosen
+    return Material(chosen, scenery)

@@ -112,7 +112,9 @@ class PixelTask:
         if model.pixel_encoder is None:
             raise ValueError("the pixel branch cannot be trained in a model loaded with encoder=False")
         if fresh_codebook and config.initialise_step < 1:
-            raise ValueError(f"initialise_step must be at least 1, to have vectors for k-means, got {config.initialise_step}")
+            raise ValueError(
+                f"initialise_step must be at least 1, to have vectors for k-means, got {config.initialise_step}"
+            )
         self.model = model.requires_grad_(False).eval()
         parts = {"pixel_decoder": model.pixel_decoder}
         if not config.decoder_only:

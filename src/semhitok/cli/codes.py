@@ -1,0 +1,142 @@
+"""``semhitok codes``: the patches that fall on semantic codes (the paper's Figure 5)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from PIL import Image
+
+from semhitok.cli.arguments import Checkpoint, Count, Device, ImagePaths, Limit, UsageError
+from semhitok.cli.code_patches import CodePatches, Patch, find_patches
+from semhitok.cli.code_picture import CodeRow, cut_tile, draw_codes, tile_detail
+from semhitok.cli.loading import SHIPPED, load_tokenizer, open_images
+from semhitok.cli.progress import progress_bars
+from semhitok.data.sample import ImageSource
+from semhitok.data.transforms import FitMode, fit_image
+from semhitok.evaluation.reading import SizedImages
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Draw the patches that fall on semantic codes: what does a code stand for?
+
+    A row for each code; a frame marks the patch, around it lies its surroundings; patches are grouped by the pixel code j
+    under the semantic code. Writes codes.png and codes.json to the folder --out.
+    """
+
+    images: ImagePaths
+    """Image files, folders of them, or one data set (tars, parquet). Hundreds of images make a good picture."""
+    code: Annotated[tuple[int, ...], tyro.conf.arg(metavar="K ...", help_behavior_hint="(default: see --top)")] = ()
+    """These semantic codes."""
+    top: Count = 12
+    """This many codes, where none are given."""
+    by: Literal["alike", "used"] = "alike"
+    """Which come first: codes whose patches look most alike across images, or those used most."""
+    patches: Count = 12
+    """At most this many patches in a row, of as many images as possible."""
+    context: Annotated[int, tyro.conf.arg(metavar="N")] = 1
+    """Patches shown to each side of a patch."""
+    limit: Limit = None
+    """At most this many images, evenly spaced."""
+    fit: FitMode = "crop"
+    """What to do with other shapes: crop the centre, or resize (squeeze)."""
+    model: Checkpoint = SHIPPED
+    """A folder, a hub id, or the name of a shipped checkpoint."""
+    batch_size: Count = 32
+    """Images at a time."""
+    device: Device = None
+    """cpu, cuda, cuda:1 ..."""
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("codes")
+    """Folder to write to."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command."""
+    options = tyro.cli(Arguments, args=arguments, prog="semhitok codes")
+    if not 0 <= options.context <= 8:
+        raise UsageError(f"--context must be 0 to 8 patches, got {options.context}")
+    source = open_images(options.images)
+    model = load_tokenizer(options.model, options.device)
+    size, codes = model.config.image_size, model.config.semantic_codebook_size
+    wrong = [code for code in options.code if not 0 <= code < codes]
+    if wrong:
+        raise UsageError(f"semantic codes of {options.model} are 0 to {codes - 1:,}, got {wrong[0]}")
+    images = SizedImages(source, size, fit=options.fit, limit=options.limit, batch_size=options.batch_size)
+    with progress_bars() as advance:
+        found = find_patches(model, images, lambda done: advance("encoding", done, len(images)))
+    ranked = found.most_alike if options.by == "alike" else found.most_used
+    chosen = list(dict.fromkeys(options.code)) or ranked(options.top)
+    patches = {code: found.choose(code, options.patches) for code in chosen}
+    tiles = _tiles(source, [patch for row in patches.values() for patch in row], found.grid, options)
+    rows = [CodeRow(code, _notes(found, code), row, [tiles[patch] for patch in row]) for code, row in patches.items()]
+    count = len(found.images_I)
+    how = "chosen" if options.code else {"alike": "whose patches look most alike", "used": "used most"}[options.by]
+    subtitle = (
+        f"{count:,} images, {found.ids_IN.numel():,} patches, {int((found.seen_K > 0).sum()):,} of {codes:,} codes"
+    )
+    subtitle += f" in use; codes {how}\nframed: the patch; around it: its surroundings; j: the pixel code under the semantic code"
+    options.out.mkdir(parents=True, exist_ok=True)
+    title = f"Patches on semantic codes of {Path(options.model).name}"
+    draw_codes(rows, title=title, subtitle=subtitle).save(options.out / "codes.png")
+    content = {
+        "model": options.model,
+        "images": count,
+        "tokens": found.ids_IN.numel(),
+        "left_out": [{"image": bad.key, "reason": bad.reason} for bad in images.bad],
+        "codes": [_entry(found, source, code, row, size) for code, row in patches.items()],
+    }
+    (options.out / "codes.json").write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+    print(subtitle.splitlines()[0])
+    if images.bad:
+        print(f"{len(images.bad)} unreadable images left out, the first: {images.bad[0].reason}")
+    for name in ("codes.png", "codes.json"):
+        print(f"wrote {options.out / name}")
+    return 0
+
+
+def _tiles(
+    source: ImageSource, patches: list[Patch], grid: tuple[int, int], options: Arguments
+) -> dict[Patch, Image.Image]:
+    """A tile for each patch, cut from the photograph at a finer resolution than the tokenizer's; images are read again."""
+    detail, tiles = tile_detail(options.context), {}
+    by_image: dict[int, list[Patch]] = {}
+    for patch in patches:
+        by_image.setdefault(patch.image, []).append(patch)
+    for image, inside in by_image.items():
+        fine = fit_image(source.load(image).image, grid[0] * detail, grid[1] * detail, options.fit)
+        tiles |= {patch: cut_tile(fine, patch, detail, options.context) for patch in inside}
+    return tiles
+
+
+def _notes(found: CodePatches, code: int) -> list[str]:
+    hits, seen = sum(found.subcode_counts(code)), int(found.seen_K[code])
+    if not hits:
+        return []
+    count = f"{hits:,} patch{'es' if hits > 1 else ''}"
+    return [count, f"in {seen:,} image{'s' if seen > 1 else ''}", f"alike {float(found.likeness_K[code]):.2f}"]
+
+
+def _entry(found: CodePatches, source: ImageSource, code: int, patches: list[Patch], size: int) -> dict[str, Any]:
+    high, wide = size / found.grid[0], size / found.grid[1]
+    return {
+        "code": code,
+        "patches": sum(found.subcode_counts(code)),
+        "images": int(found.seen_K[code]),
+        "likeness": round(float(found.likeness_K[code]), 4),
+        "patches_by_pixel_code": found.subcode_counts(code),
+        "shown": [
+            {
+                "image": source.key(patch.image),
+                "row": patch.row,
+                "column": patch.column,
+                "box": [round(v, 2) for v in (patch.column * wide, patch.row * high)]
+                + [round(v, 2) for v in ((patch.column + 1) * wide, (patch.row + 1) * high)],
+                "pixel_code": patch.subcode,
+            }
+            for patch in patches
+        ],
+    }

