@@ -102,12 +102,13 @@ def test_interruption_is_clean(run, monkeypatch):
     assert outcome.err == "\nsemhitok: interrupted\n"
 
 
-def test_a_reader_that_has_gone_ends_the_program_silently(monkeypatch, capsys):
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "nano", "--help-all"]], ids=["short", "long"])
+def test_a_reader_that_has_gone_ends_the_program_silently(monkeypatch, capsys, arguments):
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "w") as pipe:
         monkeypatch.setattr(sys, "stdout", pipe)
-        assert main(["--help"]) == 141
+        assert main(arguments) == 141
         pipe.flush()  # the interpreter does that at exit: no complaint any more
     assert capsys.readouterr().err == ""
 

@@ -24,8 +24,8 @@ from torch import Tensor
 from torch.multiprocessing.spawn import start_processes
 
 from semhitok.recipes import STAGES, Recipe
-from semhitok.training import parallel
 from semhitok.tokenizers import SemHiTokModel
+from semhitok.training import parallel
 from semhitok.training.loop import train
 from semhitok.training.tasks import PixelTask, SemanticTask
 
@@ -125,6 +125,8 @@ def test_a_task_on_two_ranks_equals_one_of_two_microbatches(
 def test_a_recipe_on_two_ranks_equals_one_of_two_microbatches(directory: Path, tmp_path: Path):
     run_tiny(recipe_of(directory / "teacher", 2), directory / "images", tmp_path)
     for stage in STAGES:
-        one, two = (load_file(path / stage / "model" / "model.safetensors") for path in (tmp_path, directory / "recipe"))
+        one, two = (
+            load_file(path / stage / "model" / "model.safetensors") for path in (tmp_path, directory / "recipe")
+        )
         assert one.keys() == two.keys()
         assert all(torch.equal(tensor, two[name]) for name, tensor in one.items()), stage

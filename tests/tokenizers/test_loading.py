@@ -166,7 +166,7 @@ def test_paths_that_hold_nothing(tmp_path: Path):
         SemHiTokModel.from_pretrained(tmp_path)
     for name in (tmp_path / "nothing", "nowhere", "./here/there"):
         with pytest.raises(
-            FileNotFoundError, match="no checkpoint at .*: expected a folder, a hub id or a shipped name"
+            FileNotFoundError, match=r"no checkpoint at .*: expected a folder, a hub id or a shipped name"
         ):
             SemHiTokModel.from_pretrained(name)
 

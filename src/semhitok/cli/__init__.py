@@ -151,9 +151,12 @@ def _reader_is_gone() -> bool:
     """Whether nobody reads our output any more (``| head``); if so, the interpreter's last flush is kept quiet."""
     try:
         sys.stdout.flush()
+        os.write(sys.stdout.fileno(), b"\n")  # a flush after a failed write may have nothing left to fail with
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return True
+    except OSError:  # no file behind it
+        pass
     return False
 
 

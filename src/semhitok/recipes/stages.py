@@ -35,6 +35,7 @@ from semhitok.teachers import Teacher
 from semhitok.tokenizers import SemHiTokConfig, SemHiTokModel
 from semhitok.tokenizers.semhitok.pixel import PixelDecoder
 from semhitok.training import parallel
+from semhitok.training import parallel
 from semhitok.training.loop import LoopConfig, train
 from semhitok.training.state import TrainState, derive_seed
 from semhitok.training.task import Task
@@ -72,8 +73,9 @@ def run_stages(
     Raises:
         ValueError: a stage has nothing to start from, or a run in the directory does not fit.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=1, default=str))
+    if parallel.is_main():
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=1, default=str))
     images: TrainingImages | None = None
     state = TrainState(total_steps=0)
     for stage in stages:
@@ -86,6 +88,8 @@ def run_stages(
         model.to(device)  # pyright: ignore[reportArgumentType]
         start_from = None
         provenance = {"recipe": recipe.name, "data": data_name, "date": date.today().isoformat()}
+        if stage != "semantic" and recipe.pixel_stage(stage).task.perceptual_weight > 0:
+            provenance["perceptual"] = f"{recipe.perceptual} to {recipe.perceptual_depth}"
         state = _run_stage(recipe, stage, model, images, directory, report)
         if not state.finished:
             break
@@ -94,7 +98,7 @@ def run_stages(
         config.provenance = {**config.provenance, stage: provenance | {"steps": state.step, "samples": state.samples}}
         if parallel.is_main():
             config.save_pretrained(directory / stage / "model")
-        parallel.any_rank(False)  # the next stage reads what the main rank has written
+        parallel.from_main(0)  # the other ranks wait for the file before they look for it
     return state
 
 
@@ -210,6 +214,8 @@ def _run_stage(
         perceptual: PerceptualDistance | None = None
         if config.perceptual_weight > 0:
             perceptual = load_perceptual(recipe.perceptual, recipe.perceptual_depth).to(model.device)
+        # The discriminator's first weights must not depend on what this process did before.
+        torch.manual_seed(derive_seed(loop.seed, stage, "discriminator"))
         task = PixelTask(model, config, perceptual=perceptual, fresh_codebook=stage == "pixel")
     feed = images.feed(seed=derive_seed(loop.seed, stage), device=model.device, extras=extras)
     return train(task, feed, loop, directory / stage)

@@ -39,7 +39,11 @@ class Distance(nn.Module):
 
 
 def task_of(
-    model: SemHiTokModel | None = None, *, perceptual: nn.Module | None = None, fresh_codebook: bool = False, **changes: Any
+    model: SemHiTokModel | None = None,
+    *,
+    perceptual: nn.Module | None = None,
+    fresh_codebook: bool = False,
+    **changes: Any,
 ) -> PixelTask:
     config = pixel_config(**changes)
     return PixelTask(model or tiny_model(), config, perceptual=perceptual, fresh_codebook=fresh_codebook)
@@ -105,7 +109,10 @@ def test_terms_of_the_loss_by_hand():
             "loss/perceptual": distance(found, target).mean(),
         }
         expected["loss"] = sum(weights[f"{name[5:]}_weight"] * value for name, value in expected.items())
-    errors = [((image.clamp(-1, 1) + 1) / 2 - (true + 1) / 2).square().mean() for image, true in zip(found, target, strict=True)]
+    errors = [
+        ((image.clamp(-1, 1) + 1) / 2 - (true + 1) / 2).square().mean()
+        for image, true in zip(found, target, strict=True)
+    ]
     psnr = sum(10 * torch.log10(1 / error) for error in errors) / 8
     metrics = task.step([batch], TrainState(total_steps=10))
     for name, value in expected.items():
@@ -150,7 +157,9 @@ def test_the_discriminator_learns_the_hinge_loss_from_its_start_on():
     before, state = copy_of(task.discriminator), TrainState(total_steps=12)
     early = take_steps(task, tiny_feed(), 3, state=state)
     assert not changed(before, task.discriminator)
-    assert not any(name in step for step in early for name in ("loss/generator", "loss/discriminator", "adaptive_weight"))
+    assert not any(
+        name in step for step in early for name in ("loss/generator", "loss/discriminator", "adaptive_weight")
+    )
     batch = batch_of(start=24)
     with torch.no_grad():
         reconstruction = task.model(batch.pixel_values()).reconstruction
@@ -314,10 +323,10 @@ def test_what_cannot_be_trained_is_refused():
         task_of(perceptual_weight=1.0)
     with pytest.raises(ValueError, match="cannot be trained in a model loaded with encoder=False"):
         task_of(tiny_model(encoder=False))
-    with pytest.raises(ValueError, match="initialise_step must be at least 1, .* got 0"):
+    with pytest.raises(ValueError, match=r"initialise_step must be at least 1, .* got 0"):
         task_of(fresh_codebook=True, initialise_step=0)
+    wrong = torch.zeros(24, 1, 9, dtype=torch.int32).numpy()
     with pytest.raises(ValueError, match=r"semantic ids must have shape \(8, 16\)"):
-        wrong = torch.zeros(24, 1, 9, dtype=torch.int32).numpy()
         take_steps(task_of(), tiny_feed(extras={"semantic_ids": wrong}), 1)
 
 

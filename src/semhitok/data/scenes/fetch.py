@@ -106,7 +106,8 @@ def _unpack(entry: Package, archive: Path, cache: Path) -> None:
         if entry.registry == "debian":
             if shutil.which("dpkg-deb") is None:
                 raise ValueError(f"{entry.archive} is unpacked with 'dpkg-deb', which is not installed.")
-            subprocess.run(["dpkg-deb", "-x", str(archive), str(folder)], check=True)
+            if subprocess.run(["dpkg-deb", "-x", str(archive), str(folder)], check=False).returncode:
+                raise ValueError(f"{archive} could not be unpacked by 'dpkg-deb'; delete it to have it fetched again.")
         elif entry.registry == "npm":
             with tarfile.open(archive) as tar:
                 tar.extractall(folder, filter="data")
