@@ -222,7 +222,7 @@ class HolderConfig(PreTrainedConfig):
     """Nests a teacher, as a tokenizer's configuration does."""
 
     model_type = "teacher_holder"
-    sub_configs = {"teacher_config": TeacherConfig}  # noqa: RUF012  # pyright: ignore
+    sub_configs = {"teacher_config": TeacherConfig}  # pyright: ignore
 
     def __init__(self, teacher_config=None, **kwargs):
         if isinstance(teacher_config, dict):

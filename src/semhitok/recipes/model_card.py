@@ -164,10 +164,10 @@ def _training(model: SemHiTokModel) -> str:
             entry = provenance.get(stage, {})
             steps, samples = (f"{entry[key]:,}" if key in entry else NOT_STATED for key in ("steps", "samples"))
             said = [str(entry.get(key, NOT_STATED)) for key in ("recipe", "data", "date")]
-            rows.append([stage, said[0], said[1], steps, samples, said[2]])
+            rows.append([stage, said[0], said[1], steps, samples, entry.get("perceptual", "none"), said[2]])
     if not rows:
         return "## How it was trained\n\nNot at all: the weights are random."
-    head = ["stage", "recipe", "data", "steps", "images seen", "date"]
+    head = ["stage", "recipe", "data", "steps", "images seen", "perceptual loss", "date"]
     return "## How it was trained\n\n" + _table(head, rows)
 
 

@@ -35,7 +35,6 @@ from semhitok.teachers import Teacher
 from semhitok.tokenizers import SemHiTokConfig, SemHiTokModel
 from semhitok.tokenizers.semhitok.pixel import PixelDecoder
 from semhitok.training import parallel
-from semhitok.training import parallel
 from semhitok.training.loop import LoopConfig, train
 from semhitok.training.state import TrainState, derive_seed
 from semhitok.training.task import Task

@@ -39,7 +39,7 @@ class TeacherConfig(PreTrainedConfig):
     """
 
     model_type = "semhitok_teacher"
-    sub_configs = {"backbone_config": AutoConfig}  # noqa: RUF012  # pyright: ignore
+    sub_configs = {"backbone_config": AutoConfig}  # pyright: ignore
 
     def __init__(
         self,
