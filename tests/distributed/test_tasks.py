@@ -27,6 +27,7 @@ from semhitok.recipes import STAGES, Recipe
 from semhitok.tokenizers import SemHiTokModel
 from semhitok.training import parallel
 from semhitok.training.loop import train
+from semhitok.training.state import TrainState
 from semhitok.training.tasks import PixelTask, SemanticTask
 
 WORLD = 2
@@ -64,6 +65,11 @@ def trained(task: SemanticTask | PixelTask, accumulation: int, directory: Path) 
         state |= {f"average.{name}": tensor for name, tensor in task.average.module.state_dict().items()}
     if isinstance(task, PixelTask) and task.discriminator is not None:
         state |= {f"discriminator.{name}": tensor for name, tensor in task.discriminator.state_dict().items()}
+        # One more step: the adaptive weight is that of the global batch.
+        batch = next(tiny_feed().batches(0, 8, parallel.rank(), parallel.world_size()))
+        state["adaptive_weight"] = torch.as_tensor(
+            task.step([batch], TrainState(total_steps=50, step=40))["adaptive_weight"]
+        )
     return state
 
 

@@ -258,6 +258,7 @@ def test_ids_of_any_whole_number_type(model: SemHiTokModel):
         (torch.zeros(3, 32, 32), r"shape \(batch, 3, height, width\), got \(3, 32, 32\)"),
         (torch.zeros(1, 1, 32, 32), r"got \(1, 1, 32, 32\)"),
         (torch.zeros(1, 32, 32, 3), r"got \(1, 32, 32, 3\)"),
+        (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), r"floating-point numbers in \[-1, 1\], got torch.uint8"),
         (torch.zeros(1, 3, 32, 7), "images must be at least 8 pixels on each side .*, got 32x7"),
     ],
 )

@@ -235,6 +235,8 @@ class SemHiTokModel(PreTrainedModel):
     def _check_images(self, pixel_values: Tensor) -> None:
         if pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
             raise ValueError(f"pixel_values must have shape (batch, 3, height, width), got {tuple(pixel_values.shape)}")
+        if not pixel_values.is_floating_point():
+            raise ValueError(f"pixel_values must be floating-point numbers in [-1, 1], got {pixel_values.dtype}")
         if min(pixel_values.shape[-2:]) < self.config.patch_size:
             raise ValueError(
                 f"images must be at least {self.config.patch_size} pixels on each side (one patch), got "
