@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
-from semhitok.data.feed import Feed, MemoryFeed
+from semhitok.data.feed import Batch, Feed, MemoryFeed
 from semhitok.data.sources import ImageFolder
 from semhitok.data.transforms import to_float
 from semhitok.recipes import STAGES, Recipe, Stage, run_stages
@@ -166,6 +166,36 @@ def tiny_recipe(teacher: Path, **changes: Any) -> Recipe:
         decoder=replace(pixel, task=pixel_config(decoder_only=True)),
     )
     return replace(recipe, **changes)
+
+
+class Distance(nn.Module):
+    """Stands for the perceptual network; not a number from call ``broken_at`` on."""
+
+    def __init__(self, broken_at: int | None = None) -> None:
+        super().__init__()
+        self.calls, self.broken_at = 0, broken_at
+        self.taps = nn.Conv2d(3, 4, 3).requires_grad_(False)
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        self.calls += 1
+        distance = (self.taps(prediction) - self.taps(target)).square().mean(dim=(1, 2, 3))
+        return distance * float("nan") if self.calls == self.broken_at else distance
+
+
+def pixel_task(
+    model: SemHiTokModel | None = None,
+    *,
+    perceptual: nn.Module | None = None,
+    fresh_codebook: bool = False,
+    **changes: Any,
+) -> PixelTask:
+    """A task on ``model``, or on a new tiny one; ``changes`` are fields of its configuration."""
+    config = pixel_config(**changes)
+    return PixelTask(model or tiny_model(), config, perceptual=perceptual, fresh_codebook=fresh_codebook)
+
+
+def tiny_batch(size: int = 8, start: int = 0, **options: Any) -> Batch:
+    return next(tiny_feed(**options).batches(start, size))
 
 
 def take_steps(

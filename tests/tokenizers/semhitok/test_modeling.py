@@ -135,6 +135,17 @@ def test_length_joins_semantic_and_pixel_tokens_of_a_patch_at_one_position():
         assert torch.equal(angles[:16], angles[16:])
 
 
+def test_length_reads_the_image_off_the_pixel_half():
+    model = tiny_model(concat="length")
+    for layer in model.pixel_decoder.transformer.residual_outputs():  # now no token sees another
+        torch.nn.init.zeros_(layer.weight)
+    semantic, pixel = torch.randn(1, 16, 6), torch.randn(1, 16, 4)
+    with torch.no_grad():
+        image = model.decode_features(semantic, pixel, (4, 4))
+        assert torch.equal(model.decode_features(semantic + 1, pixel, (4, 4)), image)
+        assert not torch.equal(model.decode_features(semantic, pixel + 1, (4, 4)), image)
+
+
 @pytest.mark.parametrize("size", [(32, 64), (48, 16), (8, 8), (64, 64)])
 def test_images_that_are_not_square_and_of_other_sizes(model: SemHiTokModel, size: tuple[int, int]):
     images = F.interpolate(pixels(2, seed=4), size, mode="bicubic", antialias=True).clamp(-1, 1)
