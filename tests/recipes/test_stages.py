@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from skimage.metrics import peak_signal_noise_ratio
 from tests.tiny import STEPS, loop_config, pixel_config, pixels, run_tiny, save_images
 
 from semhitok.data.sources import ImageFolder
+from semhitok.data.transforms import fit_image, to_float, to_uint8
 from semhitok.recipes import STAGES, Recipe, stages
 from semhitok.recipes.recipe import DataConfig
 from semhitok.recipes.stages import load_perceptual, settings_of
@@ -225,3 +227,51 @@ def test_a_teacher_that_does_not_fit_stops_before_training(recipe: Recipe, input
     with pytest.raises(ValueError, match=message) as caught:
         run_tiny(replace(recipe, teacher_image_size=48), inputs / "images", tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_validation_images_are_measured_at_the_end(recipe: Recipe, finished: Path, inputs: Path, tmp_path: Path):
+    source = ImageFolder(inputs)
+    stages.run_stages(
+        recipe,
+        source,
+        tmp_path,
+        stages=("decoder",),
+        device=torch.device("cpu"),
+        start_from=finished / "pixel-finetune" / "model",
+        data_name="images",
+        validation=source,
+        report=lambda line: None,
+    )
+    logged = [
+        line["evaluation/psnr"]
+        for line in read_metrics(tmp_path / "decoder" / "metrics.jsonl")
+        if "evaluation/psnr" in line
+    ]
+    assert len(logged) == 1
+    model = model_of(tmp_path, "decoder")
+    # The export holds averaged weights, the log measured those in training: close, after few steps.
+    images = stages.reconstruction_check(model, source, recipe.data)(None, None)["psnr"]
+    assert logged[0] == pytest.approx(images, abs=1.0)
+
+
+def test_the_validation_measure_is_the_mean_psnr(finished: Path, inputs: Path):
+    model, source = model_of(finished, "pixel"), ImageFolder(inputs)
+    scores = []
+    for index in range(len(source)):
+        original = to_float(to_uint8(fit_image(source.load(index).image, 32, 32)))[None]
+        restored = model.decode(model.encode(original).ids)
+        scores.append(peak_signal_noise_ratio(original.numpy(), restored.numpy(), data_range=2.0))
+    found = stages.reconstruction_check(model, source, DataConfig())(None, None)
+    assert found["psnr"] == pytest.approx(sum(scores) / len(scores), abs=1e-3)
+
+
+def test_the_first_stage_takes_no_checkpoint(recipe: Recipe, finished: Path, inputs: Path, tmp_path: Path):
+    with pytest.raises(ValueError, match="starts from the teacher"):
+        stages.run_stages(
+            recipe,
+            ImageFolder(inputs),
+            tmp_path,
+            device=torch.device("cpu"),
+            start_from=finished / "pixel" / "model",
+            data_name="images",
+        )

@@ -27,6 +27,8 @@ class Run:
     """Training images: a folder of images, a folder of webdataset tars, or a Hugging Face data set on disk."""
     split: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """Subfolder or split of the data."""
+    validation: OptionalPath = None
+    """Images kept out of training, to measure PSNR on at the end and every *.loop.evaluate-every steps."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER"), default("runs/RECIPE")] = None
     """Folder of the run; with the folder of an earlier one training goes on where that stopped."""
     stage: Stage | Literal["all"] = "all"
@@ -64,6 +66,7 @@ def main(arguments: list[str]) -> int:
             device=device,
             start_from=run.start_from,
             data_name=run.data.name,
+            validation=open_source(run.validation) if run.validation is not None else None,
             report=print if parallel.is_main() else lambda line: None,
         )
     finally:

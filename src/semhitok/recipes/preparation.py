@@ -14,14 +14,19 @@ from torch import Tensor
 
 from semhitok.data.feed import Feed, LoadedImages, MemoryFeed, StreamFeed, load_into_memory
 from semhitok.data.sample import ImageSource
+from semhitok.data.sources import Subset
 from semhitok.data.transforms import to_float
 from semhitok.recipes.recipe import DataConfig
 from semhitok.teachers import ArrayCache, CacheKey, digest_of_module, digest_of_text
 from semhitok.tokenizers import SemHiTokModel
+from semhitok.training.loop import Evaluate
+from semhitok.training.state import TrainState
+from semhitok.training.task import Task
 from semhitok.training.tasks.pixel import SEMANTIC_IDS
 from semhitok.training.tasks.semantic import FEATURES
 
 CACHE_BATCH = 64
+VALIDATION_IMAGES = 512
 FEATURES_FILE = "features.cache"
 Report = Callable[[str], None]
 
@@ -148,3 +153,22 @@ class TrainingImages:
                 values = compute(to_float(images[start : start + CACHE_BATCH].to(device)), start)
                 cache.write(start, values.cpu().numpy())
             return cache.finish().array
+
+
+def reconstruction_check(model: SemHiTokModel, source: ImageSource, config: DataConfig) -> Evaluate:
+    """A measure for the training loop: mean PSNR (data range [0,1]) of up to 512 images, evenly spaced in ``source``."""
+    picked = np.linspace(0, len(source) - 1, min(VALIDATION_IMAGES, len(source))).astype(int)
+    size = model.config.image_size
+    chosen = Subset(source, np.unique(picked))
+    images = load_into_memory(chosen, size, size, config.fit, workers=0, max_bad_share=config.max_bad_share).images
+
+    def evaluate(task: Task, state: TrainState) -> dict[str, float]:
+        scores = []
+        for part in images.split(CACHE_BATCH):
+            pixel_values = to_float(part.to(model.device))
+            encoded = model.encode(pixel_values)
+            error = model.decode(encoded.ids, encoded.grid) - model.pixel_view(pixel_values)
+            scores.append(-10 * torch.log10(error.square().mean(dim=(1, 2, 3)) / 4))
+        return {"psnr": torch.cat(scores).mean().item()}
+
+    return evaluate

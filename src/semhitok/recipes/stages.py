@@ -21,7 +21,7 @@ from torch import nn
 
 from semhitok.data.sample import ImageSource
 from semhitok.losses import VGGPerceptual
-from semhitok.recipes.preparation import Report, TrainingImages
+from semhitok.recipes.preparation import Report, TrainingImages, reconstruction_check
 from semhitok.recipes.recipe import (
     BUILT_IN_TEACHER,
     STAGES,
@@ -35,7 +35,7 @@ from semhitok.teachers import Teacher
 from semhitok.tokenizers import SemHiTokConfig, SemHiTokModel
 from semhitok.tokenizers.semhitok.pixel import PixelDecoder
 from semhitok.training import parallel
-from semhitok.training.loop import LoopConfig, train
+from semhitok.training.loop import Evaluate, LoopConfig, train
 from semhitok.training.state import TrainState, derive_seed
 from semhitok.training.task import Task
 from semhitok.training.tasks.pixel import PerceptualDistance, PixelTask
@@ -52,6 +52,7 @@ def run_stages(
     device: torch.device,
     start_from: Path | None = None,
     data_name: str,
+    validation: ImageSource | None = None,
     report: Report = print,
 ) -> TrainState:
     """Train the stages in order, resuming where a run in ``directory`` was left; finished stages are skipped.
@@ -64,6 +65,8 @@ def run_stages(
         device: to train on.
         start_from: a checkpoint to start from.
         data_name: written into the model's provenance.
+        validation: images kept out of training, on which the pixel stages are measured every ``loop.evaluate_every``
+            steps and at the end (at most 512 of them; mean PSNR of the weights in training).
         report: takes lines for the user.
 
     Returns:
@@ -89,7 +92,10 @@ def run_stages(
         provenance = {"recipe": recipe.name, "data": data_name, "date": date.today().isoformat()}
         if stage != "semantic" and recipe.pixel_stage(stage).task.perceptual_weight > 0:
             provenance["perceptual"] = f"{recipe.perceptual} to {recipe.perceptual_depth}"
-        state = _run_stage(recipe, stage, model, images, directory, report)
+        evaluate = None
+        if validation is not None and stage != "semantic":
+            evaluate = reconstruction_check(model, validation, recipe.data)
+        state = _run_stage(recipe, stage, model, images, directory, report, evaluate)
         if not state.finished:
             break
         config = model.config
@@ -173,6 +179,8 @@ def _is_done(run: Path, stage: Stage) -> bool:
 def _starting_model(recipe: Recipe, stage: Stage, directory: Path, start_from: Path | None) -> SemHiTokModel:
     loop = _loop_config(recipe, stage)
     if stage == "semantic":
+        if start_from is not None:
+            raise ValueError(f"stage semantic starts from the teacher, not from a checkpoint: leave out {start_from}")
         torch.manual_seed(derive_seed(loop.seed, "model"))
         return SemHiTokModel.from_teacher(load_teacher(recipe), SemHiTokConfig(**recipe.model))
     needed: Stage = "semantic" if stage == "pixel" else "pixel"
@@ -199,7 +207,13 @@ def _loop_config(recipe: Recipe, stage: Stage) -> LoopConfig:
 
 
 def _run_stage(
-    recipe: Recipe, stage: Stage, model: SemHiTokModel, images: TrainingImages, directory: Path, report: Report
+    recipe: Recipe,
+    stage: Stage,
+    model: SemHiTokModel,
+    images: TrainingImages,
+    directory: Path,
+    report: Report,
+    evaluate: Evaluate | None,
 ) -> TrainState:
     loop, extras = _loop_config(recipe, stage), {}
     report(f"stage {stage}: {loop.steps} steps of {loop.batch_size} images")
@@ -208,8 +222,13 @@ def _run_stage(
         extras = images.features(model, directory / "cache")
         task = SemanticTask(model, recipe.semantic.task)
     else:
-        extras = images.semantic_ids(model, directory / "cache")
         config = recipe.pixel_stage(stage).task
+        if stage == "pixel" and config.initialise_step >= loop.steps:
+            raise ValueError(
+                f"pixel.task.initialise_step {config.initialise_step} lies beyond the {loop.steps} steps of the stage: "
+                "the sub-codebooks would never be initialised"
+            )
+        extras = images.semantic_ids(model, directory / "cache")
         perceptual: PerceptualDistance | None = None
         if config.perceptual_weight > 0:
             perceptual = load_perceptual(recipe.perceptual, recipe.perceptual_depth).to(model.device)
@@ -217,7 +236,7 @@ def _run_stage(
         torch.manual_seed(derive_seed(loop.seed, stage, "discriminator"))
         task = PixelTask(model, config, perceptual=perceptual, fresh_codebook=stage == "pixel")
     feed = images.feed(seed=derive_seed(loop.seed, stage), device=model.device, extras=extras)
-    return train(task, feed, loop, directory / stage)
+    return train(task, feed, loop, directory / stage, evaluate=evaluate)
 
 
 def settings_of(model: SemHiTokModel) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class LoopConfig:
         evaluate_every: steps between calls of the evaluation; None evaluates at the end only.
         seed: of everything random but the order of the data, which is the feed's.
         max_seconds: time limit of one process. The speed is measured over the first steps and the number of steps is
-            set so that the run ends in time (never above ``steps``); it is corrected at each quarter of the time. A run
+            set so that the run ends in time (never above ``steps``); it is corrected as time goes by. A run
             that would exceed the limit all the same stops cleanly, with a checkpoint. The evaluation after the last
             step is not counted: leave time for it.
     """
