@@ -16,7 +16,7 @@ $(VENV)/dev: $(VENV)/core
 	touch $@
 
 demo: $(VENV)/core
-	$(BIN)/semhitok reconstruct examples/photographs/*.jpg --out demo
+	$(BIN)/semhitok reconstruct examples/photographs --out demo
 
 test: $(VENV)/dev lint
 	$(BIN)/pytest

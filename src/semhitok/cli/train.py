@@ -37,6 +37,8 @@ class Run:
     """Checkpoint for the first stage that runs to start from, in place of the stage before it in --out."""
     max_seconds: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
     """Time limit: speed is measured over the first steps and the number of steps set to fit."""
+    compile: bool = False
+    """Compile the transformer blocks (torch.compile): pays on GPUs, not on CPUs."""
     device: Annotated[str | None, tyro.conf.arg(metavar="NAME"), default("a GPU where there is one")] = None
     """cpu, cuda, cuda:1 ... Several GPUs: torchrun --nproc-per-node N -m semhitok.cli.train RECIPE ..."""
 
@@ -66,6 +68,7 @@ def main(arguments: list[str]) -> int:
             device=device,
             start_from=run.start_from,
             data_name=run.data.name,
+            compile_blocks=run.compile,
             validation=open_source(run.validation) if run.validation is not None else None,
             report=print if parallel.is_main() else lambda line: None,
         )

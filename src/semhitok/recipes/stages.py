@@ -53,6 +53,7 @@ def run_stages(
     start_from: Path | None = None,
     data_name: str,
     validation: ImageSource | None = None,
+    compile_blocks: bool = False,
     report: Report = print,
 ) -> TrainState:
     """Train the stages in order, resuming where a run in ``directory`` was left; finished stages are skipped.
@@ -67,6 +68,7 @@ def run_stages(
         data_name: written into the model's provenance.
         validation: images kept out of training, on which the pixel stages are measured every ``loop.evaluate_every``
             steps and at the end (at most 512 of them; mean PSNR of the weights in training).
+        compile_blocks: compile the transformer blocks (``torch.compile``), which pays on GPUs.
         report: takes lines for the user.
 
     Returns:
@@ -95,7 +97,7 @@ def run_stages(
         evaluate = None
         if validation is not None and stage != "semantic":
             evaluate = reconstruction_check(model, validation, recipe.data)
-        state = _run_stage(recipe, stage, model, images, directory, report, evaluate)
+        state = _run_stage(recipe, stage, model, images, directory, report, evaluate, compile_blocks)
         if not state.finished:
             break
         config = model.config
@@ -214,6 +216,7 @@ def _run_stage(
     directory: Path,
     report: Report,
     evaluate: Evaluate | None,
+    compile_blocks: bool,
 ) -> TrainState:
     loop, extras = _loop_config(recipe, stage), {}
     report(f"stage {stage}: {loop.steps} steps of {loop.batch_size} images")
@@ -235,6 +238,8 @@ def _run_stage(
         # The discriminator's first weights must not depend on what this process did before.
         torch.manual_seed(derive_seed(loop.seed, stage, "discriminator"))
         task = PixelTask(model, config, perceptual=perceptual, fresh_codebook=stage == "pixel")
+    if compile_blocks:  # after the task: its weight average copies the model as it is
+        report(f"{parallel.compile_blocks(model)} blocks are compiled as they first run")
     feed = images.feed(seed=derive_seed(loop.seed, stage), device=model.device, extras=extras)
     return train(task, feed, loop, directory / stage, evaluate=evaluate)
 
