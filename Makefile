@@ -1,13 +1,15 @@
 # Everything runs in a virtual environment of its own: .venv (or VENV=path).
 VENV ?= .venv
 PYTHON ?= python3
+# Index to take torch from; where the default one has CUDA builds only, name the index of CPU builds.
+TORCH_INDEX ?=
 BIN := $(VENV)/bin
 
 .PHONY: demo test lint bench clean
 
 $(VENV)/core: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -c constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
 	$(BIN)/pip install --quiet -c constraints.txt -e .
 	touch $@
 

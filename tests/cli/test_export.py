@@ -91,7 +91,7 @@ def test_card(run, trained, checkpoint, pictures, tmp_path):
     card = (tmp_path / "out" / "README.md").read_text()
     assert card.startswith("---\nlicense: apache-2.0\n")
     assert "# my-tokens" in card
-    assert "| pixel | nano | train | 9,000 | 144,000 | 2026-01-03 |" in card
+    assert "| pixel | nano | train | 9,000 | 144,000 | none | 2026-01-03 |" in card
     assert "| clips | public domain | 7 |" in card
     assert "* clips: Ada, Bob." in card
     assert "example.org" not in card

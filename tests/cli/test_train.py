@@ -34,7 +34,7 @@ def test_a_stage_with_overrides_and_again(run, recipe, images):
     overrides = ["--semantic.loop.steps", "2", "--model.semantic-dim", "5", "--semantic.loop.batch-size", "4"]
     outcome = run(*arguments, *overrides)
     assert outcome.code == 0
-    written = json.loads((recipe / "run" / "recipe.json").read_text())
+    written = json.loads((recipe / "run" / "semantic" / "recipe.json").read_text())
     assert written["semantic"]["loop"]["steps"] == 2
     assert written["semantic"]["loop"]["batch_size"] == 4
     assert written["model"]["semantic_dim"] == 5

@@ -92,22 +92,27 @@ def test_features_beyond_the_limit_are_not_kept_but_ids_are(prepared, model: Sem
     assert prepared(cache_limit=exact).features(model, tmp_path)
 
 
-def test_stale_caches_are_refused_in_one_sentence(prepared, model: SemHiTokModel, tmp_path: Path):
-    prepared().features(model, tmp_path)
-    prepared().semantic_ids(model, tmp_path)
+def test_another_teacher_data_or_transform_has_a_cache_of_its_own(prepared, model: SemHiTokModel, tmp_path: Path):
+    first = {name: getattr(prepared(), name)(model, tmp_path)[name].copy() for name in ("features", "semantic_ids")}
     other = tiny_model(seed=3)
+    for images, changed in ((prepared(), other), (prepared(first=1), model), (prepared(flip=False), model)):
+        for name in ("features", "semantic_ids"):
+            found, fresh = (getattr(images, name)(changed, folder)[name] for folder in (tmp_path, tmp_path / "fresh"))
+            assert np.array_equal(found, fresh)
+            assert not np.array_equal(found, first[name])
     same_teacher = tiny_model()
     with torch.no_grad():
         same_teacher.semantic.projection.out.bias.add_(0.1)
-    for images, changed, what in (
-        (prepared(), other, "teacher"),
-        (prepared(first=1), model, "data"),
-        (prepared(flip=False), model, "transform"),
-    ):
-        for name in ("features", "semantic_ids"):
-            with pytest.raises(ValueError, match=what) as caught:
-                getattr(images, name)(changed, tmp_path)
-            assert "\n" not in str(caught.value)
-    assert prepared().features(same_teacher, tmp_path), "the teacher is the same"
-    with pytest.raises(ValueError, match="teacher"):
-        prepared().semantic_ids(same_teacher, tmp_path)
+    before = len(list(tmp_path.glob("features-*")))
+    prepared().features(same_teacher, tmp_path)
+    assert len(list(tmp_path.glob("features-*"))) == before, "the teacher is the same"
+
+
+def test_a_stale_cache_under_the_right_name_is_refused_in_one_sentence(prepared, model: SemHiTokModel, tmp_path: Path):
+    prepared().features(model, tmp_path / "one")
+    prepared(first=1).features(model, tmp_path / "other")
+    (right,), (stale,) = (list((tmp_path / name).iterdir()) for name in ("one", "other"))
+    stale.replace(right)
+    with pytest.raises(ValueError, match="data") as caught:
+        prepared().features(model, tmp_path / "one")
+    assert "\n" not in str(caught.value)

@@ -90,7 +90,7 @@ def test_the_result_says_what_was_done(finished: Path, recipe: Recipe):
         "steps": STEPS,
         "samples": STEPS * 8,
     }
-    stored = json.loads((finished / "recipe.json").read_text())
+    stored = json.loads((finished / "pixel" / "recipe.json").read_text())
     assert stored["pixel"]["task"]["adversarial_start"] == 3
     assert stored["model"] == recipe.model
     losses = [entry["loss"] for entry in read_metrics(finished / "semantic" / "metrics.jsonl")]

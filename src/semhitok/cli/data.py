@@ -94,7 +94,7 @@ class Scenes:
     objects: Annotated[tuple[Literal[1, 2, 3, 4], ...], tyro.conf.arg(metavar="N ...")] = (1, 2, 3, 4)
     """Numbers of objects, 1 to 4, that the other scenes may have."""
     format: ImageFormat = "webp"
-    """Of the stored pictures; webp and jpg at quality 95."""
+    """Of the stored pictures; jpg at quality 95, webp and png without loss."""
     per_shard: Count = 1000
     """Scenes in one tar file."""
     workers: Count = os.cpu_count() or 1

@@ -14,6 +14,7 @@ from semhitok.cli.arguments import Count, DataPlaces, Device, Limit, OptionalPat
 from semhitok.cli.loading import load_tokenizer
 from semhitok.cli.progress import progress_bars
 from semhitok.data.sample import ImageSource
+from semhitok.data.scenes.photographs import photographs
 from semhitok.data.sources import open_source
 from semhitok.data.transforms import FitMode
 from semhitok.evaluation import EvaluationReport, efficientnet_lite2_features, evaluate, inception_features
@@ -21,6 +22,8 @@ from semhitok.evaluation.frechet import FeatureExtractor
 from semhitok.evaluation.reconstruction import PerceptualDistance
 from semhitok.losses import VGGPerceptual
 from semhitok.types import cache_directory
+
+TEST_PHOTOGRAPHS = "test-photographs"
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class Arguments:
     """A folder (a model, or a run: its last finished stage), a hub id, or the name of a shipped checkpoint."""
     data: DataPlaces
     """Sets of images: folder, tars, parquet file or Hugging Face data set; reported under the name of the folder, or as
-    NAME with NAME=PATH. Give photographs and scenes as sets of their own."""
+    NAME with NAME=PATH. Give photographs and scenes as sets of their own; `test-photographs` is the set of seven that
+    scikit-image and scikit-learn carry."""
     limit: Limit = None
     """At most this many images of each set, evenly spaced; of --probe-train, too."""
     fit: FitMode = "crop"
@@ -98,6 +102,9 @@ def open_groups(places: Sequence[str]) -> dict[str, ImageSource]:
     """
     groups: dict[str, ImageSource] = {}
     for place in places:
+        if place == TEST_PHOTOGRAPHS and not Path(place).exists():
+            groups[place] = photographs()
+            continue
         name, separator, path = place.partition("=")
         if not separator or not name or Path(place).exists():
             name, path = "", place

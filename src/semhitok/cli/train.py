@@ -10,7 +10,7 @@ import tyro
 
 from semhitok.cli.arguments import OptionalPath, default
 from semhitok.data.sources import open_source
-from semhitok.recipes import RECIPES, STAGES, Recipe, Stage, run_stages
+from semhitok.recipes import RECIPES, STAGES, Recipe, Stage, is_done, run_stages
 from semhitok.training import parallel
 
 # Under --max-seconds with several stages each gets this share of the time, about what they need at equal effort.
@@ -56,14 +56,16 @@ def main(arguments: list[str]) -> int:
     options = _parse(arguments)
     run, recipe = options.run, options.recipe
     stages: tuple[Stage, ...] = STAGES if run.stage == "all" else (run.stage,)
+    out = run.out or Path("runs") / recipe.name
     if run.max_seconds is not None:
-        recipe = with_time_limit(recipe, stages, run.max_seconds)
+        unfinished = tuple(stage for stage in stages if not is_done(out / stage, stage))
+        recipe = with_time_limit(recipe, unfinished, run.max_seconds)
     device = parallel.join_ranks(run.device)
     try:
         state = run_stages(
             recipe,
             open_source(run.data, split=run.split),
-            run.out or Path("runs") / recipe.name,
+            out,
             stages=stages,
             device=device,
             start_from=run.start_from,
@@ -79,7 +81,7 @@ def main(arguments: list[str]) -> int:
 
 
 def with_time_limit(recipe: Recipe, stages: tuple[Stage, ...], seconds: float) -> Recipe:
-    """The recipe with a time limit on each of the stages."""
+    """The recipe with a time limit on each of the stages, which together take ``seconds``."""
     total = sum(TIME_SHARES[stage] for stage in stages)
     changed = {}
     for stage in stages:

@@ -77,9 +77,9 @@ def nano() -> Recipe:
                     learning_rate=2e-4, beta1=0.5, warmup_steps=100, weight_decay=0.0, final_ratio=1.0
                 ),
                 decoder_only=True,
-                perceptual_weight=1.0,
-                adversarial_weight=0.1,
-                adversarial_start=300,
+                perceptual_weight=0.5,
+                adversarial_weight=0.4,
+                adversarial_start=100,
                 discriminator_channels=32,
             ),
         ),

@@ -74,7 +74,7 @@ def semhitok_256() -> Recipe:
             task=SemanticConfig(optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=2000)),
         ),
         pixel=PixelStage(loop=_loop(PIXEL_STEPS), task=_pixel_task(1e-4, adversarial_start=20_000)),
-        pixel_finetune=PixelStage(loop=_loop(FINETUNE_STEPS), task=_pixel_task(4e-5, adversarial_start=0)),
+        pixel_finetune=PixelStage(loop=_loop(FINETUNE_STEPS), task=_pixel_task(4e-5, adversarial_start=2000)),
         decoder=PixelStage(
             loop=_loop(DECODER_STEPS), task=_pixel_task(2e-5, adversarial_start=10_000, decoder_only=True)
         ),

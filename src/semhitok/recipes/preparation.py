@@ -27,7 +27,6 @@ from semhitok.training.tasks.semantic import FEATURES
 
 CACHE_BATCH = 64
 VALIDATION_IMAGES = 512
-FEATURES_FILE = "features.cache"
 Report = Callable[[str], None]
 
 
@@ -81,7 +80,8 @@ class TrainingImages:
         width = model.config.teacher_config.backbone_config.hidden_size
         if self.loaded is None or 2 * self._rows() * model.num_tokens * width > self.config.cache_limit:
             return {}
-        path, key = folder / FEATURES_FILE, self._features_key(model)
+        key = self._features_key(model)
+        path = _cache_file(folder, FEATURES, key)
         if path.exists():
             return {FEATURES: ArrayCache.open(path, key).array}
 
@@ -102,11 +102,13 @@ class TrainingImages:
             return {}
         assert model.teacher is not None
         teacher = digest_of_text(digest_of_module(model.teacher) + digest_of_module(model.semantic))
-        path, key = folder / "semantic_ids.cache", self._key(teacher, model)
+        key = self._key(teacher, model)
+        path = _cache_file(folder, SEMANTIC_IDS, key)
         if path.exists():
             return {SEMANTIC_IDS: ArrayCache.open(path, key).array}
-        source = folder / FEATURES_FILE
-        features = ArrayCache.open(source, self._features_key(model)).array if source.exists() else None
+        features_key = self._features_key(model)
+        source = _cache_file(folder, FEATURES, features_key)
+        features = ArrayCache.open(source, features_key).array if source.exists() else None
 
         def compute(images: Tensor, start: int) -> Tensor:
             if features is not None:
@@ -153,6 +155,11 @@ class TrainingImages:
                 values = compute(to_float(images[start : start + CACHE_BATCH].to(device)), start)
                 cache.write(start, values.cpu().numpy())
             return cache.finish().array
+
+
+def _cache_file(folder: Path, name: str, key: CacheKey) -> Path:
+    """One file for each teacher, transform and data: stages may be trained on different images in one run."""
+    return folder / f"{name}-{digest_of_text(f'{key.teacher} {key.transform} {key.data}')[:12]}.cache"
 
 
 def reconstruction_check(model: SemHiTokModel, source: ImageSource, config: DataConfig) -> Evaluate:

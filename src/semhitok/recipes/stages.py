@@ -4,13 +4,14 @@ A run lives in one directory::
 
     semantic/ pixel/ pixel-finetune/ decoder/   one run of the training loop each, with ``model/`` when it has ended
     cache/                                      teacher features and stage-1 ids
-    recipe.json                                 what was run
+    */recipe.json                               what each stage was run with, last
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -79,13 +80,17 @@ def run_stages(
     """
     if parallel.is_main():
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=1, default=str))
     images: TrainingImages | None = None
     state = TrainState(total_steps=0)
     for stage in stages:
-        if _is_done(directory / stage, stage):
+        if is_done(directory / stage, stage):
             report(f"stage {stage} is done")
             continue
+        begun = time.perf_counter()  # a time limit covers preparation, too
+        if parallel.is_main():
+            (directory / stage).mkdir(exist_ok=True)
+            content = json.dumps(dataclasses.asdict(recipe), indent=1, default=str)
+            (directory / stage / "recipe.json").write_text(content)
         if images is None:
             images = TrainingImages(source, recipe.model["image_size"], recipe.data, report)
         model = _starting_model(recipe, stage, directory, start_from)
@@ -97,7 +102,7 @@ def run_stages(
         evaluate = None
         if validation is not None and stage != "semantic":
             evaluate = reconstruction_check(model, validation, recipe.data)
-        state = _run_stage(recipe, stage, model, images, directory, report, evaluate, compile_blocks)
+        state = _run_stage(recipe, stage, model, images, directory, report, evaluate, compile_blocks, begun)
         if not state.finished:
             break
         config = model.config
@@ -173,7 +178,8 @@ def _silence(decoder: PixelDecoder, after: int) -> None:
         layer.bias.zero_()
 
 
-def _is_done(run: Path, stage: Stage) -> bool:
+def is_done(run: Path, stage: Stage) -> bool:
+    """Whether the folder of a stage's run holds the model of the finished stage."""
     config = run / "model" / "config.json"
     return config.exists() and stage in json.loads(config.read_text()).get("stages", [])
 
@@ -201,7 +207,7 @@ def _starting_model(recipe: Recipe, stage: Stage, directory: Path, start_from: P
 def _newest_model(directory: Path, before: Stage) -> Path | None:
     """The model of the last finished stage in front of ``before``: fine-tuning may be left out."""
     earlier = reversed(STAGES[: STAGES.index(before)])
-    return next((directory / stage / "model" for stage in earlier if _is_done(directory / stage, stage)), None)
+    return next((directory / stage / "model" for stage in earlier if is_done(directory / stage, stage)), None)
 
 
 def _loop_config(recipe: Recipe, stage: Stage) -> LoopConfig:
@@ -217,6 +223,7 @@ def _run_stage(
     report: Report,
     evaluate: Evaluate | None,
     compile_blocks: bool,
+    begun: float,
 ) -> TrainState:
     loop, extras = _loop_config(recipe, stage), {}
     report(f"stage {stage}: {loop.steps} steps of {loop.batch_size} images")
@@ -226,11 +233,6 @@ def _run_stage(
         task = SemanticTask(model, recipe.semantic.task)
     else:
         config = recipe.pixel_stage(stage).task
-        if stage == "pixel" and config.initialise_step >= loop.steps:
-            raise ValueError(
-                f"pixel.task.initialise_step {config.initialise_step} lies beyond the {loop.steps} steps of the stage: "
-                "the sub-codebooks would never be initialised"
-            )
         extras = images.semantic_ids(model, directory / "cache")
         perceptual: PerceptualDistance | None = None
         if config.perceptual_weight > 0:
@@ -241,7 +243,7 @@ def _run_stage(
     if compile_blocks:  # after the task: its weight average copies the model as it is
         report(f"{parallel.compile_blocks(model)} blocks are compiled as they first run")
     feed = images.feed(seed=derive_seed(loop.seed, stage), device=model.device, extras=extras)
-    return train(task, feed, loop, directory / stage, evaluate=evaluate)
+    return train(task, feed, loop, directory / stage, evaluate=evaluate, begun=begun)
 
 
 def settings_of(model: SemHiTokModel) -> dict[str, Any]:

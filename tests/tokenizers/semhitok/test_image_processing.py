@@ -162,3 +162,13 @@ def test_calls_that_cannot_be(tmp_path: Path):
         processor(picture(8, 8), return_tensors="np")
     with pytest.raises(ValueError, match="mode must be one of crop, resize, tile, got 'pad'"):
         processor(picture(8, 8), mode="pad")  # type: ignore[arg-type]
+
+
+def test_arrays_are_taken_as_they_come_from_numpy_and_torch():
+    array = np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)
+    processor = SemHiTokImageProcessor(size=16)
+    expected = processor(Image.fromarray(array))["pixel_values"]
+    for images in (array, array[None], [array], torch.from_numpy(array).permute(2, 0, 1)):
+        assert torch.equal(processor(images)["pixel_values"], expected)
+    with pytest.raises(ValueError, match="uint8"):
+        processor(array.astype(np.float32))

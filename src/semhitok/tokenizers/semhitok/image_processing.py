@@ -6,7 +6,9 @@ import os
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image
 from torch import Tensor
 from transformers import BatchFeature
@@ -14,13 +16,14 @@ from transformers.image_processing_backends import PilBackend
 
 from semhitok.data.images import load_image
 from semhitok.data.transforms import fit_image, tile_image, to_float, to_pil, to_uint8
+from semhitok.tokenizers.checkpoints import builtin_checkpoint
 
 FitMode = Literal["crop", "resize", "tile"]
-ImageLike = Image.Image | str | os.PathLike[str] | bytes
+ImageLike = Image.Image | str | os.PathLike[str] | bytes | np.ndarray | Tensor
 
 
 class SemHiTokImageProcessor(PilBackend):
-    """Paths, bytes or PIL images -> ``pixel_values`` (B,3,size,size) in [-1,1].
+    """Paths, bytes, PIL images or uint8 arrays -> ``pixel_values`` (B,3,size,size) in [-1,1].
 
     Args:
         size: side of the square in pixels.
@@ -42,6 +45,13 @@ class SemHiTokImageProcessor(PilBackend):
         self.size = size
         self.mode: FitMode = _known(mode)
 
+    @classmethod
+    def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] = "nano", **kwargs: Any
+    ) -> SemHiTokImageProcessor:
+        """Load the processor of a checkpoint: a folder, a hub id, or the name of one shipped with the package."""
+        return super().from_pretrained(builtin_checkpoint(pretrained_model_name_or_path), **kwargs)
+
     def __call__(self, images: ImageLike | Sequence[ImageLike], *args: Any, **kwargs: Any) -> BatchFeature:
         return self.preprocess(images, *args, **kwargs)
 
@@ -56,7 +66,9 @@ class SemHiTokImageProcessor(PilBackend):
         if return_tensors not in (None, "pt"):
             raise ValueError(f"return_tensors must be 'pt', got {return_tensors!r}")
         single = isinstance(images, Image.Image | str | os.PathLike | bytes)
-        loaded = [load_image(image) for image in ([images] if single else images)]
+        if isinstance(images, np.ndarray | Tensor):
+            single = images.ndim < 4
+        loaded = [load_image(_decoded(image)) for image in ([images] if single else images)]
         if not loaded:
             raise ValueError("no images were given, at least one is needed")
         fit = _known(mode or self.mode)
@@ -74,6 +86,20 @@ class SemHiTokImageProcessor(PilBackend):
     def postprocess(self, pixel_values: Tensor) -> list[Image.Image]:
         """Images (B,3,H,W) in [-1,1] -> PIL images."""
         return [to_pil(image) for image in pixel_values]
+
+
+def _decoded(image: ImageLike) -> Image.Image | str | os.PathLike[str] | bytes:
+    """Arrays as PIL images: uint8 (H,W,3), or (3,H,W) as torch has it."""
+    if not isinstance(image, np.ndarray | Tensor):
+        return image
+    array = image.cpu().numpy() if isinstance(image, Tensor) else image
+    if array.ndim == 3 and array.shape[0] == 3 and array.shape[2] != 3:
+        array = rearrange(array, "c h w -> h w c")
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        raise ValueError(
+            f"arrays must be uint8 of shape (height, width, 3) or (3, height, width), got {array.dtype} {array.shape}"
+        )
+    return Image.fromarray(array)
 
 
 def _known(mode: FitMode) -> FitMode:

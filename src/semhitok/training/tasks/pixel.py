@@ -31,7 +31,7 @@ from semhitok.losses import (
 from semhitok.quantizers import CodeUsage
 from semhitok.tokenizers import SemHiTokModel
 from semhitok.training.optim import OptimizerConfig, build_adamw, take_step
-from semhitok.training.parallel import broadcast_parameters, is_distributed
+from semhitok.training.parallel import broadcast_parameters, is_distributed, rank
 from semhitok.training.state import TrainState, derive_seed
 from semhitok.training.tasks.precision import Precision, autocast
 from semhitok.training.tasks.reservoir import Reservoir
@@ -134,11 +134,14 @@ class PixelTask:
             self.discriminator_optimizer = build_adamw(self.discriminator, config.discriminator_optimizer)
         self.average = WeightAverage(self.trained, decay=config.average_decay)
         self.usage = CodeUsage(model.vocab_size)
-        self.reservoir = Reservoir(config.reservoir_size)
+        self.reservoir = Reservoir(config.reservoir_size, model.device)
 
     def step(self, microbatches: Sequence[Batch], state: TrainState) -> dict[str, float | Tensor]:
         """See ``Task.step``: one step of the generator side, then one of the discriminator."""
-        if self.fresh_codebook and state.step == self.config.initialise_step and len(self.reservoir):
+        # A run cut to a time limit may be shorter than the recipe foresaw: a quarter of it at most is waited for.
+        due = state.step >= min(self.config.initialise_step, state.total_steps // 4)
+        if self.fresh_codebook and due and len(self.reservoir):
+            self.fresh_codebook = False
             vectors_ND, semantic_ids_N = self.reservoir.local()
             seed = derive_seed(state.seed, "pixel codebook")
             self.model.pixel_quantizer.initialise(vectors_ND, semantic_ids_N, seed=seed)
@@ -175,6 +178,7 @@ class PixelTask:
     def state_dict(self) -> dict[str, Any]:
         """Weights in training and averaged, both optimizers, discriminator, usage and pool of the interval."""
         state = {
+            "fresh_codebook": self.fresh_codebook,
             "trained": self.trained.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -188,6 +192,7 @@ class PixelTask:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what ``state_dict`` gave; strict."""
+        self.fresh_codebook = state["fresh_codebook"]
         self.trained.load_state_dict(state["trained"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -217,8 +222,10 @@ class PixelTask:
         """Target images, the model's output, and the loss terms of micro-batch ``index``."""
         config, pixel_values = self.config, batch.pixel_values()
         semantic_ids = batch.extras.get(SEMANTIC_IDS)
+        if semantic_ids is None:  # outside autocast: the ids that the tokenizer will give later
+            semantic_ids = self.model.encode_semantic(pixel_values).ids
         with autocast(config.precision, pixel_values.device):
-            output = self.model(pixel_values, None if semantic_ids is None else semantic_ids.long())
+            output = self.model(pixel_values, semantic_ids.long())
         reconstruction, target = output.reconstruction.float(), self.model.pixel_view(pixel_values)
         terms = {"loss/l1": l1_loss(reconstruction, target)}
         visible = config.l1_weight * terms["loss/l1"]
@@ -256,7 +263,9 @@ class PixelTask:
         return self.config.adversarial_weight > 0 and state.step >= self.config.adversarial_start
 
     def _augmented(self, images: Tensor, state: TrainState, purpose: str) -> Tensor:
-        return augment(images, generator=state.generator(purpose)) if self.config.diffaug else images
+        return (
+            augment(images, generator=state.generator(f"{purpose}, rank {rank()}")) if self.config.diffaug else images
+        )
 
     def _discriminator_step(
         self, pairs: Sequence[tuple[Tensor, Tensor]], state: TrainState
@@ -281,7 +290,7 @@ class PixelTask:
     def _revives(self, state: TrainState) -> bool:
         if self.config.decoder_only:
             return False
-        return state.step < max(self.config.initialise_step, self.config.revive_until * state.total_steps)
+        return self.fresh_codebook or state.step < self.config.revive_until * state.total_steps
 
     def _end_interval(self, state: TrainState) -> dict[str, float]:
         """Every ``revive_every`` steps: report the usage, revive dead pixel codes, begin to count anew."""
@@ -289,7 +298,7 @@ class PixelTask:
             return {}
         usage = self.usage.all_reduce()
         metrics = {"usage": usage.usage, "perplexity": usage.perplexity}
-        if self._revives(state) and state.step > self.config.initialise_step:
+        if self._revives(state) and not self.fresh_codebook and len(self.reservoir):
             counts_Km = usage.counts.unflatten(0, (self.model.config.semantic_codebook_size, -1))
             vectors_ND, semantic_ids_N = self.reservoir.local()
             threshold = self.config.revive_below * float(counts_Km.double().mean())
@@ -298,6 +307,6 @@ class PixelTask:
             )
             metrics["revived"] = float(revived)
         self.usage = CodeUsage(usage.size)
-        if state.step >= self.config.initialise_step:  # what k-means is still to see stays
+        if not self.fresh_codebook:  # what k-means is still to see stays
             self.reservoir.clear()
         return metrics

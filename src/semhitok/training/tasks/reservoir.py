@@ -22,10 +22,11 @@ class Reservoir:
     the number of ranks. Part of a task's state: a resumed run draws from the same rows.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, device: torch.device | str = "cpu") -> None:
         if size < 1:
             raise ValueError(f"a reservoir must hold at least 1 vector, got {size}")
         self.size = size
+        self.device = torch.device(device)
         self._steps: list[tuple[Tensor, ...]] = []
 
     def __len__(self) -> int:
@@ -51,5 +52,5 @@ class Reservoir:
         return {"steps": [list(step) for step in self._steps]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what ``state_dict`` gave."""
-        self._steps = [tuple(step) for step in state["steps"]]
+        """Take back what ``state_dict`` gave; checkpoints are read to the CPU, the rows go back to the device."""
+        self._steps = [tuple(column.to(self.device) for column in step) for step in state["steps"]]

@@ -70,7 +70,7 @@ class SemanticTask:
         broadcast_parameters(self.branch)
         self.optimizer = build_adamw(self.branch, config.optimizer)
         self.usage = CodeUsage(model.config.semantic_codebook_size)
-        self.reservoir = Reservoir(config.reservoir_size)
+        self.reservoir = Reservoir(config.reservoir_size, model.device)
 
     def step(self, microbatches: Sequence[Batch], state: TrainState) -> dict[str, float | Tensor]:
         """See ``Task.step``."""
