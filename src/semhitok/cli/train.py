@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> int:
     stages: tuple[Stage, ...] = STAGES if run.stage == "all" else (run.stage,)
     out = run.out or Path("runs") / recipe.name
     if run.max_seconds is not None:
-        unfinished = tuple(stage for stage in stages if not is_done(out / stage, stage))
+        unfinished: tuple[Stage, ...] = tuple(stage for stage in stages if not is_done(out / stage, stage))
         recipe = with_time_limit(recipe, unfinished, run.max_seconds)
     device = parallel.join_ranks(run.device)
     try:

@@ -65,10 +65,7 @@ class SemHiTokImageProcessor(PilBackend):
         """See the class; ``mode`` overrides the configured one for this call."""
         if return_tensors not in (None, "pt"):
             raise ValueError(f"return_tensors must be 'pt', got {return_tensors!r}")
-        single = isinstance(images, Image.Image | str | os.PathLike | bytes)
-        if isinstance(images, np.ndarray | Tensor):
-            single = images.ndim < 4
-        loaded = [load_image(_decoded(image)) for image in ([images] if single else images)]
+        loaded = [load_image(_decoded(image)) for image in _listed(images)]
         if not loaded:
             raise ValueError("no images were given, at least one is needed")
         fit = _known(mode or self.mode)
@@ -86,6 +83,13 @@ class SemHiTokImageProcessor(PilBackend):
     def postprocess(self, pixel_values: Tensor) -> list[Image.Image]:
         """Images (B,3,H,W) in [-1,1] -> PIL images."""
         return [to_pil(image) for image in pixel_values]
+
+
+def _listed(images: ImageLike | Sequence[ImageLike]) -> Sequence[ImageLike]:
+    """One image as a list of one; an array with four axes is a batch."""
+    if isinstance(images, np.ndarray | Tensor):
+        return [images] if images.ndim < 4 else list(images)
+    return [images] if isinstance(images, Image.Image | str | os.PathLike | bytes) else images
 
 
 def _decoded(image: ImageLike) -> Image.Image | str | os.PathLike[str] | bytes:
