@@ -1,4 +1,4 @@
-"""``mini``: 128 px, 256 tokens, 2,048 x 8 codes; minutes on a GPU."""
+"""``mini``: 128 px, 256 tokens, 2,048 x 8 codes; for a GPU."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from semhitok.training.tasks.semantic import SemanticConfig
 
 
 def nano() -> Recipe:
-    """Small batches, a small model, many steps: what a CPU can do best (docs/experiments.md)."""
+    """Small batches, a small model, many steps: for a CPU."""
     return Recipe(
         name="nano",
         teacher=BUILT_IN_TEACHER,

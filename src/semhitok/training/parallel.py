@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from semhitok.quantizers.gather import is_distributed
+
 BUCKET_ELEMENTS = 32 * 1024 * 1024  # bounds the extra memory of a coalesced all-reduce: 128 MiB in fp32
 
 
@@ -44,11 +46,6 @@ def leave_ranks() -> None:
     """Leave the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-def is_distributed() -> bool:
-    """Whether more than one rank takes part."""
-    return world_size() > 1
 
 
 def rank() -> int:

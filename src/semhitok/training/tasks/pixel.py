@@ -29,9 +29,10 @@ from semhitok.losses import (
     l1_loss,
 )
 from semhitok.quantizers import CodeUsage
+from semhitok.quantizers.gather import is_distributed
 from semhitok.tokenizers import SemHiTokModel
 from semhitok.training.optim import OptimizerConfig, build_adamw, take_step
-from semhitok.training.parallel import broadcast_parameters, is_distributed, rank
+from semhitok.training.parallel import broadcast_parameters, rank
 from semhitok.training.state import TrainState, derive_seed
 from semhitok.training.tasks.precision import Precision, autocast
 from semhitok.training.tasks.reservoir import Reservoir
