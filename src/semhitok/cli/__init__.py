@@ -50,6 +50,9 @@ COMMANDS: dict[str, Command] = {
         "measure a tokenizer: reconstruction, codebooks, semantics",
         "lower --batch-size or --limit",
     ),
+    "ablate": Command(
+        "semhitok.cli.ablate", "run a table of experiments again, beside the published values", "lower --test-images"
+    ),
     "export": Command("semhitok.cli.export", "write a trained model as a small checkpoint to share"),
     "data": Command(
         "semhitok.cli.data", "fetch public pictures and weights, compose scenes", "lower --workers or --size"

@@ -31,10 +31,10 @@ Report = Callable[[str], None]
 
 
 class TrainingImages:
-    """The images of a run, read once and handed to each stage as a feed."""
+    """The images of a run, read once and handed to each stage as a feed; ``cache`` is the folder of what is computed once."""
 
-    def __init__(self, source: ImageSource, image_size: int, config: DataConfig, report: Report) -> None:
-        self.source, self.image_size, self.config, self.report = source, image_size, config, report
+    def __init__(self, source: ImageSource, image_size: int, config: DataConfig, cache: Path, report: Report) -> None:
+        self.source, self.image_size, self.config, self.cache, self.report = source, image_size, config, cache, report
         self.loaded: LoadedImages | None = None
         if len(source) * 3 * image_size**2 <= config.memory_limit:
             self.loaded = load_into_memory(
@@ -75,13 +75,13 @@ class TrainingImages:
             max_bad_share=config.max_bad_share,
         )
 
-    def features(self, model: SemHiTokModel, folder: Path) -> dict[str, np.ndarray]:
+    def features(self, model: SemHiTokModel) -> dict[str, np.ndarray]:
         """Stage 1's extras: the teacher's features (n,v,N,D), or nothing where they are not to be cached."""
         width = model.config.teacher_config.backbone_config.hidden_size
         if self.loaded is None or 2 * self._rows() * model.num_tokens * width > self.config.cache_limit:
             return {}
         key = self._features_key(model)
-        path = _cache_file(folder, FEATURES, key)
+        path = _cache_file(self.cache, FEATURES, key)
         if path.exists():
             return {FEATURES: ArrayCache.open(path, key).array}
 
@@ -92,7 +92,7 @@ class TrainingImages:
         shape = (model.num_tokens, width)
         return {FEATURES: self._write(path, key, shape, np.float16, compute, model.device)}
 
-    def semantic_ids(self, model: SemHiTokModel, folder: Path) -> dict[str, np.ndarray]:
+    def semantic_ids(self, model: SemHiTokModel) -> dict[str, np.ndarray]:
         """The later stages' extras: semantic ids (n,v,N) of the finished stage 1.
 
         They come from the cached features where those are there: stored in half precision, which moved 0.03 % of the
@@ -103,11 +103,11 @@ class TrainingImages:
         assert model.teacher is not None
         teacher = digest_of_text(digest_of_module(model.teacher) + digest_of_module(model.semantic))
         key = self._key(teacher, model)
-        path = _cache_file(folder, SEMANTIC_IDS, key)
+        path = _cache_file(self.cache, SEMANTIC_IDS, key)
         if path.exists():
             return {SEMANTIC_IDS: ArrayCache.open(path, key).array}
         features_key = self._features_key(model)
-        source = _cache_file(folder, FEATURES, features_key)
+        source = _cache_file(self.cache, FEATURES, features_key)
         features = ArrayCache.open(source, features_key).array if source.exists() else None
 
         def compute(images: Tensor, start: int) -> Tensor:

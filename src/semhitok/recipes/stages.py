@@ -54,6 +54,7 @@ def run_stages(
     start_from: Path | None = None,
     data_name: str,
     validation: ImageSource | None = None,
+    images: TrainingImages | None = None,
     compile_blocks: bool = False,
     report: Report = print,
 ) -> TrainState:
@@ -69,6 +70,8 @@ def run_stages(
         data_name: written into the model's provenance.
         validation: images kept out of training, on which the pixel stages are measured every ``loop.evaluate_every``
             steps and at the end (at most 512 of them; mean PSNR of the weights in training).
+        images: those of ``source`` where they have been read before, with their cache; by default they are read here and
+            cached in ``directory/cache``.
         compile_blocks: compile the transformer blocks (``torch.compile``), which pays on GPUs.
         report: takes lines for the user.
 
@@ -80,7 +83,6 @@ def run_stages(
     """
     if parallel.is_main():
         directory.mkdir(parents=True, exist_ok=True)
-    images: TrainingImages | None = None
     state = TrainState(total_steps=0)
     for stage in stages:
         if is_done(directory / stage, stage):
@@ -92,7 +94,7 @@ def run_stages(
             content = json.dumps(dataclasses.asdict(recipe), indent=1, default=str)
             (directory / stage / "recipe.json").write_text(content)
         if images is None:
-            images = TrainingImages(source, recipe.model["image_size"], recipe.data, report)
+            images = TrainingImages(source, recipe.model["image_size"], recipe.data, directory / "cache", report)
         model = _starting_model(recipe, stage, directory, start_from)
         model.to(device)  # pyright: ignore[reportArgumentType]
         start_from = None
@@ -229,11 +231,11 @@ def _run_stage(
     report(f"stage {stage}: {loop.steps} steps of {loop.batch_size} images")
     task: Task
     if stage == "semantic":
-        extras = images.features(model, directory / "cache")
+        extras = images.features(model)
         task = SemanticTask(model, recipe.semantic.task)
     else:
         config = recipe.pixel_stage(stage).task
-        extras = images.semantic_ids(model, directory / "cache")
+        extras = images.semantic_ids(model)
         perceptual: PerceptualDistance | None = None
         if config.perceptual_weight > 0:
             perceptual = load_perceptual(recipe.perceptual, recipe.perceptual_depth).to(model.device)

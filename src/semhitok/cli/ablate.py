@@ -1,0 +1,78 @@
+"""``semhitok ablate NAME``: run a table again, and draw it beside the paper's values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from semhitok.cli.arguments import Count, Device, OptionalPath, UsageError
+from semhitok.cli.loading import choose_device
+from semhitok.data.sources import open_source
+from semhitok.recipes.ablations import ABLATIONS, Ablation, InterruptionError, Workplace, draw, results_of, run
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Run a table of experiments, each with several seeds, and draw it as Markdown beside the published values.
+
+    A finished run leaves a small JSON file in --results: a table can grow over several sittings, two processes can work
+    on different seeds, and without --train the table is drawn from what is there.
+    """
+
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = ""
+    """Which table; without a name all are listed."""
+    train: OptionalPath = None
+    """Training images with captions and labels: scenes of the train split (`semhitok data scenes`)."""
+    test: OptionalPath = None
+    """Images to measure on: scenes of the heldout split."""
+    seeds: tuple[int, ...] = (0, 1)
+    """Seeds of weights, codebooks and order."""
+    test_images: Count = 600
+    """How many test images are measured, evenly spaced."""
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("ablations")
+    """Runs, caches and pictures."""
+    results: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("docs/ablations")
+    """Where results and tables are."""
+    device: Device = None
+    """cpu, cuda, cuda:1 ..."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command."""
+    options = tyro.cli(Arguments, args=arguments, prog="semhitok ablate")
+    if not options.name:
+        print("\n".join(f"{ablation.name:<24} {ablation.title}" for ablation in ABLATIONS.values()))
+        return 0
+    if options.name not in ABLATIONS:
+        raise UsageError(f"{options.name!r} is no table; choose from {', '.join(ABLATIONS)}")
+    ablation = ABLATIONS[options.name]
+    if (options.train is None) != (options.test is None):
+        raise UsageError("a table is run with both --train and --test, and drawn with neither")
+    code = 0
+    if options.train is not None and options.test is not None:
+        code = _run(ablation, options, options.train, options.test)
+    table = draw(ablation, results_of(ablation, options.results, options.seeds))
+    options.results.mkdir(parents=True, exist_ok=True)
+    (options.results / f"{ablation.name}.md").write_text(table, encoding="utf-8")
+    print(table)
+    return code
+
+
+def _run(ablation: Ablation, options: Arguments, train: Path, test: Path) -> int:
+    place = Workplace(
+        train=open_source(train),
+        test=open_source(test),
+        data_name=train.name,
+        directory=options.out,
+        device=choose_device(options.device),
+        test_images=options.test_images,
+        report=lambda line: print(line, flush=True),
+    )
+    try:
+        run(ablation, place, options.results, options.seeds)
+    except InterruptionError:
+        return 143
+    return 0

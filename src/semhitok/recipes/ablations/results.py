@@ -1,0 +1,113 @@
+"""What a finished experiment leaves: one small JSON file for each seed, so that a table grows over several sittings."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Result:
+    """One experiment with one seed.
+
+    Attributes:
+        experiment: its name.
+        seed: of weights, codebooks and the order of the data.
+        settings: everything that was chosen for it.
+        metrics: measured figures by name.
+        seconds: of training and measuring, wall clock, of this process; what an earlier experiment left is not counted.
+        environment: data, device, software, date, commit.
+    """
+
+    experiment: str
+    seed: int
+    settings: dict[str, Any]
+    metrics: dict[str, float]
+    seconds: float
+    environment: dict[str, str]
+
+
+def result_file(folder: Path, experiment: str, seed: int) -> Path:
+    """Where the result of an experiment with a seed lies."""
+    return folder / f"{experiment}-seed{seed}.json"
+
+
+def save_result(folder: Path, result: Result) -> Path:
+    """Write a result, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = result_file(folder, result.experiment, result.seed)
+    temporary = path.with_suffix(".unfinished")
+    temporary.write_text(json.dumps(asdict(result), indent=1), encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def load_result(path: Path) -> Result:
+    """Read a result.
+
+    Raises:
+        ValueError: the file holds something else.
+    """
+    try:
+        return Result(**json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} holds no result of an ablation ({error}); move it away to run it again") from error
+
+
+def finished(folder: Path, experiment: str, settings: dict[str, Any], seeds: Iterable[int]) -> list[Result]:
+    """The results of an experiment that are there, in the order of the seeds.
+
+    Raises:
+        ValueError: a result was made with other settings than the experiment has now.
+    """
+    found = []
+    for seed in seeds:
+        path = result_file(folder, experiment, seed)
+        if not path.exists():
+            continue
+        result = load_result(path)
+        differing = changed_settings(result.settings, json.loads(json.dumps(settings)))
+        if differing:
+            raise ValueError(
+                f"{path} was made with other settings ({', '.join(differing[:5])}); move it away to run it again"
+            )
+        found.append(result)
+    return found
+
+
+def changed_settings(before: Any, now: Any, name: str = "") -> list[str]:
+    """Names of the settings whose values differ; ones that only one side knows (added or dropped since) do not count."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        shared = [key for key in before if key in now]
+        return [
+            entry for key in shared for entry in changed_settings(before[key], now[key], f"{name}.{key}".strip("."))
+        ]
+    return [] if before == now else [f"{name} {before} -> {now}"]
+
+
+def environment(device: torch.device, **facts: str) -> dict[str, str]:
+    """Date, commit (where the package lies in a git checkout), software, device and further facts."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({platform.machine()})"
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "commit": _commit(),
+        "software": f"Python {platform.python_version()}, torch {torch.__version__}",
+        "device": f"{name}, {torch.get_num_threads()} threads",
+        **facts,
+    }
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=7"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"

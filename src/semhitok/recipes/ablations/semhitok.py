@@ -1,0 +1,194 @@
+"""Experiments with SemHiTok: a recipe at ablation size, its stages chained through folders that equal settings share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from semhitok.data.transforms import to_float
+from semhitok.evaluation.reading import SizedImages
+from semhitok.recipes.ablations.experiment import InterruptionError, Workplace
+from semhitok.recipes.nano import nano
+from semhitok.recipes.recipe import EnhancedDecoder, Recipe, Stage
+from semhitok.recipes.stages import is_done, run_stages
+from semhitok.teachers import digest_of_text
+from semhitok.tokenizers import SemHiTokConfig, SemHiTokModel
+from semhitok.training.state import derive_seed
+
+SEMANTIC_FIELDS = ("image_size", "patch_size")
+SEMANTIC_PREFIXES = ("teacher.", "semantic.")
+PROBE_IMAGES = 2000
+
+
+def ablation_recipe() -> Recipe:
+    """``nano`` made small enough that a table takes CPU hours, not days: width 128, 2 + 3 layers, 24,000 images a run."""
+    recipe = nano()
+    size = {"encoder_layers": 2, "encoder_width": 128, "decoder_layers": 3, "decoder_width": 128, "refine_channels": 0}
+    semantic, pixel = recipe.semantic, recipe.pixel
+    quiet = {"preview_every": 10**9, "first_preview_seconds": 1e9, "checkpoint_every": 500, "keep_checkpoints": 1}
+    pixel = replace(
+        pixel,
+        loop=replace(pixel.loop, steps=1500, batch_size=16, **quiet),
+        task=replace(
+            pixel.task,
+            optimizer=replace(pixel.task.optimizer, warmup_steps=100),
+            initialise_step=150,
+            revive_every=150,
+        ),
+    )
+    decoder_loop = replace(pixel.loop, steps=750)
+    return replace(
+        recipe,
+        name="ablation",
+        model=recipe.model | size,
+        enhanced_decoder=EnhancedDecoder(layers=6, width=128, heads=4, grow=True),
+        semantic=replace(
+            semantic,
+            loop=replace(semantic.loop, steps=300, batch_size=128, **quiet),
+            task=replace(semantic.task, revive_every=25),
+        ),
+        pixel=pixel,
+        decoder=replace(recipe.decoder, loop=decoder_loop, task=replace(pixel.task, decoder_only=True)),
+    )
+
+
+@dataclass(frozen=True)
+class SemHiTokExperiment:
+    """A SemHiTok to train from stage 1 on and to measure after its last stage.
+
+    Attributes:
+        name: of the experiment.
+        recipe: complete; its loops' seeds are replaced by the run's.
+        stages: in order. Stages whose settings, and whose predecessors' settings, are the same in two experiments are
+            trained once: what is compared then differs in nothing else.
+        probe: also fit the category probe on the codes.
+    """
+
+    name: str
+    recipe: Recipe = field(default_factory=ablation_recipe)
+    stages: tuple[Stage, ...] = ("semantic", "pixel")
+    probe: bool = False
+
+    def settings(self) -> dict[str, Any]:
+        """Model, teacher, data and the stages that are trained."""
+        return _settings(self.recipe, self.stages)
+
+    def run(self, place: Workplace, seed: int) -> dict[str, float]:
+        """See ``Experiment``."""
+        recipe = _seeded(self.recipe, seed)
+        images = place.images(recipe.model["image_size"], recipe.data)
+        model: Path | None = None
+        for count, stage in enumerate(self.stages, start=1):
+            done = self.stages[:count]
+            trained = _semantic_recipe(recipe) if stage == "semantic" else recipe
+            digest = digest_of_text(json.dumps(_settings(trained, done), sort_keys=True))[:10]
+            folder = place.directory / "runs" / f"{stage}-{digest}-seed{seed}"
+            if not is_done(folder / stage, stage):
+                place.report(f"{self.name}, seed {seed}: stage {stage} in {folder}")
+                if stage == "pixel":
+                    assert model is not None, "the pixel stage follows the semantic stage"
+                    model = _with_pixel_branch(recipe, model, folder / "start", seed)
+                state = run_stages(
+                    trained,
+                    place.train,
+                    folder,
+                    stages=(stage,),
+                    device=place.device,
+                    start_from=model,
+                    data_name=place.data_name,
+                    images=images,
+                    report=place.report,
+                )
+                if state.interrupted:
+                    raise InterruptionError
+            model = folder / stage / "model"
+        assert model is not None, "an experiment has at least one stage"
+        tokenizer = SemHiTokModel.from_pretrained(model, dtype=torch.float32).eval()
+        tokenizer.to(place.device)  # pyright: ignore[reportArgumentType]
+        metrics = place.measure(
+            tokenizer,
+            f"{self.name}-seed{seed}",
+            reconstruction=self.stages != ("semantic",),
+            probe_images=PROBE_IMAGES if self.probe else 0,
+        )
+        return metrics | {"semantic_cosine": _cosine_to_teacher(tokenizer, place)}
+
+
+def changed(*, model: Mapping[str, Any] | None = None, pixel: Mapping[str, Any] | None = None, **fields: Any) -> Recipe:
+    """The ablation recipe with other fields of the model, of the pixel stage's task, and of the recipe itself."""
+    recipe = ablation_recipe()
+    return replace(
+        recipe,
+        model=recipe.model | dict(model or {}),
+        pixel=replace(recipe.pixel, task=replace(recipe.pixel.task, **dict(pixel or {}))),
+        **fields,
+    )
+
+
+def _seeded(recipe: Recipe, seed: int) -> Recipe:
+    parts = {name: getattr(recipe, name) for name in ("semantic", "pixel", "pixel_finetune", "decoder")}
+    return replace(recipe, **{name: replace(part, loop=replace(part.loop, seed=seed)) for name, part in parts.items()})
+
+
+def _semantic_recipe(recipe: Recipe) -> Recipe:
+    """The recipe as stage 1 sees it: a pixel branch of one size, whatever the experiment's own."""
+    own = {name: value for name, value in recipe.model.items() if _is_semantic(name)}
+    return replace(recipe, model=ablation_recipe().model | own)
+
+
+def _is_semantic(name: str) -> bool:
+    return name.startswith("semantic_") or name in SEMANTIC_FIELDS
+
+
+def _settings(recipe: Recipe, stages: tuple[Stage, ...]) -> dict[str, Any]:
+    model = recipe.model if stages != ("semantic",) else {k: v for k, v in recipe.model.items() if _is_semantic(k)}
+    found: dict[str, Any] = {
+        "teacher": recipe.teacher,
+        "teacher_image_size": recipe.teacher_image_size,
+        "model": dict(model),
+        "flip": recipe.data.flip,
+    }
+    for stage in stages:
+        part = recipe.semantic if stage == "semantic" else recipe.pixel_stage(stage)
+        found[stage] = {
+            "steps": part.loop.steps,
+            "batch_size": part.loop.batch_size,
+            "task": asdict(part.task),
+        }
+    if "decoder" in stages:
+        found["enhanced_decoder"] = asdict(recipe.enhanced_decoder)
+    return found
+
+
+@torch.no_grad()
+def _cosine_to_teacher(model: SemHiTokModel, place: Workplace) -> float:
+    """Mean cosine between the teacher's features of the test images and what the semantic decoder restores of them."""
+    cosines = []
+    for batch in SizedImages(place.test, model.config.image_size, limit=place.test_images):
+        pixel_values = to_float(batch.images.to(place.device))
+        encoded = model.encode(pixel_values)
+        restored = model.decode_semantic(encoded.ids, encoded.grid)
+        cosines.append(torch.cosine_similarity(restored, model.teacher_features(pixel_values), dim=-1).flatten())
+    return torch.cat(cosines).mean().item()
+
+
+def _with_pixel_branch(recipe: Recipe, semantic: Path, folder: Path, seed: int) -> Path:
+    """A checkpoint with the trained semantic branch and a fresh pixel branch as the recipe wants it."""
+    trained = SemHiTokModel.from_pretrained(semantic, dtype=torch.float32)
+    config = SemHiTokConfig(
+        teacher_config=trained.config.teacher_config,
+        stages=trained.config.stages,
+        provenance=trained.config.provenance,
+        **recipe.model,
+    )
+    torch.manual_seed(derive_seed(seed, "model"))
+    model = SemHiTokModel(config)
+    kept = {name: value for name, value in trained.state_dict().items() if name.startswith(SEMANTIC_PREFIXES)}
+    model.load_state_dict(model.state_dict() | kept)
+    model.save_pretrained(folder)
+    return folder
