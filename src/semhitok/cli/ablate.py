@@ -11,7 +11,16 @@ import tyro
 from semhitok.cli.arguments import Count, Device, OptionalPath, UsageError
 from semhitok.cli.loading import choose_device
 from semhitok.data.sources import open_source
-from semhitok.recipes.ablations import ABLATIONS, Ablation, InterruptionError, Workplace, draw, results_of, run
+from semhitok.recipes.ablations import (
+    ABLATIONS,
+    Ablation,
+    InterruptionError,
+    Workplace,
+    draw,
+    instruments,
+    results_of,
+    run,
+)
 
 
 @dataclass(frozen=True)
@@ -62,14 +71,18 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(ablation: Ablation, options: Arguments, train: Path, test: Path) -> int:
+    device = choose_device(options.device)
+    perceptual, extractors = instruments(device)
     place = Workplace(
         train=open_source(train),
         test=open_source(test),
         data_name=train.name,
         directory=options.out,
-        device=choose_device(options.device),
+        device=device,
         test_images=options.test_images,
         report=lambda line: print(line, flush=True),
+        perceptual=perceptual,
+        extractors=extractors,
     )
     try:
         run(ablation, place, options.results, options.seeds)

@@ -1,6 +1,6 @@
 """Tables that can be rerun: the papers' ablations, the controls they lack, and what goes beyond; ``semhitok ablate NAME``."""
 
-from semhitok.recipes.ablations.experiment import InterruptionError, Workplace
+from semhitok.recipes.ablations.experiment import InterruptionError, Workplace, instruments
 from semhitok.recipes.ablations.running import results_of, run
 from semhitok.recipes.ablations.semhitok_tables import (
     concatenation,
@@ -22,4 +22,4 @@ ABLATIONS: dict[str, Ablation] = {
     )
 }
 
-__all__ = ["ABLATIONS", "Ablation", "InterruptionError", "Workplace", "draw", "results_of", "run"]
+__all__ = ["ABLATIONS", "Ablation", "InterruptionError", "Workplace", "draw", "instruments", "results_of", "run"]

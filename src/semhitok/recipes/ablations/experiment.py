@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,7 +12,9 @@ import torch
 from semhitok.data.sample import ImageSource
 from semhitok.data.sources import Subset
 from semhitok.evaluation import EvaluationReport, efficientnet_lite2_features, evaluate
+from semhitok.evaluation.frechet import FeatureExtractor
 from semhitok.evaluation.picture import draw_examples
+from semhitok.evaluation.reconstruction import PerceptualDistance
 from semhitok.losses import VGGPerceptual
 from semhitok.recipes.preparation import Report, TrainingImages
 from semhitok.recipes.recipe import DataConfig
@@ -36,6 +39,7 @@ class Workplace:
         device: to train and measure on.
         test_images: how many test images are measured, evenly spaced.
         report: takes lines for the user.
+        perceptual, extractors: what reconstructions are measured with, see ``instruments``.
     """
 
     train: ImageSource
@@ -45,8 +49,9 @@ class Workplace:
     device: torch.device
     test_images: int
     report: Report
+    perceptual: PerceptualDistance | None
+    extractors: Sequence[FeatureExtractor]
     _images: dict[int, TrainingImages] = field(default_factory=dict, init=False)
-    _instruments: dict[str, Any] | None = field(default=None, init=False)
 
     def images(self, image_size: int, config: DataConfig) -> TrainingImages:
         """The training images at a size, read once."""
@@ -73,7 +78,8 @@ class Workplace:
             limit=self.test_images,
             probe_train=_first(self.train, probe_images) if probe_images else None,
             rate_images=0,
-            **(self._measuring() if reconstruction else {}),
+            perceptual=self.perceptual if reconstruction else None,
+            extractors=self.extractors if reconstruction else (),
         )
         if not reconstruction:
             return {key: value for key, value in figures(report).items() if key.startswith(("semantic", "probe"))}
@@ -84,20 +90,19 @@ class Workplace:
         draw_examples({GROUP: examples}, title=name, subtitle=report.summary()).save(folder / f"{name}.png")
         return figures(report)
 
-    def _measuring(self) -> dict[str, Any]:
-        if self._instruments is None:
-            weights = cache_directory() / "weights"
-            vgg, lite2 = weights / "vgg16_hed.h5", weights / "efficientnet_lite2.pth"
-            for path in (vgg, lite2):
-                if not path.is_file():
-                    raise ValueError(
-                        f"ablations measure with {path}, which is not there: `semhitok data fetch weights`"
-                    )
-            self._instruments = {
-                "perceptual": VGGPerceptual.from_hed(vgg).to(self.device),
-                "extractors": [efficientnet_lite2_features(lite2, device=self.device)],
-            }
-        return self._instruments
+
+def instruments(device: torch.device) -> tuple[PerceptualDistance, list[FeatureExtractor]]:
+    """The perceptual distance and the Fréchet network of every table.
+
+    Raises:
+        ValueError: their weights are not there; says how to get them.
+    """
+    weights = cache_directory() / "weights"
+    vgg, lite2 = weights / "vgg16_hed.h5", weights / "efficientnet_lite2.pth"
+    for path in (vgg, lite2):
+        if not path.is_file():
+            raise ValueError(f"ablations measure with {path}, which is not there: run `semhitok data fetch weights`")
+    return VGGPerceptual.from_hed(vgg).to(device), [efficientnet_lite2_features(lite2, device=device)]
 
 
 class Experiment(Protocol):
