@@ -94,8 +94,8 @@ def tiny_model(seed: int = 0, **changes: Any) -> SemHiTokModel:
             assert model.semantic.projection is not None
             vectors_BND = model.semantic.projection(model.teacher_features(images))
             model.semantic.quantizer.initialise(vectors_BND.flatten(0, 1), seed=seed)
-            ids = model.encode_semantic(images).ids.flatten()
-            model.pixel_quantizer.initialise(model.pixel_features(images).flatten(0, 1), ids, seed=seed)
+            groups = model.pixel_quantizer.grouping(model.encode_semantic(images).ids).flatten()
+            model.pixel_quantizer.initialise(model.pixel_features(images).flatten(0, 1), groups, seed=seed)
     return model
 
 

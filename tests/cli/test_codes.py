@@ -17,6 +17,7 @@ from semhitok.cli.code_picture import TILE, cut_tile, tile_detail
 from semhitok.cli.loading import open_images
 from semhitok.data.transforms import to_float
 from semhitok.evaluation.reading import SizedImages
+from semhitok.quantizers.layout import IdLayout
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def test_looks_ignore_brightness_and_flat_patches():
 def test_ranking():
     ids_IN = torch.tensor([[0, 1, 4, 4], [0, 2, 4, 8]])  # m = 4: codes 0, 0, 1, 1 and 0, 0, 1, 2
     likeness_K, seen_K = torch.tensor([0.2, 0.9, 0.0, 0.0]), torch.tensor([2, 2, 1, 0])
-    patches = CodePatches(torch.tensor([5, 7]), ids_IN, (2, 2), 4, seen_K, likeness_K)
+    patches = CodePatches(torch.tensor([5, 7]), ids_IN, (2, 2), IdLayout.of(len(seen_K), 4), seen_K, likeness_K)
     assert patches.most_used(5) == [0, 1, 2]  # code 3 is never seen
     assert patches.most_alike(1) == [1]
     assert patches.subcode_counts(0) == [2, 1, 1, 0]

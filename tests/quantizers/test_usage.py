@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from semhitok.quantizers import CodeUsage, underused_subcodebooks
+from semhitok.quantizers.usage import usage_by_frequency
 
 
 def test_by_hand() -> None:
@@ -72,3 +73,25 @@ def test_underused_subcodebooks() -> None:
     counts_Km = torch.tensor([[1, 0, 0, 0], [3, 1, 0, 0], [0, 0, 0, 0], [0, 9, 0, 0], [1, 1, 1, 1]])
     assert underused_subcodebooks(counts_Km) == 2
     assert underused_subcodebooks(torch.tensor([[4], [0]])) == 0
+
+
+def test_underused_by_their_own_size() -> None:
+    counts_Km = torch.tensor([[1, 0, 0, 0], [1, 1, 0, 0], [1, 0, 0, 0]])
+    assert underused_subcodebooks(counts_Km) == 2
+    assert underused_subcodebooks(counts_Km, torch.tensor([1, 4, 3])) == 1
+
+
+def test_usage_by_frequency_by_hand() -> None:
+    counts_Km = torch.tensor([[8, 8, 8, 0], [0, 0, 0, 0], [1, 0, 0, 0], [2, 0, 0, 0], [3, 2, 1, 1]])
+    rare, frequent = usage_by_frequency(counts_Km, bands=2)
+    assert (rare.codes, rare.fewest, rare.most, rare.underused) == (2, 1, 2, 2)
+    assert rare.share_of_hits == pytest.approx(3 / 34)
+    assert rare.used == pytest.approx(0.25)
+    # One draw meets 1 of 4 sub-codes; two draws meet 1 or, with odds 3 to 1, 2 of them.
+    assert rare.usable == pytest.approx((0.25 + (0.25 * 1 + 0.75 * 2) / 4) / 2)
+    assert (frequent.codes, frequent.fewest, frequent.most, frequent.underused) == (2, 7, 24, 0)
+    assert frequent.used == pytest.approx((1 + 0.75) / 2)
+    assert sum(band.share_of_hits for band in (rare, frequent)) == pytest.approx(1)
+    sized = usage_by_frequency(counts_Km, torch.tensor([3, 4, 1, 4, 4]), bands=9)
+    assert [band.used for band in sized] == [1.0, 0.25, 1.0, 1.0]
+    assert usage_by_frequency(torch.zeros(3, 2, dtype=torch.int64)) == []

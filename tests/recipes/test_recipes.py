@@ -189,6 +189,7 @@ def test_every_value_of_a_recipe_is_read(inputs: Path, tmp_path: Path, monkeypat
     for kind in kinds:
         monkeypatch.setattr(kind, "__getattribute__", record)
     run_tiny(recipe, inputs / "images", tmp_path)
+    run_tiny(recipe, inputs / "images", tmp_path, ("joint",))
     # In stage 3 the codebook is not trained; before it, in stage 2b, it is trained but not set anew.
     idle = {"codebook_weight", "commitment_weight", "revive_until", "revive_below"}
     assert expected - read == {f"decoder.task.{name}" for name in idle}

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from semhitok.data.transforms import to_float
 from semhitok.evaluation.reading import SizedImages, evenly_spaced
+from semhitok.quantizers.layout import IdLayout
 from semhitok.tokenizers import SemHiTokModel
 
 LOOK_SIDE = 4  # pixels to which a patch is reduced to compare what it looks like
@@ -40,7 +41,7 @@ class CodePatches:
         images_I: index of each image in the source.
         ids_IN: joint ids.
         grid: rows and columns of tokens.
-        subcodes: m, pixel codes under each semantic code.
+        layout: which joint ids belong to which semantic code.
         seen_K: images in which a code occurs.
         likeness_K: how alike the patches of a code look across images, in [-1,1]: the mean correlation of patches with
             their surroundings (3 x 3 patches) over pairs of different images; 0 where a code is in fewer than two.
@@ -49,13 +50,13 @@ class CodePatches:
     images_I: Tensor
     ids_IN: Tensor
     grid: tuple[int, int]
-    subcodes: int
+    layout: IdLayout
     seen_K: Tensor
     likeness_K: Tensor
 
     def most_used(self, count: int) -> list[int]:
         """The codes with the most patches."""
-        hits_K = torch.bincount((self.ids_IN // self.subcodes).flatten(), minlength=len(self.seen_K))
+        hits_K = torch.bincount(self.layout.split(self.ids_IN)[0].flatten(), minlength=len(self.seen_K))
         return self._top(hits_K.double(), count)
 
     def most_alike(self, count: int) -> list[int]:
@@ -64,13 +65,14 @@ class CodePatches:
 
     def subcode_counts(self, code: int) -> list[int]:
         """Patches on each pixel code of a semantic code."""
-        ids = self.ids_IN[self.ids_IN // self.subcodes == code]
-        return torch.bincount(ids % self.subcodes, minlength=self.subcodes).tolist()
+        semantic_ids_IN, pixel_ids_IN = self.layout.split(self.ids_IN)
+        return torch.bincount(pixel_ids_IN[semantic_ids_IN == code], minlength=self.layout.sizes[code]).tolist()
 
     def choose(self, code: int, count: int) -> list[Patch]:
         """At most ``count`` patches of a code, from as many images as possible, ordered by pixel code."""
         by_image: dict[int, list[int]] = {}
-        for image, token in (self.ids_IN // self.subcodes == code).nonzero().tolist():
+        semantic_ids_IN, pixel_ids_IN = self.layout.split(self.ids_IN)
+        for image, token in (semantic_ids_IN == code).nonzero().tolist():
             by_image.setdefault(image, []).append(token)
         # Round by round one patch of each image, from its middle one on; the last round is thinned out evenly.
         middle_first = {image: t[len(t) // 2 :] + t[: len(t) // 2] for image, t in by_image.items()}
@@ -79,9 +81,7 @@ class CodePatches:
             these = [(image, tokens[turn]) for image, tokens in middle_first.items() if turn < len(tokens)]
             chosen += [these[place] for place in evenly_spaced(len(these), count - len(chosen))]
         patches = [
-            Patch(
-                int(self.images_I[image]), *divmod(token, self.grid[1]), int(self.ids_IN[image, token]) % self.subcodes
-            )
+            Patch(int(self.images_I[image]), *divmod(token, self.grid[1]), int(pixel_ids_IN[image, token]))
             for image, token in chosen
         ]
         return sorted(patches, key=lambda patch: (patch.subcode, patch.image, patch.row, patch.column))
@@ -119,7 +119,7 @@ def find_patches(
         images_I=torch.tensor(indices),
         ids_IN=torch.cat(ids),
         grid=grid,
-        subcodes=config.subcodebook_size,
+        layout=config.id_layout,
         seen_K=likeness.seen_K.cpu(),
         likeness_K=likeness.result().cpu(),
     )

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from semhitok.quantizers.assignments import assign
+from semhitok.quantizers.lookup import nearest_cosine
 from semhitok.quantizers.revival import keyed_generator, random_order
 
 # Vectors looked up at a time: bounds the gathered candidates at 8,192 x m x D floats.
@@ -22,18 +23,29 @@ FILL_NOISE = 0.1
 
 
 @torch.no_grad()
-def nearest_in_group(z_ND: Tensor, codebook_KmD: Tensor, groups_N: Tensor) -> Tensor:
+def nearest_in_group(z_ND: Tensor, codebook_KmD: Tensor, groups_N: Tensor, exists_Km: Tensor | None = None) -> Tensor:
     """Inner id, in [0,m), of the largest cosine within the vector's own group; the K*m table is never compared.
 
     Elementwise products: for a few candidates of a few channels each as fast as a batched matmul, and exact fp32 under
-    any autocast or matmul precision.
+    any autocast or matmul precision. A single group has no candidates to gather, and may be large.
+
+    Args:
+        z_ND: (N,D) vectors, any length.
+        codebook_KmD: (K,m,D) codes, any length.
+        groups_N: (N,) int64 in [0,K).
+        exists_Km: (K,m) bool, False for codes that a smaller group does not have; all exist by default.
     """
+    if len(codebook_KmD) == 1 and exists_Km is None:
+        return nearest_cosine(z_ND, codebook_KmD[0])
     ids = []
     for z_nD, groups_n in zip(z_ND.float().split(LOOKUP_CHUNK), groups_N.split(LOOKUP_CHUNK), strict=True):
         candidates_nmD = codebook_KmD[groups_n]
         products_nm = (candidates_nmD * z_nD[:, None]).sum(-1)
         # The length of z does not change which candidate wins.
-        ids.append((products_nm / candidates_nmD.norm(dim=-1).clamp_min(1e-12)).argmax(1))
+        cosines_nm = products_nm / candidates_nmD.norm(dim=-1).clamp_min(1e-12)
+        if exists_Km is not None:
+            cosines_nm = cosines_nm.masked_fill(~exists_Km[groups_n], -torch.inf)
+        ids.append(cosines_nm.argmax(1))
     return torch.cat(ids)
 
 
@@ -67,9 +79,16 @@ def replace_slots(codebook_KmD: Tensor, replace_Km: Tensor, z_ND: Tensor, member
 
 @torch.no_grad()
 def grouped_kmeans(
-    z_ND: Tensor, groups_N: Tensor, groups: int, size: int, *, iterations: int = 10, seed: int = 0
+    z_ND: Tensor,
+    groups_N: Tensor,
+    groups: int,
+    size: int,
+    *,
+    exists_Km: Tensor | None = None,
+    iterations: int = 10,
+    seed: int = 0,
 ) -> Tensor:
-    """Spherical k-means with ``size`` centres in every group.
+    """Spherical k-means with ``size`` centres in every group, or with fewer where ``exists_Km`` says so.
 
     Centres start at random members; one that runs empty moves to its group's worst-represented member. A group with
     fewer members than centres fills up with noisy copies of them; a group without members takes noisy copies of
@@ -78,9 +97,10 @@ def grouped_kmeans(
     Args:
         z_ND: (N,D) vectors, N >= 1; normalised here.
         groups_N: (N,) int64 in [0,groups).
+        exists_Km: (groups, size) bool, False for centres that a group does not have; each group has its first one.
 
     Returns:
-        (groups, size, D) fp32 unit vectors.
+        (groups, size, D) fp32 unit vectors; zeros where there is no centre.
 
     Raises:
         ValueError: if there is no vector.
@@ -90,17 +110,19 @@ def grouped_kmeans(
     z_ND = F.normalize(z_ND.float(), dim=-1)
     codebook_KmD = _random_centres(z_ND, groups_N, groups, size, keyed_generator(seed))
     for _ in range(iterations):
-        ids_N = nearest_in_group(z_ND, codebook_KmD, groups_N)
+        ids_N = nearest_in_group(z_ND, codebook_KmD, groups_N, exists_Km)
         cosine_N = (z_ND * codebook_KmD[groups_N, ids_N]).sum(-1)
         assigned = assign(z_ND, groups_N * size + ids_N, groups * size)
         empty_Km = (assigned.counts_K == 0).view(groups, size)
+        if exists_Km is not None:
+            empty_Km &= exists_Km
         means_KmD = F.normalize(assigned.sums_KD, dim=-1).float().view(groups, size, -1)
         codebook_KmD = torch.where(empty_Km[..., None], codebook_KmD, means_KmD)
         worst_Km = members(groups_N, cosine_N.argsort(stable=True), groups, size)
         # A member that is its own code already (cosine 1 up to rounding) would only make a duplicate.
         worst_Km[cosine_N[worst_Km.clamp_min(0)] > 1 - 1e-6] = -1
         replace_slots(codebook_KmD, empty_Km, z_ND, worst_Km)
-    return codebook_KmD
+    return codebook_KmD if exists_Km is None else codebook_KmD * exists_Km[..., None]
 
 
 def _random_centres(z_ND: Tensor, groups_N: Tensor, groups: int, size: int, generator: torch.Generator) -> Tensor:

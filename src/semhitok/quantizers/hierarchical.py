@@ -1,12 +1,16 @@
 """Semantic-guided hierarchical codebook, SGHC (paper section 3.2, eq. 5).
 
 Every semantic code k owns a small pixel sub-codebook of m codes. A patch with semantic code k chooses among these m
-only, by cosine; together they are one token with id k*m + j.
+only, by cosine; together they are one token with id k*m + j. Two choices go beyond the paper: sub-codebooks of different
+sizes (``layout``), and other rules of who chooses from which sub-codebook, as controls (``grouping``).
 
-Shapes: B images, N tokens (elsewhere: vectors), K semantic codes, m sub-codes each, D channels (the paper's d_p).
+Shapes: B images, N tokens (elsewhere: vectors), K semantic codes, G sub-codebooks (G = K in the paper) of m codes each, or
+of up to m, D channels (the paper's d_p).
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -17,41 +21,70 @@ from semhitok.quantizers.codebook import Float32Module, straight_through
 from semhitok.quantizers.flat import codebook_losses
 from semhitok.quantizers.gather import copy_from_first_rank, gather_in_sample_order
 from semhitok.quantizers.grouped import grouped_kmeans, members, nearest_in_group, replace_slots
+from semhitok.quantizers.grouping import Grouping, PixelCodebookKind, grouping_of
+from semhitok.quantizers.layout import IdLayout
 from semhitok.quantizers.revival import keyed_generator, random_order
 from semhitok.types import Quantized
 
 
 class HierarchicalQuantizer(Float32Module):
-    """K sub-codebooks of m l2-normalised pixel codes, chosen by the semantic code.
+    """Sub-codebooks of l2-normalised pixel codes, chosen by the semantic code.
 
     Args:
         semantic_codebook_size: K.
-        subcodebook_size: m; 12 or 8 in the paper (its text and tables disagree).
+        subcodebook_size: m; 12 or 8 in the paper (its text and tables disagree). Or one size m_k for each semantic code.
         dim: D; the paper does not state it.
+        choice: what selects the sub-codebook; see ``grouping``.
+
+    Attributes:
+        codebook_KmD: (G,m,D) fp32 parameter. Where sub-codebooks differ in size m is the largest: codes that a smaller
+            one does not have are zeros that nothing reads or trains, the price of one lookup for all of them.
+
+    Raises:
+        ValueError: the sizes do not fit K, or differ under another choice than the semantic code.
     """
 
-    def __init__(self, semantic_codebook_size: int, subcodebook_size: int, dim: int) -> None:
+    def __init__(
+        self,
+        semantic_codebook_size: int,
+        subcodebook_size: int | Sequence[int],
+        dim: int,
+        *,
+        choice: PixelCodebookKind = "semantic",
+    ) -> None:
         super().__init__()
-        self.codebook_KmD = nn.Parameter(
-            torch.empty(semantic_codebook_size, subcodebook_size, dim, dtype=torch.float32)
-        )
+        self.layout = IdLayout.of(semantic_codebook_size, subcodebook_size)
+        if choice != "semantic" and not self.layout.is_uniform:
+            raise ValueError(f"sub-codebooks of different sizes belong to semantic codes, and the choice is {choice!r}")
+        self.grouping: Grouping = grouping_of(choice, semantic_codebook_size)
+        shape = (self.grouping.groups, self.layout.largest, dim)
+        self.codebook_KmD = nn.Parameter(torch.empty(shape, dtype=torch.float32))
         self.reset_parameters()
 
     @property
     def subcodebook_size(self) -> int:
-        """m."""
+        """m, the largest size."""
         return self.codebook_KmD.shape[1]
 
+    @property
+    def codes(self) -> int:
+        """Pixel codes in all sub-codebooks together."""
+        return self.codebook_KmD.shape[:2].numel() if self.layout.is_uniform else self.layout.vocab_size
+
+    @torch.no_grad()
     def reset_parameters(self) -> None:
         """Directions uniform on the sphere, unit expected length; meant to be replaced by ``initialise``."""
         nn.init.normal_(self.codebook_KmD, std=self.codebook_KmD.shape[2] ** -0.5)
+        exists_Km = self._exists()
+        if exists_Km is not None:
+            self.codebook_KmD.mul_(exists_Km[..., None])
 
     def forward(self, z_BND: Tensor, semantic_ids_BN: Tensor) -> Quantized:
         """The best sub-code of each patch within the sub-codebook of its semantic code.
 
         Args:
             z_BND: (B,N,D) pixel features, any float dtype; l2-normalised here.
-            semantic_ids_BN: (B,N) int64 in [0,K).
+            semantic_ids_BN: (B,N) int64 in [0,K); N in the order of the sequence.
 
         Returns:
             codes (B,N,D) unit vectors in the dtype of ``z_BND``, straight-through to the normalised features;
@@ -59,7 +92,10 @@ class HierarchicalQuantizer(Float32Module):
         """
         unit_BND = F.normalize(z_BND.float(), dim=-1)
         ids_N = nearest_in_group(
-            rearrange(unit_BND, "b n d -> (b n) d"), self.codebook_KmD, rearrange(semantic_ids_BN, "b n -> (b n)")
+            rearrange(unit_BND, "b n d -> (b n) d"),
+            self.codebook_KmD,
+            rearrange(self.grouping(semantic_ids_BN), "b n -> (b n)"),
+            self._exists(),
         )
         ids_BN = rearrange(ids_N, "(b n) -> b n", b=len(z_BND))
         codes_BND = self.lookup(semantic_ids_BN, ids_BN)
@@ -67,32 +103,37 @@ class HierarchicalQuantizer(Float32Module):
         return Quantized(codes, ids_BN, codebook_losses(unit_BND, codes_BND))
 
     def lookup(self, semantic_ids: Tensor, pixel_ids: Tensor) -> Tensor:
-        """Unit-length codes of (semantic id, inner id), any equal shapes (...) -> (...,D), fp32, with gradients."""
+        """Unit-length codes of (semantic id, inner id), equal shapes (...,N) -> (...,N,D), fp32, with gradients."""
         table = rearrange(self.codebook_KmD, "k m d -> (k m) d")
-        return F.normalize(F.embedding(self.flatten_ids(semantic_ids, pixel_ids), table), dim=-1)
+        return F.normalize(F.embedding(self.slots(semantic_ids, pixel_ids), table), dim=-1)
 
     def flatten_ids(self, semantic_ids: Tensor, pixel_ids: Tensor) -> Tensor:
-        """Joint ids k*m + j in [0, K*m). Ranges are the caller's to check."""
-        return semantic_ids * self.subcodebook_size + pixel_ids
+        """Joint ids k*m + j in [0, K*m), or by offsets. Ranges are the caller's to check."""
+        return self.layout.flatten(semantic_ids, pixel_ids)
 
     def split_ids(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Semantic ids k and inner ids j of joint ids. Ranges are the caller's to check."""
-        return ids // self.subcodebook_size, ids % self.subcodebook_size
+        return self.layout.split(ids)
+
+    def slots(self, semantic_ids: Tensor, pixel_ids: Tensor) -> Tensor:
+        """Places g*m + j in the table of all sub-codebooks, equal shapes (...,N); what ``revive`` wants counted."""
+        return self.grouping(semantic_ids) * self.subcodebook_size + pixel_ids
 
     @torch.no_grad()
-    def initialise(self, z_ND: Tensor, semantic_ids_N: Tensor, *, seed: int, iterations: int = 10) -> None:
-        """k-means inside every semantic code, over the gathered global batch; independent of the number of ranks.
+    def initialise(self, z_ND: Tensor, groups_N: Tensor, *, seed: int, iterations: int = 10) -> None:
+        """k-means inside every sub-codebook, over the gathered global batch; independent of the number of ranks.
 
-        A collective. ``grouped_kmeans`` says what happens to semantic codes with fewer than m patches.
+        A collective. ``grouped_kmeans`` says what happens to sub-codebooks with fewer than m patches.
 
         Args:
             z_ND: (N,D) this rank's pixel features in sample order.
-            semantic_ids_N: (N,) int64 in [0,K).
+            groups_N: (N,) int64 in [0,G), the sub-codebook of each as ``grouping`` has it: the semantic id in the paper.
         """
         codebook_KmD = grouped_kmeans(
             gather_in_sample_order(z_ND),
-            gather_in_sample_order(semantic_ids_N),
+            gather_in_sample_order(groups_N),
             *self.codebook_KmD.shape[:2],
+            exists_Km=self._exists(),
             iterations=iterations,
             seed=seed,
         )
@@ -101,28 +142,34 @@ class HierarchicalQuantizer(Float32Module):
 
     @torch.no_grad()
     def revive(
-        self, z_ND: Tensor, semantic_ids_N: Tensor, counts_Km: Tensor, *, threshold: float, seed: int, step: int
+        self, z_ND: Tensor, groups_N: Tensor, counts_Km: Tensor, *, threshold: float, seed: int, step: int
     ) -> int:
-        """Re-seeds sub-codes with too few hits by random patches of the same semantic code.
+        """Re-seeds sub-codes with too few hits by random patches of the same sub-codebook.
 
-        A collective; independent of the number of ranks. A semantic code with fewer than threshold * m hits in all is
-        too rare to judge its sub-codes and is left alone.
+        A collective; independent of the number of ranks. A sub-codebook with fewer than threshold * m hits in all is
+        too rare to judge its codes and is left alone.
 
         Args:
             z_ND: (N,D) this rank's pixel features in sample order.
-            semantic_ids_N: (N,) int64 in [0,K).
-            counts_Km: (K,m) hits since the caller started counting, summed over the ranks.
+            groups_N: (N,) int64 in [0,G), as in ``initialise``.
+            counts_Km: (G,m) hits by ``slots`` since the caller started counting, summed over the ranks.
             threshold: hits below which a sub-code is re-seeded.
 
         Returns:
             How many sub-codes were re-seeded: at most one per patch.
         """
         z_ND = F.normalize(gather_in_sample_order(z_ND).float(), dim=-1)
-        semantic_ids_N = gather_in_sample_order(semantic_ids_N)
+        groups_N = gather_in_sample_order(groups_N)
         counts_Km = counts_Km.to(z_ND.device)
         groups, size = counts_Km.shape
-        known_K = counts_Km.sum(1) >= threshold * size
-        dead_Km = (counts_Km < threshold) & known_K[:, None]
+        exists_Km = self._exists()
+        exists_Km = torch.ones_like(counts_Km, dtype=torch.bool) if exists_Km is None else exists_Km
+        known_K = counts_Km.sum(1) >= threshold * exists_Km.sum(1)
+        dead_Km = (counts_Km < threshold) & known_K[:, None] & exists_Km
         order_N = random_order(len(z_ND), keyed_generator(seed, step), z_ND.device)
-        members_Km = members(semantic_ids_N, order_N, groups, size)
+        members_Km = members(groups_N, order_N, groups, size)
         return int(replace_slots(self.codebook_KmD, dead_Km, z_ND, members_Km).sum())
+
+    def _exists(self) -> Tensor | None:
+        """Which codes there are, where sub-codebooks differ in size; None for all."""
+        return None if self.layout.is_uniform else self.layout.exists.to(self.codebook_KmD.device)

@@ -1,11 +1,12 @@
 """How much of a codebook is used: plain objects that are handed in, never state of a model.
 
-Shapes: K codes (semantic codes), m sub-codes each.
+Shapes: K codes (semantic codes), m sub-codes each, or up to m.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -86,7 +87,70 @@ class CodeUsage:
         self.counts = state["counts"].clone()
 
 
-def underused_subcodebooks(counts_Km: Tensor) -> int:
-    """How many semantic codes that occur at all use fewer than half of their m sub-codes; counts_Km (K,m) hits."""
+def underused_subcodebooks(counts_Km: Tensor, sizes_K: Tensor | None = None) -> int:
+    """How many semantic codes that occur at all use fewer than half of their sub-codes.
+
+    Args:
+        counts_Km: (K,m) hits, 0 for sub-codes that a smaller sub-codebook does not have.
+        sizes_K: (K,) sub-codes of each; m by default.
+    """
+    return int(_underused(counts_Km, sizes_K).sum())
+
+
+@dataclass(frozen=True)
+class FrequencyBand:
+    """Sub-codebooks of semantic codes of about the same frequency.
+
+    Attributes:
+        codes: semantic codes in the band, all of them hit.
+        fewest, most: hits of its rarest and of its most frequent code.
+        share_of_hits: of all patches, in [0,1].
+        used: mean share of a semantic code's sub-codes that are hit, in [0,1].
+        usable: the same if sub-codes were drawn uniformly: the mean of 1 - (1 - 1/m_k)^hits. Rare codes cannot use all of
+            theirs, whatever the tokenizer.
+        underused: semantic codes with fewer than half of their sub-codes hit.
+    """
+
+    codes: int
+    fewest: int
+    most: int
+    share_of_hits: float
+    used: float
+    usable: float
+    underused: int
+
+
+def usage_by_frequency(counts_Km: Tensor, sizes_K: Tensor | None = None, *, bands: int = 5) -> list[FrequencyBand]:
+    """Use of sub-codebooks against the frequency of their semantic code, rarest first; codes never hit are left out.
+
+    Args:
+        counts_Km, sizes_K: as in ``underused_subcodebooks``.
+        bands: as many semantic codes in each, up to one; fewer bands where there are fewer codes.
+    """
+    size_K = torch.full_like(counts_Km[:, 0], counts_Km.shape[1]) if sizes_K is None else sizes_K.to(counts_Km.device)
+    hits_K, underused_K = counts_Km.sum(1), _underused(counts_Km, sizes_K)
+    used_K = (counts_Km > 0).sum(1) / size_K
+    usable_K = 1 - (1 - 1 / size_K.double()) ** hits_K
+    order = hits_K.argsort(stable=True)
+    order = order[hits_K[order] > 0]
+    found = []
+    for codes in order.tensor_split(min(bands, max(len(order), 1))):
+        if len(codes):
+            found.append(
+                FrequencyBand(
+                    codes=len(codes),
+                    fewest=int(hits_K[codes[0]]),
+                    most=int(hits_K[codes[-1]]),
+                    share_of_hits=float(hits_K[codes].sum() / hits_K.sum()),
+                    used=float(used_K[codes].double().mean()),
+                    usable=float(usable_K[codes].mean()),
+                    underused=int(underused_K[codes].sum()),
+                )
+            )
+    return found
+
+
+def _underused(counts_Km: Tensor, sizes_K: Tensor | None) -> Tensor:
     used_K = (counts_Km > 0).sum(1)
-    return int(((used_K > 0) & (used_K < counts_Km.shape[1] / 2)).sum())
+    half_K = counts_Km.shape[1] / 2 if sizes_K is None else sizes_K.to(counts_Km.device) / 2
+    return (used_K > 0) & (used_K < half_K)

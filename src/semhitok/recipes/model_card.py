@@ -8,17 +8,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from semhitok.evaluation.rate import tokenizer_bits
-from semhitok.recipes.recipe import STAGES
-from semhitok.tokenizers import SemHiTokModel
+from semhitok.evaluation.markdown import percent, table
+from semhitok.recipes.card_facts import CardFacts, bits_of, card_facts
+from semhitok.recipes.ship import stored_as
+from semhitok.tokenizers.loading import Tokenizer
 
 NOT_STATED = "not stated"
-BUILT_IN_BACKBONE = "efficientnet_lite"
 
 
 def model_card(
     name: str,
-    model: SemHiTokModel,
+    model: Tokenizer,
     *,
     licence: str | None,
     figures: Mapping[str, Any] | None,
@@ -36,18 +36,19 @@ def model_card(
     Raises:
         ValueError: figures or data are of another form.
     """
+    facts = card_facts(model)
     front = ["---", *([f"license: {licence.lower()}"] if licence else []), "library_name: semhitok"]
     front += ["tags:", "- image-tokenizer", "- vector-quantization", "---"]
     sections = [
         "\n".join(front),
         f"# {name}",
-        f"A SemHiTok image tokenizer (arXiv 2503.06764): {_in_short(model)}.",
-        _use(name, model),
-        _facts(model, licence),
-        _training(model),
+        f"A {facts.name} image tokenizer ({facts.paper}): {_in_short(model, facts)}.",
+        _use(name, model, facts),
+        _facts(model, facts, licence),
+        _training(model, facts),
         _data(data),
         _figures(figures),
-        _limits(model, data),
+        _limits(model, facts, data),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -107,59 +108,42 @@ def _without_address(author: str) -> str:
     return re.sub(r"\s*[(<\[]?\S+@\S+", "", author).strip(" ,;")
 
 
-def _in_short(model: SemHiTokModel) -> str:
-    config = model.config
-    bits = tokenizer_bits(model.num_tokens, model.vocab_size)
-    return (
-        f"{config.image_size} x {config.image_size} pixels become {model.num_tokens:,} tokens out of "
-        f"{model.vocab_size:,} ({bits:,.0f} bits, {bits / 8:,.0f} bytes), and an image again"
-    )
+def _in_short(model: Tokenizer, facts: CardFacts) -> str:
+    size, bits = model.config.image_size, bits_of(model)
+    return f"{size} x {size} pixels become {facts.tokens} ({bits:,.0f} bits, {bits / 8:,.0f} bytes), and an image again"
 
 
-def _use(name: str, model: SemHiTokModel) -> str:
-    size = model.config.image_size
-    return f"""## Use
+def _use(name: str, model: Tokenizer, facts: CardFacts) -> str:
+    size, kind = model.config.image_size, type(model).__name__
+    processor = ["from semhitok.tokenizers.unitok.processing import UniTokProcessor"] if facts.use else []
+    codes = f", {model.codes_per_token}" if model.codes_per_token > 1 else ""
+    lines = [
+        f"from semhitok import {', '.join(sorted(['TokenizerImageProcessor', kind]))}",
+        *processor,
+        "",
+        f'model = {kind}.from_pretrained("{name}").eval()  # this folder, or its id on a hub',
+        f'images = TokenizerImageProcessor.from_pretrained("{name}")(["photograph.jpg"])["pixel_values"]  '
+        f"# (1, 3, {size}, {size})",
+        f"ids = model.encode(images).ids  # (1, {model.num_tokens}{codes}), each below {model.vocab_size}",
+        f"copies = model.decode(ids)  # (1, 3, {size}, {size}) in [-1, 1]",
+        *(line.replace("NAME", name) for line in facts.use),
+    ]
+    return "\n".join(["## Use", "", "```python", *lines, "```"])
 
-```python
-from semhitok import SemHiTokImageProcessor, SemHiTokModel
 
-model = SemHiTokModel.from_pretrained("{name}").eval()  # this folder, or its id on a hub
-images = SemHiTokImageProcessor.from_pretrained("{name}")(["photograph.jpg"])["pixel_values"]  # (1, 3, {size}, {size})
-ids = model.encode(images).ids  # (1, {model.num_tokens}), each below {model.vocab_size}
-copies = model.decode(ids)  # (1, 3, {size}, {size}) in [-1, 1]
-```"""
-
-
-def _facts(model: SemHiTokModel, licence: str | None) -> str:
-    config = model.config
-    parts = {part: sum(p.numel() for p in module.parameters()) for part, module in model.named_children()}
+def _facts(model: Tokenizer, facts: CardFacts, licence: str | None) -> str:
     rows = [
-        ["semantic codes", f"{config.semantic_codebook_size:,} of {config.semantic_dim} channels"],
-        ["pixel codes under each", f"{config.subcodebook_size:,} of {config.pixel_dim} channels"],
-        ["patch", f"{config.patch_size} x {config.patch_size} pixels"],
-        ["teacher", _teacher(model)],
-        [
-            "parameters",
-            f"{sum(parts.values()):,}: " + ", ".join(f"{p.replace('_', ' ')} {n:,}" for p, n in parts.items()),
-        ],
-        ["stored as", "float32; pixel encoder and decoder as bfloat16; loads as float32"],
+        *facts.rows,
+        ["stored as", f"float32; {stored_as(model).replace(' in ', ' as ')}; loads as float32"],
         ["licence of the weights", licence or NOT_STATED],
     ]
-    return "## What it is\n\n" + _table(["", ""], rows)
+    return "## What it is\n\n" + table(["", ""], rows)
 
 
-def _teacher(model: SemHiTokModel) -> str:
-    teacher = model.config.teacher_config
-    kind = teacher.backbone_config.model_type
-    if kind == BUILT_IN_BACKBONE:
-        kind = "EfficientNet-Lite0 (Tan and Le, 2019; trained on ImageNet; Apache-2.0), its stride-16 grid"
-    return f"{kind}, fed {teacher.image_size} px, frozen"
-
-
-def _training(model: SemHiTokModel) -> str:
+def _training(model: Tokenizer, facts: CardFacts) -> str:
     provenance = model.config.provenance
     rows = []
-    for stage in STAGES:
+    for stage in facts.stages:
         if stage in model.config.stages:
             entry = provenance.get(stage, {})
             steps, samples = (f"{entry[key]:,}" if key in entry else NOT_STATED for key in ("steps", "samples"))
@@ -168,18 +152,18 @@ def _training(model: SemHiTokModel) -> str:
     if not rows:
         return "## How it was trained\n\nNot at all: the weights are random."
     head = ["stage", "recipe", "data", "steps", "images seen", "perceptual loss", "date"]
-    return "## How it was trained\n\n" + _table(head, rows)
+    return "## How it was trained\n\n" + table(head, rows)
 
 
 def _data(data: Sequence[Mapping[str, Any]]) -> str:
     sources = data_sources(data)
     if not sources:
         return ""
-    table = _table(["source", "licence", "pictures"], [[s, licence, f"{n:,}"] for s, licence, n, _ in sources])
+    pictures = table(["source", "licence", "pictures"], [[s, licence, f"{n:,}"] for s, licence, n, _ in sources])
     authors = "\n".join(f"* {source}: {', '.join(names)}." for source, _, _, names in sources if names)
     said = "Scenes composed from the pictures of these packages; none of the pictures is part of this checkpoint."
     return "\n\n".join(
-        ["## Training data", said, table, *(["Authors, where they are known:", authors] if authors else [])]
+        ["## Training data", said, pictures, *(["Authors, where they are known:", authors] if authors else [])]
     )
 
 
@@ -214,12 +198,12 @@ def _figures(figures: Mapping[str, Any] | None) -> str:
         "perplexity",
         "probe (chance)",
     ]
-    return "\n\n".join(["## Figures", _table(head, rows), *lines])
+    return "\n\n".join(["## Figures", table(head, rows), *_language(groups), *lines])
 
 
 def _figure_row(name: str, group: Mapping[str, Any], distances: Sequence[str]) -> list[str]:
     scores, joint = group["reconstruction"], group["codebooks"]["joint"]
-    probe = group["probe"].get("semantic")
+    probe = group["probe"].get("semantic") or group["probe"].get("image")
     found = {score["name"]: f"{score['distance']:.2f}" for score in group["frechet"]}
     return [
         name,
@@ -234,11 +218,20 @@ def _figure_row(name: str, group: Mapping[str, Any], distances: Sequence[str]) -
     ]
 
 
-def _limits(model: SemHiTokModel, data: Sequence[Mapping[str, Any]]) -> str:
-    bits = tokenizer_bits(model.num_tokens, model.vocab_size)
+def _language(groups: Mapping[str, Any]) -> list[str]:
+    """Zero-shot classification, for tokenizers with a text tower."""
+    rows = [
+        [name, kind, f"{score['classes']:,}", *(percent(score[key]) for key in ("top1", "chance_top1", "top5"))]
+        for name, group in groups.items()
+        for kind, score in ((group.get("language") or {}).get("zero_shot") or {}).items()
+    ]
+    return [table(["images", "zero-shot", "of", "top-1", "chance", "top-5"], rows)] if rows else []
+
+
+def _limits(model: Tokenizer, facts: CardFacts, data: Sequence[Mapping[str, Any]]) -> str:
     lines = [
-        f"An image is {bits / 8:,.0f} bytes: small text, faces and fine texture do not come back as they were.",
-        f"Made for {model.config.image_size} x {model.config.image_size} pixels; other sizes work but were not trained.",
+        f"An image is {bits_of(model) / 8:,.0f} bytes: small text, faces and fine texture do not come back as they were.",
+        *facts.limits,
         "Ids are exact for the same software, device and batch shape; other devices may round a close choice otherwise.",
     ]
     if data:
@@ -246,13 +239,4 @@ def _limits(model: SemHiTokModel, data: Sequence[Mapping[str, Any]]) -> str:
             "Trained on composed scenes (cut-outs, clip-art and emoji on photographs): documents, medical, satellite and "
             "other specialised pictures were never seen."
         )
-    if model.config.teacher_config.backbone_config.model_type == BUILT_IN_BACKBONE:
-        lines.append(
-            "The teacher learned ImageNet's classes and no language: semantic codes know less of the world than those of "
-            "a text-aligned teacher such as the paper's SigLIP."
-        )
     return "## Limits\n\n" + "\n".join(f"* {line}" for line in lines)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *rows])

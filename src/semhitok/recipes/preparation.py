@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from semhitok.data.feed import Feed, LoadedImages, MemoryFeed, StreamFeed, load_into_memory
+from semhitok.data.feed import CaptionReader, Feed, LoadedImages, MemoryFeed, StreamFeed, load_into_memory
 from semhitok.data.sample import ImageSource
 from semhitok.data.sources import Subset
 from semhitok.data.transforms import to_float
-from semhitok.recipes.recipe import DataConfig
+from semhitok.recipes.recipe import CACHE_LIMIT, DataConfig
 from semhitok.teachers import ArrayCache, CacheKey, digest_of_module, digest_of_text
 from semhitok.tokenizers import SemHiTokModel
 from semhitok.training.loop import Evaluate
@@ -51,10 +51,21 @@ class TrainingImages:
             if self.loaded.bad:
                 report(f"{len(self.loaded.bad)} bad images skipped in all")
 
-    def feed(self, *, seed: int, device: torch.device, extras: dict[str, np.ndarray] | None = None) -> Feed:
-        """Batches for one stage."""
+    def feed(
+        self,
+        *,
+        seed: int,
+        device: torch.device,
+        extras: dict[str, np.ndarray] | None = None,
+        from_captions: CaptionReader | None = None,
+    ) -> Feed:
+        """Batches for one stage; ``from_captions`` gives further extras (B, ...) of images from their captions."""
         config = self.config
         if self.loaded is not None:
+            found = {} if from_captions is None else from_captions(self.loaded.captions)
+            rows = len(self.loaded.images), self._variants
+            read = {name: np.broadcast_to(value[:, None], rows + value.shape[1:]) for name, value in found.items()}
+            extras = (extras or {}) | read
             return MemoryFeed(
                 self.loaded.images,
                 seed=seed,
@@ -72,13 +83,22 @@ class TrainingImages:
             flip=config.flip,
             device=device,
             workers=config.workers,
+            from_captions=from_captions,
             max_bad_share=config.max_bad_share,
         )
 
-    def features(self, model: SemHiTokModel) -> dict[str, np.ndarray]:
-        """Stage 1's extras: the teacher's features (n,v,N,D), or nothing where they are not to be cached."""
+    def captions(self, limit: int) -> list[str]:
+        """The captions there are: of all images in memory, else of ``limit`` images evenly spaced in the source."""
+        loaded = self.loaded
+        if loaded is None:  # images of one pixel: only their captions are wanted
+            share, workers = self.config.max_bad_share, self.config.workers
+            loaded = load_into_memory(_spread(self.source, limit), 1, 1, workers=workers, max_bad_share=share)
+        return [caption for caption in loaded.captions if caption is not None]
+
+    def features(self, model: SemHiTokModel, limit: int = CACHE_LIMIT) -> dict[str, np.ndarray]:
+        """Stage 1's extras: the teacher's features (n,v,N,D), or nothing where they exceed ``limit`` bytes."""
         width = model.config.teacher_config.backbone_config.hidden_size
-        if self.loaded is None or 2 * self._rows() * model.num_tokens * width > self.config.cache_limit:
+        if self.loaded is None or 2 * self._rows() * model.num_tokens * width > limit:
             return {}
         key = self._features_key(model)
         path = _cache_file(self.cache, FEATURES, key)
@@ -162,12 +182,20 @@ def _cache_file(folder: Path, name: str, key: CacheKey) -> Path:
     return folder / f"{name}-{digest_of_text(f'{key.teacher} {key.transform} {key.data}')[:12]}.cache"
 
 
+def validation_images(source: ImageSource, size: int, config: DataConfig) -> Tensor:
+    """Up to 512 images (n,3,size,size) uint8, evenly spaced in ``source``."""
+    chosen = _spread(source, VALIDATION_IMAGES)
+    return load_into_memory(chosen, size, size, config.fit, workers=0, max_bad_share=config.max_bad_share).images
+
+
+def _spread(source: ImageSource, limit: int) -> Subset:
+    picked = np.linspace(0, len(source) - 1, min(limit, len(source))).astype(int)
+    return Subset(source, np.unique(picked))
+
+
 def reconstruction_check(model: SemHiTokModel, source: ImageSource, config: DataConfig) -> Evaluate:
     """A measure for the training loop: mean PSNR (data range [0,1]) of up to 512 images, evenly spaced in ``source``."""
-    picked = np.linspace(0, len(source) - 1, min(VALIDATION_IMAGES, len(source))).astype(int)
-    size = model.config.image_size
-    chosen = Subset(source, np.unique(picked))
-    images = load_into_memory(chosen, size, size, config.fit, workers=0, max_bad_share=config.max_bad_share).images
+    images = validation_images(source, model.config.image_size, config)
 
     def evaluate(task: Task, state: TrainState) -> dict[str, float]:
         scores = []

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from semhitok.data.transforms import FitMode
 from semhitok.training.loop import LoopConfig
 from semhitok.training.tasks.pixel import PixelConfig
 from semhitok.training.tasks.semantic import SemanticConfig
 
-Stage = Literal["semantic", "pixel", "pixel-finetune", "decoder"]
-STAGES: tuple[Stage, ...] = get_args(Stage)
+Stage = Literal["semantic", "pixel", "pixel-finetune", "decoder", "joint"]
+# The paper's, in order. ``joint``, the control, stands for ``semantic`` and ``pixel`` in one run.
+STAGES: tuple[Stage, ...] = ("semantic", "pixel", "pixel-finetune", "decoder")
 PerceptualKind = Literal["vgg", "lpips"]
 PerceptualDepth = Literal["conv1_2", "conv2_2", "conv3_3", "conv4_3", "conv5_3"]
 
 BUILT_IN_TEACHER = "efficientnet-lite0"
+CACHE_LIMIT = 16 * 2**30
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,6 @@ class DataConfig:
         fit: how an image of another shape becomes a square: centre ``crop`` or ``resize``.
         flip: mirror half of the images.
         memory_limit: bytes of decoded images up to which the whole data set is kept in memory, on the training device.
-        cache_limit: bytes of teacher features up to which they are computed once and kept on disk. Features and stage-1
-            ids are cached only for data in memory; otherwise the teacher runs in every step.
         workers: reading processes.
         max_bad_share: accepted share of images that cannot be read; they are skipped, counted and reported.
     """
@@ -35,7 +35,6 @@ class DataConfig:
     fit: FitMode = "crop"
     flip: bool = True
     memory_limit: int = 8 * 2**30
-    cache_limit: int = 16 * 2**30
     workers: int = 2
     max_bad_share: float = 0.05
 
@@ -87,7 +86,11 @@ class Recipe:
             files (``vgg16-397923af.pth`` and ``lpips_vgg.pth``) lie in the cache's ``weights`` folder.
         perceptual_depth: deepest VGG layer looked at; shallower is faster.
         data: how images are read.
-        semantic, pixel, pixel_finetune, decoder: the stages.
+        cache_limit: bytes of teacher features up to which they are computed once and kept on disk. Features and stage-1
+            ids are cached only for data in memory; otherwise the teacher runs in every step.
+        semantic, pixel, pixel_finetune, decoder: the stages. ``joint`` takes its losses from the first two, its batches
+            and steps from ``pixel``.
+        joint_gradient: in stage ``joint`` the pixel losses also reach the semantic branch.
     """
 
     name: str
@@ -103,7 +106,10 @@ class Recipe:
     perceptual: PerceptualKind = "vgg"
     perceptual_depth: PerceptualDepth = "conv5_3"
     data: DataConfig = field(default_factory=DataConfig)
+    cache_limit: int = CACHE_LIMIT
+    joint_gradient: bool = True
 
     def pixel_stage(self, stage: Stage) -> PixelStage:
-        """The settings of a stage after the first."""
-        return {"pixel": self.pixel, "pixel-finetune": self.pixel_finetune, "decoder": self.decoder}[stage]
+        """The settings of a stage that trains the pixel branch."""
+        later = {"pixel-finetune": self.pixel_finetune, "decoder": self.decoder}
+        return {"pixel": self.pixel, "joint": self.pixel, **later}[stage]

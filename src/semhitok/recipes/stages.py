@@ -3,6 +3,7 @@
 A run lives in one directory::
 
     semantic/ pixel/ pixel-finetune/ decoder/   one run of the training loop each, with ``model/`` when it has ended
+    joint/                                      the same, in place of the first two
     cache/                                      teacher features and stage-1 ids
     */recipe.json                               what each stage was run with, last
 """
@@ -15,7 +16,6 @@ import time
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -39,6 +39,7 @@ from semhitok.training import parallel
 from semhitok.training.loop import Evaluate, LoopConfig, train
 from semhitok.training.state import TrainState, derive_seed
 from semhitok.training.task import Task
+from semhitok.training.tasks.joint import JointConfig, JointTask
 from semhitok.training.tasks.pixel import PerceptualDistance, PixelTask
 from semhitok.training.tasks.semantic import SemanticTask
 from semhitok.types import cache_directory
@@ -188,9 +189,9 @@ def is_done(run: Path, stage: Stage) -> bool:
 
 def _starting_model(recipe: Recipe, stage: Stage, directory: Path, start_from: Path | None) -> SemHiTokModel:
     loop = _loop_config(recipe, stage)
-    if stage == "semantic":
+    if stage in ("semantic", "joint"):
         if start_from is not None:
-            raise ValueError(f"stage semantic starts from the teacher, not from a checkpoint: leave out {start_from}")
+            raise ValueError(f"stage {stage} starts from the teacher, not from a checkpoint: leave out {start_from}")
         torch.manual_seed(derive_seed(loop.seed, "model"))
         return SemHiTokModel.from_teacher(load_teacher(recipe), SemHiTokConfig(**recipe.model))
     needed: Stage = "semantic" if stage == "pixel" else "pixel"
@@ -200,15 +201,16 @@ def _starting_model(recipe: Recipe, stage: Stage, directory: Path, start_from: P
             f"stage {stage} starts from a finished stage {needed}, and {directory} has none: train it first"
         )
     model = SemHiTokModel.from_pretrained(path, dtype=torch.float32)
-    if needed not in model.config.stages:
+    if not {needed, "joint"} & set(model.config.stages):
         done = ", ".join(model.config.stages) or "none"
         raise ValueError(f"stage {stage} starts from a finished stage {needed}; stages done at {path}: {done}")
     return enhance_decoder(model, recipe.enhanced_decoder, loop.seed) if stage == "decoder" else model
 
 
 def _newest_model(directory: Path, before: Stage) -> Path | None:
-    """The model of the last finished stage in front of ``before``: fine-tuning may be left out."""
-    earlier = reversed(STAGES[: STAGES.index(before)])
+    """The model of the last finished stage in front of ``before``: fine-tuning may be left out, and joint training may
+    stand for the first two."""
+    earlier: list[Stage] = [*reversed(STAGES[: STAGES.index(before)]), "joint"]
     return next((directory / stage / "model" for stage in earlier if is_done(directory / stage, stage)), None)
 
 
@@ -231,34 +233,23 @@ def _run_stage(
     report(f"stage {stage}: {loop.steps} steps of {loop.batch_size} images")
     task: Task
     if stage == "semantic":
-        extras = images.features(model)
+        extras = images.features(model, recipe.cache_limit)
         task = SemanticTask(model, recipe.semantic.task)
     else:
         config = recipe.pixel_stage(stage).task
-        extras = images.semantic_ids(model)
         perceptual: PerceptualDistance | None = None
         if config.perceptual_weight > 0:
             perceptual = load_perceptual(recipe.perceptual, recipe.perceptual_depth).to(model.device)
         # The discriminator's first weights must not depend on what this process did before.
         torch.manual_seed(derive_seed(loop.seed, stage, "discriminator"))
-        task = PixelTask(model, config, perceptual=perceptual, fresh_codebook=stage == "pixel")
+        if stage == "joint":
+            extras = images.features(model, recipe.cache_limit)
+            joint = JointConfig(recipe.semantic.task, config, pixel_gradient=recipe.joint_gradient)
+            task = JointTask(model, joint, perceptual=perceptual)
+        else:
+            extras = images.semantic_ids(model)
+            task = PixelTask(model, config, perceptual=perceptual, fresh_codebook=stage == "pixel")
     if compile_blocks:  # after the task: its weight average copies the model as it is
         report(f"{parallel.compile_blocks(model)} blocks are compiled as they first run")
     feed = images.feed(seed=derive_seed(loop.seed, stage), device=model.device, extras=extras)
     return train(task, feed, loop, directory / stage, evaluate=evaluate, begun=begun)
-
-
-def settings_of(model: SemHiTokModel) -> dict[str, Any]:
-    """Facts about a checkpoint for ``semhitok inspect``: stages, sizes, parameters by part, licence, training data."""
-    parts = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
-    config = model.config
-    return {
-        "stages": config.stages,
-        "image_size": config.image_size,
-        "tokens": model.num_tokens,
-        "semantic_codebook_size": config.semantic_codebook_size,
-        "subcodebook_size": config.subcodebook_size,
-        "vocab_size": model.vocab_size,
-        "parameters": parts | {"all": sum(parts.values())},
-        "provenance": config.provenance,
-    }

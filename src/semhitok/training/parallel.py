@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from semhitok.quantizers.gather import is_distributed
+from semhitok.quantizers.gather import gather_in_sample_order, is_distributed
 
 BUCKET_ELEMENTS = 32 * 1024 * 1024  # bounds the extra memory of a coalesced all-reduce: 128 MiB in fp32
 
@@ -84,6 +84,28 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
         flat /= world_size()
         for gradient, part in zip(bucket, flat.split([gradient.numel() for gradient in bucket]), strict=True):
             gradient.copy_(part.view_as(gradient))
+
+
+def gather_with_gradients(local: Tensor) -> Tensor:
+    """The global batch (world*b, ...) in sample order from every rank's (b, ...), for a loss over all of it.
+
+    For losses that every rank computes alike from what was gathered; gradients averaged over the ranks are then those of
+    a single process. A collective.
+    """
+    return _Gather.apply(local) if is_distributed() else local  # pyright: ignore[reportReturnType]
+
+
+class _Gather(torch.autograd.Function):
+    """The loss being the same on all ranks, so is its gradient: the sum over ranks is ``world`` times the own rows."""
+
+    @staticmethod
+    def forward(ctx, local: Tensor) -> Tensor:
+        return gather_in_sample_order(local)
+
+    @staticmethod
+    def backward(ctx, *gradients: Tensor) -> Tensor:
+        (gathered,) = gradients
+        return gathered.chunk(world_size())[rank()] * world_size()
 
 
 def broadcast_parameters(module: nn.Module) -> None:

@@ -54,7 +54,7 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"semantic_decay": -0.1}, r"semantic_decay must lie in \[0, 1\), got -0.1"),
     ({"semantic_quantizer": "fsq"}, "semantic_quantizer must be one of ema, vanilla, normalized, got 'fsq'"),
     ({"semantic_update_rule": "mean"}, "semantic_update_rule must be one of sum_count, batch_mean, got 'mean'"),
-    ({"concat": "sum"}, "concat must be one of dim, length, none, got 'sum'"),
+    ({"concat": "sum"}, "concat must be one of dim, length, none, semantic, got 'sum'"),
     ({"patch_size": 64}, "patch_size 64 is larger than image_size 32"),
     ({"encoder_heads": 3}, "encoder_width 16 must split into encoder_heads 3 heads"),
     ({"decoder_heads": 8}, "decoder_width 16 must split into decoder_heads 8 heads of a multiple of 4 channels"),

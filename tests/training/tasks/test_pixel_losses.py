@@ -55,7 +55,7 @@ def test_gradients_are_those_of_the_whole_loss_in_plain_autograd(monkeypatch: py
     model, distance, batch = tiny_model(), Distance(), tiny_batch()
     settings = {"perceptual_weight": 0.5, "adversarial_weight": 0.3, "adversarial_start": 0, "diffaug": False}
     task = pixel_task(model, perceptual=distance, **settings)
-    discriminator = task.discriminator
+    discriminator = task.adversary.discriminator
     output, target = model(batch.pixel_values()), batch.pixel_values()
     visible = (output.reconstruction - target).abs().mean() + 0.5 * distance(output.reconstruction, target).mean()
     generator = -discriminator(output.reconstruction).mean()
@@ -84,23 +84,23 @@ def test_gradients_are_those_of_the_whole_loss_in_plain_autograd(monkeypatch: py
 
 def test_the_discriminator_learns_the_hinge_loss_from_its_start_on():
     task = pixel_task(adversarial_start=3, diffaug=False)
-    before, state = copy_of(task.discriminator), TrainState(total_steps=12)
+    before, state = copy_of(task.adversary.discriminator), TrainState(total_steps=12)
     early = take_steps(task, tiny_feed(), 3, state=state)
-    assert not changed(before, task.discriminator)
+    assert not changed(before, task.adversary.discriminator)
     assert not any(
         name in step for step in early for name in ("loss/generator", "loss/discriminator", "adaptive_weight")
     )
     batch = tiny_batch(start=24)
     with torch.no_grad():
         reconstruction = task.model(batch.pixel_values()).reconstruction
-        real, generated = task.discriminator(batch.pixel_values()), task.discriminator(reconstruction)
+        real, generated = task.adversary.discriminator(batch.pixel_values()), task.adversary.discriminator(reconstruction)
         expected = 0.5 * ((1 - real).clamp(min=0).mean() + (1 + generated).clamp(min=0).mean())
     first = take_steps(task, tiny_feed(), 1, state=state)[0]
     assert first["loss/discriminator"] == pytest.approx(float(expected), rel=1e-4)
     assert first["loss/generator"] == pytest.approx(-float(generated.mean()), rel=1e-3, abs=1e-6)
     # While all logits are within the margin, real and generated images pull the last bias equally.
-    assert changed(before, task.discriminator) == set(before) - {"blocks.11.bias"}
-    assert task.discriminator_optimizer.param_groups[0]["lr"] == pytest.approx(1e-3)
+    assert changed(before, task.adversary.discriminator) == set(before) - {"blocks.11.bias"}
+    assert task.adversary.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3)
 
 
 def test_the_perceptual_loss_waits_for_its_step_and_can_be_off():
@@ -114,7 +114,7 @@ def test_the_perceptual_loss_waits_for_its_step_and_can_be_off():
     assert distance.calls == 2
     take_steps(pixel_task(perceptual=distance, perceptual_weight=0.0), tiny_feed(), 1)
     assert distance.calls == 2
-    assert pixel_task(adversarial_weight=0.0).discriminator is None
+    assert pixel_task(adversarial_weight=0.0).adversary is None
 
 
 def test_augmentation_is_the_same_in_a_repeated_step_and_can_be_off():
@@ -122,11 +122,11 @@ def test_augmentation_is_the_same_in_a_repeated_step_and_can_be_off():
     for diffaug in (True, True, False):
         task = pixel_task(adversarial_start=0, diffaug=diffaug)
         with torch.no_grad():
-            for index, parameter in enumerate(task.discriminator.parameters()):
+            for index, parameter in enumerate(task.adversary.discriminator.parameters()):
                 torch.manual_seed(index)
                 parameter.copy_(torch.randn_like(parameter) * 0.1)
         take_steps(task, tiny_feed(), 2)
-        weights.append(torch.cat([parameter.flatten() for parameter in task.discriminator.parameters()]))
+        weights.append(torch.cat([parameter.flatten() for parameter in task.adversary.discriminator.parameters()]))
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
 

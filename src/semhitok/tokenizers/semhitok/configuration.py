@@ -6,11 +6,13 @@ from typing import Any, Literal, get_args
 
 from transformers import PreTrainedConfig
 
+from semhitok.quantizers.grouping import PixelCodebookKind
+from semhitok.quantizers.layout import IdLayout
 from semhitok.teachers import TeacherConfig
 
 SemanticQuantizerKind = Literal["ema", "vanilla", "normalized"]
 UpdateRule = Literal["sum_count", "batch_mean"]
-ConcatKind = Literal["dim", "length", "none"]
+ConcatKind = Literal["dim", "length", "none", "semantic"]
 
 
 class SemHiTokConfig(PreTrainedConfig):
@@ -30,9 +32,14 @@ class SemHiTokConfig(PreTrainedConfig):
         semantic_decoder_heads: heads of these layers (not given).
         subcodebook_size: m, pixel codes under each semantic code. The text says 8, the vocabulary 196,608 and Table 9
             say 12; ids always run to K * m.
+        subcodebook_sizes: m_k, one for each semantic code; ids then run to their sum, and ``subcodebook_size`` is set to
+            the largest. None for the same m everywhere (the paper). ``quantizers.allotment`` finds good ones.
+        pixel_codebook: what selects the sub-codebook: the ``semantic`` code (the paper), or the controls at equal bits of
+            ``quantizers.grouping``: one codebook ``shared`` by all, or a ``random`` choice.
         pixel_dim: d_p, channels of a pixel code (not given; 16 is ours).
         concat: how the decoder receives the two codes (Table 9): ``dim`` joins channels (paper), ``length`` joins the
             two sequences, ``none`` shows the pixel code alone (the semantic code still selects the sub-codebook).
+            ``semantic`` shows the semantic code alone (Table 7's first row) and wants m = 1, so that V = K.
         encoder_layers, encoder_width, encoder_heads: pixel encoder (paper: ViT-Base).
         decoder_layers, decoder_width, decoder_heads: pixel decoder (paper: ViT-Base, then ViT-Large in stage 3).
         refine_channels: channels of the convolutional refinement after the decoder; 0 is a plain linear head.
@@ -60,6 +67,8 @@ class SemHiTokConfig(PreTrainedConfig):
         semantic_decoder_layers: int = 3,
         semantic_decoder_heads: int = 16,
         subcodebook_size: int = 12,
+        subcodebook_sizes: list[int] | None = None,
+        pixel_codebook: PixelCodebookKind = "semantic",
         pixel_dim: int = 16,
         concat: ConcatKind = "dim",
         encoder_layers: int = 12,
@@ -86,7 +95,9 @@ class SemHiTokConfig(PreTrainedConfig):
         self.semantic_update_rule: UpdateRule = semantic_update_rule
         self.semantic_decoder_layers = semantic_decoder_layers
         self.semantic_decoder_heads = semantic_decoder_heads
-        self.subcodebook_size = subcodebook_size
+        self.subcodebook_size = max(subcodebook_sizes, default=1) if subcodebook_sizes is not None else subcodebook_size
+        self.subcodebook_sizes = list(subcodebook_sizes) if subcodebook_sizes is not None else None
+        self.pixel_codebook: PixelCodebookKind = pixel_codebook
         self.pixel_dim = pixel_dim
         self.concat: ConcatKind = concat
         self.encoder_layers = encoder_layers
@@ -104,8 +115,16 @@ class SemHiTokConfig(PreTrainedConfig):
 
     @property
     def vocab_size(self) -> int:
-        """K * m, the number of joint ids; derived, never stored."""
+        """K * m, or the sum of the m_k: the number of joint ids; derived, never stored."""
+        if self.subcodebook_sizes is not None:
+            return sum(self.subcodebook_sizes)
         return self.semantic_codebook_size * self.subcodebook_size
+
+    @property
+    def id_layout(self) -> IdLayout:
+        """Which joint ids belong to which semantic code."""
+        sizes = self.subcodebook_sizes
+        return IdLayout.of(self.semantic_codebook_size, self.subcodebook_size if sizes is None else sizes)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of tokens of an image of that size in pixels."""
@@ -127,9 +146,16 @@ class SemHiTokConfig(PreTrainedConfig):
             ("semantic_quantizer", SemanticQuantizerKind),
             ("semantic_update_rule", UpdateRule),
             ("concat", ConcatKind),
+            ("pixel_codebook", PixelCodebookKind),
         ):
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}")
+        if self.subcodebook_sizes is not None:
+            self._check_sizes(self.subcodebook_sizes)
+        if self.concat == "semantic" and self.subcodebook_size > 1:
+            raise ValueError(
+                f"concat semantic shows no pixel code, so subcodebook_size must be 1, got {self.subcodebook_size}"
+            )
         if self.patch_size > self.image_size:
             raise ValueError(f"patch_size {self.patch_size} is larger than image_size {self.image_size}")
         for tower in ("encoder", "decoder"):
@@ -138,3 +164,17 @@ class SemHiTokConfig(PreTrainedConfig):
                 raise ValueError(
                     f"{tower}_width {width} must split into {tower}_heads {heads} heads of a multiple of 4 channels"
                 )
+
+    def _check_sizes(self, sizes: list[int]) -> None:
+        if len(sizes) != self.semantic_codebook_size:
+            raise ValueError(
+                f"subcodebook_sizes must hold one size for each of {self.semantic_codebook_size} semantic codes, got "
+                f"{len(sizes)}"
+            )
+        wrong = [size for size in sizes if not isinstance(size, int) or size < 1]
+        if wrong:
+            raise ValueError(f"subcodebook_sizes must be whole numbers of at least 1, got {wrong[0]!r}")
+        if self.pixel_codebook != "semantic":
+            raise ValueError(
+                f"subcodebook_sizes belong to semantic codes: pixel_codebook must be semantic, got {self.pixel_codebook}"
+            )

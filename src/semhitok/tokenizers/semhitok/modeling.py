@@ -2,7 +2,7 @@
 
     image -> frozen teacher -> projection -> semantic code k        (stage 1)
     image -> pixel encoder  -> pixel code j of sub-codebook k only  (stage 2)
-    id = k * m + j
+    id = k * m + j  (with sub-codebooks of different sizes: first id of k, plus j)
     [semantic code ; pixel code] -> pixel decoder -> image          (stages 2 and 3)
 
 Shapes: B images, H x W pixels, N tokens, D teacher channels, d_s and d_p semantic and pixel channels.
@@ -58,7 +58,10 @@ class SemHiTokModel(PreTrainedModel):
         self.semantic = SemanticBranch(config, config.teacher_config.backbone_config.hidden_size)
         self.pixel_encoder = PixelEncoder(config) if config.encoder else None
         self.pixel_quantizer = HierarchicalQuantizer(
-            config.semantic_codebook_size, config.subcodebook_size, config.pixel_dim
+            config.semantic_codebook_size,
+            config.subcodebook_size if config.subcodebook_sizes is None else config.subcodebook_sizes,
+            config.pixel_dim,
+            choice=config.pixel_codebook,
         )
         self.pixel_decoder = PixelDecoder(config)
         if not config.encoder:
@@ -69,7 +72,7 @@ class SemHiTokModel(PreTrainedModel):
 
     @property
     def vocab_size(self) -> int:
-        """K * m."""
+        """K * m, or the sum of the sub-codebooks' sizes."""
         return self.config.vocab_size
 
     @property
@@ -143,23 +146,34 @@ class SemHiTokModel(PreTrainedModel):
         return self.semantic.decoder(codes, self._check_tokens(ids, grid))
 
     def embedding_table(self) -> Tensor:
-        """All embeddings in id order: (K*m, d_s + d_p), fp32; row id = [semantic code ; pixel code]."""
+        """All embeddings in id order: (V, d_s + d_p), fp32; row id = [semantic code ; pixel code].
+
+        Raises:
+            ValueError: the pixel code of an id depends on its place in the image (``pixel_codebook`` random).
+        """
+        if self.config.pixel_codebook == "random":
+            raise ValueError("with pixel_codebook random an id has another pixel code at every place, and no table row")
         semantic, pixel = self._codes(torch.arange(self.vocab_size, device=self.device)[None])
         return torch.cat([semantic[0], pixel[0]], dim=-1)
 
-    def forward(self, pixel_values: Tensor, semantic_ids: Tensor | None = None) -> TokenizerOutput:
+    def forward(
+        self, pixel_values: Tensor, semantic_ids: Tensor | None = None, semantic_codes: Tensor | None = None
+    ) -> TokenizerOutput:
         """Image to tokens to image, with gradients for the pixel branch.
 
         Args:
             pixel_values: (B,3,H,W) in [-1,1].
             semantic_ids: (B,N) ids of stage 1 when they are already known (cached); computed otherwise.
+            semantic_codes: (B,N,d_s) the codes of these ids where they carry gradients, for training both branches at
+                once; constants looked up otherwise.
 
         Returns:
             The reconstruction of ``pixel_view(pixel_values)`` (not clamped), joint ids, the pixel quantizer's losses.
         """
         if semantic_ids is None:
             semantic_ids = self.encode_semantic(pixel_values).ids
-        semantic_codes = self.semantic.quantizer.lookup(semantic_ids).detach()
+        if semantic_codes is None:
+            semantic_codes = self.semantic.quantizer.lookup(semantic_ids).detach()
         pixel_features = self.pixel_features(pixel_values)
         if semantic_ids.shape != pixel_features.shape[:2]:
             raise ValueError(
@@ -202,10 +216,10 @@ class SemHiTokModel(PreTrainedModel):
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """As in transformers, safetensors only; the image processor's configuration is written beside the weights."""
-        from semhitok.tokenizers.semhitok.image_processing import SemHiTokImageProcessor
+        from semhitok.tokenizers.image_processing import TokenizerImageProcessor
 
         super().save_pretrained(save_directory, **kwargs)
-        SemHiTokImageProcessor(size=self.config.image_size).save_pretrained(Path(save_directory))
+        TokenizerImageProcessor(size=self.config.image_size).save_pretrained(Path(save_directory))
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear | nn.Conv2d):

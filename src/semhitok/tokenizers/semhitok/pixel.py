@@ -32,15 +32,15 @@ class PixelDecoder(nn.Module):
     """Semantic and pixel codes to an image: (B,N,d_s), (B,N,d_p) -> (B,3,H,W), unbounded (paper eq. 6).
 
     ``concat`` is Table 9's choice: channels joined (``dim``), sequences joined (``length``: the image is read off the
-    pixel half), or the pixel code alone (``none``).
+    pixel half), the pixel code alone (``none``), or the semantic code alone (``semantic``, Table 7's first row).
     """
 
     def __init__(self, config: SemHiTokConfig) -> None:
         super().__init__()
         self.concat: ConcatKind = config.concat
         width = config.decoder_width
-        joined_dim = config.pixel_dim + (config.semantic_dim if config.concat == "dim" else 0)
-        self.project_in = nn.Linear(joined_dim, width)
+        dims = {"dim": config.semantic_dim + config.pixel_dim, "semantic": config.semantic_dim}
+        self.project_in = nn.Linear(dims.get(config.concat, config.pixel_dim), width)
         # Its own bias also tells the decoder which half of the sequence a token belongs to.
         self.project_semantic = nn.Linear(config.semantic_dim, width) if config.concat == "length" else None
         self.transformer = Transformer(layers=config.decoder_layers, width=width, heads=config.decoder_heads)
@@ -51,7 +51,7 @@ class PixelDecoder(nn.Module):
         if self.concat == "dim":
             x_BND = self.project_in(torch.cat([semantic_BND, pixel_BND], dim=-1))
         else:
-            x_BND = self.project_in(pixel_BND)
+            x_BND = self.project_in(semantic_BND if self.concat == "semantic" else pixel_BND)
         if self.project_semantic is not None:
             x_BND = torch.cat([self.project_semantic(semantic_BND), x_BND], dim=1)
             cosine, sine = torch.cat([cosine, cosine]), torch.cat([sine, sine])

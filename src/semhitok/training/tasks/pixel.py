@@ -10,82 +10,30 @@ Shapes: B images, N tokens, d_p pixel channels, K semantic codes, m pixel codes 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from semhitok.data.feed import Batch
-from semhitok.losses import (
-    PatchDiscriminator,
-    adaptive_weight,
-    augment,
-    cut_at,
-    discriminator_hinge_loss,
-    generator_hinge_loss,
-    l1_loss,
-)
+from semhitok.losses import PatchDiscriminator, l1_loss
 from semhitok.quantizers import CodeUsage
-from semhitok.quantizers.gather import is_distributed
 from semhitok.tokenizers import SemHiTokModel
-from semhitok.training.optim import OptimizerConfig, build_adamw, take_step
-from semhitok.training.parallel import broadcast_parameters, rank
+from semhitok.training.optim import build_adamw, take_step
+from semhitok.training.parallel import broadcast_parameters
 from semhitok.training.state import TrainState, derive_seed
-from semhitok.training.tasks.precision import Precision, autocast
+from semhitok.training.tasks.adversarial import AdversarialConfig, Adversary
+from semhitok.training.tasks.forward import PixelForward
+from semhitok.training.tasks.pixel_config import PixelConfig
+from semhitok.training.tasks.precision import autocast
 from semhitok.training.tasks.reservoir import Reservoir
+from semhitok.training.tasks.terms import mean_psnr, mean_terms
 from semhitok.training.weight_average import WeightAverage
-from semhitok.types import TokenizerOutput
+from semhitok.types import Quantized, TokenizerOutput
 
 SEMANTIC_IDS = "semantic_ids"
 PerceptualDistance = Callable[[Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class PixelConfig:
-    """What stages 2 and 3 optimise. The paper names the terms (eq. 7), not their weights: the values are ours.
-
-    Attributes:
-        optimizer: of the generator side, AdamW and schedule.
-        discriminator_optimizer: of the discriminator.
-        decoder_only: stage 3; encoder and sub-codebooks stay as they are.
-        l1_weight, codebook_weight, commitment_weight, perceptual_weight: factors of the terms.
-        adversarial_weight: factor on top of the adaptive weight (VQGAN, eq. 7).
-        perceptual_start, adversarial_start: steps before these terms; the discriminator starts with the latter.
-            A weight of 0 switches a term off.
-        diffaug: differentiable augmentation of what the discriminator sees.
-        discriminator_channels: width of its first layer.
-        initialise_step: sub-codebooks are set by k-means per semantic code from the vectors collected up to this step.
-        revive_every, revive_until, revive_below: as in stage 1; a pixel code is dead below that share of the mean
-            hits of all pixel codes, if its semantic code is frequent enough to tell.
-        reservoir_size: patches kept to draw from.
-        average_decay: of the weight average that is exported.
-        precision: ``bf16`` autocast or ``fp32``.
-    """
-
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    discriminator_optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(beta1=0.5, weight_decay=0.0)
-    )
-    decoder_only: bool = False
-    l1_weight: float = 1.0
-    codebook_weight: float = 1.0
-    commitment_weight: float = 0.25
-    perceptual_weight: float = 1.0
-    perceptual_start: int = 0
-    adversarial_weight: float = 0.5
-    adversarial_start: int = 20_000
-    diffaug: bool = True
-    discriminator_channels: int = 64
-    initialise_step: int = 100
-    revive_every: int = 200
-    revive_until: float = 0.8
-    revive_below: float = 0.1
-    reservoir_size: int = 2**20
-    average_decay: float = 0.999
-    precision: Precision = "bf16"
 
 
 class PixelTask:
@@ -124,49 +72,52 @@ class PixelTask:
         self.config = config
         self.perceptual = perceptual
         self.fresh_codebook = fresh_codebook and not config.decoder_only
-        device = model.device
-        self.discriminator = (
-            PatchDiscriminator(config.discriminator_channels).to(device) if config.adversarial_weight else None
-        )
         broadcast_parameters(self.trained)
         self.optimizer = build_adamw(self.trained, config.optimizer)
-        if self.discriminator is not None:
-            broadcast_parameters(self.discriminator)
-            self.discriminator_optimizer = build_adamw(self.discriminator, config.discriminator_optimizer)
+        self.adversary = _adversary(config, model.device) if config.adversarial_weight else None
         self.average = WeightAverage(self.trained, decay=config.average_decay)
         self.usage = CodeUsage(model.vocab_size)
+        self.hits = self._no_hits()
         self.reservoir = Reservoir(config.reservoir_size, model.device)
 
     def step(self, microbatches: Sequence[Batch], state: TrainState) -> dict[str, float | Tensor]:
         """See ``Task.step``: one step of the generator side, then one of the discriminator."""
+        self.begin(state)
+        forwards = []
+        for index, batch in enumerate(microbatches):
+            forward = self.losses(batch, state, index)
+            (forward.terms["loss"] * (1 / len(microbatches))).backward()
+            forwards.append(forward.detached())
+        return self.finish(forwards, state)
+
+    def begin(self, state: TrainState) -> None:
+        """What comes before the losses of a step: the sub-codebooks are set when their time has come. A collective."""
         # A run cut to a time limit may be shorter than the recipe foresaw: a quarter of it at most is waited for.
         due = state.step >= min(self.config.initialise_step, state.total_steps // 4)
         if self.fresh_codebook and due and len(self.reservoir):
             self.fresh_codebook = False
-            vectors_ND, semantic_ids_N = self.reservoir.local()
+            vectors_ND, groups_N = self.reservoir.local()
             seed = derive_seed(state.seed, "pixel codebook")
-            self.model.pixel_quantizer.initialise(vectors_ND, semantic_ids_N, seed=seed)
-        share = 1 / len(microbatches)
-        metrics: dict[str, float | Tensor] = {}
-        pairs, outputs = [], []
-        for index, batch in enumerate(microbatches):
-            target, output, terms = self._generator_losses(batch, state, index)
-            (terms["loss"] * share).backward()
-            pairs.append((target, output.reconstruction.detach().float()))
-            outputs.append(output)
-            self.usage.update(output.ids)
-            for name, value in terms.items():
-                metrics[name] = metrics.get(name, 0.0) + value.detach() * share
+            self.model.pixel_quantizer.initialise(vectors_ND, groups_N, seed=seed)
+
+    def finish(self, forwards: Sequence[PixelForward], state: TrainState) -> dict[str, float | Tensor]:
+        """What follows the gradients of a step: optimizers, average, usage, revival; the metrics of the step."""
+        metrics = mean_terms([forward.terms for forward in forwards])
         metrics |= take_step(self.optimizer, self.config.optimizer, state.step, state.total_steps)
         self.average.update(self.trained)
-        if self._adversarial(state):
-            metrics |= self._discriminator_step(pairs, state)
+        if self.adversary is not None and self.adversary.active(state):
+            pairs = [(forward.target, forward.reconstruction.float()) for forward in forwards]
+            metrics |= self.adversary.step(pairs, state)
+        vectors, groups = [], []
+        quantizer = self.model.pixel_quantizer
+        for forward in forwards:
+            self.usage.update(forward.ids)
+            semantic_ids, pixel_ids = quantizer.split_ids(forward.ids)
+            self.hits.update(quantizer.slots(semantic_ids, pixel_ids))
+            vectors.append(forward.pixel_features.float().flatten(0, 1))
+            groups.append(quantizer.grouping(semantic_ids).flatten())
         if self._revives(state):
-            vectors_ND = torch.cat([output.pixel_features.detach().float().flatten(0, 1) for output in outputs])
-            semantic_ids_N = torch.cat(
-                [self.model.pixel_quantizer.split_ids(output.ids)[0].flatten() for output in outputs]
-            )
-            self.reservoir.add(vectors_ND, semantic_ids_N)
+            self.reservoir.add(torch.cat(vectors), torch.cat(groups))
         return metrics | self._end_interval(state)
 
     @torch.no_grad()
@@ -184,12 +135,10 @@ class PixelTask:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "usage": self.usage.state_dict(),
+            "hits": self.hits.state_dict(),
             "reservoir": self.reservoir.state_dict(),
         }
-        if self.discriminator is not None:
-            state["discriminator"] = self.discriminator.state_dict()
-            state["discriminator_optimizer"] = self.discriminator_optimizer.state_dict()
-        return state
+        return state if self.adversary is None else state | self.adversary.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what ``state_dict`` gave; strict."""
@@ -198,10 +147,10 @@ class PixelTask:
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.usage.load_state_dict(state["usage"])
+        self.hits.load_state_dict(state["hits"])
         self.reservoir.load_state_dict(state["reservoir"])
-        if self.discriminator is not None:
-            self.discriminator.load_state_dict(state["discriminator"])
-            self.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
+        if self.adversary is not None:
+            self.adversary.load_state_dict(state)
 
     def export(self, directory: Path) -> None:
         """Write the model with averaged weights; the ones in training are put back."""
@@ -217,16 +166,20 @@ class PixelTask:
         stage = "decoder" if self.config.decoder_only else "pixel"
         return f"stage {stage}: {count / 1e6:.2f}M parameters, vocabulary {self.model.vocab_size}"
 
-    def _generator_losses(
-        self, batch: Batch, state: TrainState, index: int
-    ) -> tuple[Tensor, TokenizerOutput, dict[str, Tensor]]:
-        """Target images, the model's output, and the loss terms of micro-batch ``index``."""
+    def losses(self, batch: Batch, state: TrainState, index: int, semantic: Quantized | None = None) -> PixelForward:
+        """The forward pass and the loss terms of micro-batch ``index``.
+
+        Args:
+            semantic: codes and ids of stage 1 where it trains along; frozen ones by default, cached or computed.
+        """
         config, pixel_values = self.config, batch.pixel_values()
-        semantic_ids = batch.extras.get(SEMANTIC_IDS)
+        semantic_ids = batch.extras.get(SEMANTIC_IDS) if semantic is None else semantic.ids
         if semantic_ids is None:  # outside autocast: the ids that the tokenizer will give later
             semantic_ids = self.model.encode_semantic(pixel_values).ids
         with autocast(config.precision, pixel_values.device):
-            output = self.model(pixel_values, semantic_ids.long())
+            output: TokenizerOutput = self.model(
+                pixel_values, semantic_ids.long(), None if semantic is None else semantic.codes
+            )
         reconstruction, target = output.reconstruction.float(), self.model.pixel_view(pixel_values)
         terms = {"loss/l1": l1_loss(reconstruction, target)}
         visible = config.l1_weight * terms["loss/l1"]
@@ -234,22 +187,10 @@ class PixelTask:
             with autocast(config.precision, pixel_values.device):
                 terms["loss/perceptual"] = self.perceptual(reconstruction, target).mean()
             visible = visible + config.perceptual_weight * terms["loss/perceptual"]
-        if self._adversarial(state):
-            assert self.discriminator is not None
-            visible = cut_at(reconstruction, visible)
-            self.discriminator.requires_grad_(False)
-            with autocast(config.precision, pixel_values.device):
-                logits = self.discriminator(self._augmented(reconstruction, state, f"generator {index}"))
-            terms["loss/generator"] = generator_hinge_loss(logits)
-            generator = cut_at(reconstruction, terms["loss/generator"])
-            weight = adaptive_weight(
-                visible,
-                generator,
-                self.model.pixel_decoder.head.last_layer,
-                all_reduce=dist.all_reduce if is_distributed() else None,
-            )
-            terms["adaptive_weight"] = weight
-            visible = visible + config.adversarial_weight * weight * generator
+        if self.adversary is not None and self.adversary.active(state):
+            last_layer = self.model.pixel_decoder.head.last_layer
+            visible, found = self.adversary.add_generator_loss(visible, reconstruction, last_layer, state, index)
+            terms |= found
         total = visible
         if not config.decoder_only:
             losses = output.losses
@@ -257,36 +198,17 @@ class PixelTask:
                 total + config.codebook_weight * losses["codebook"] + config.commitment_weight * losses["commitment"]
             )
             terms |= {f"loss/{name}": value for name, value in losses.items()}
-        psnr = -10 * torch.log10((reconstruction.detach().clamp(-1, 1) - target).square().mean(dim=(1, 2, 3)) / 4)
-        return target, output, {"loss": total, **terms, "psnr": psnr.mean()}
-
-    def _adversarial(self, state: TrainState) -> bool:
-        return self.config.adversarial_weight > 0 and state.step >= self.config.adversarial_start
-
-    def _augmented(self, images: Tensor, state: TrainState, purpose: str) -> Tensor:
-        return (
-            augment(images, generator=state.generator(f"{purpose}, rank {rank()}")) if self.config.diffaug else images
+        psnr = mean_psnr(reconstruction.detach(), target)
+        return PixelForward(
+            target=target,
+            reconstruction=output.reconstruction,
+            ids=output.ids,
+            pixel_features=output.pixel_features,
+            terms={"loss": total, **terms, "psnr": psnr},
         )
 
-    def _discriminator_step(
-        self, pairs: Sequence[tuple[Tensor, Tensor]], state: TrainState
-    ) -> dict[str, float | Tensor]:
-        assert self.discriminator is not None
-        self.discriminator.requires_grad_(True)
-        total = torch.zeros((), device=pairs[0][0].device)
-        for index, (target, reconstruction) in enumerate(pairs):
-            seen = torch.cat(
-                [self._augmented(images, state, f"discriminator {index}") for images in (target, reconstruction)]
-            )
-            with autocast(self.config.precision, target.device):
-                real, generated = self.discriminator(seen).chunk(2)
-            loss = discriminator_hinge_loss(real, generated) / len(pairs)
-            loss.backward()
-            total += loss.detach()
-        step = state.step - self.config.adversarial_start
-        steps = state.total_steps - self.config.adversarial_start
-        taken = take_step(self.discriminator_optimizer, self.config.discriminator_optimizer, step, steps)
-        return {"loss/discriminator": total, "discriminator_gradient_norm": taken["gradient_norm"]}
+    def _no_hits(self) -> CodeUsage:
+        return CodeUsage(self.model.pixel_quantizer.codebook_KmD.shape[:2].numel())
 
     def _revives(self, state: TrainState) -> bool:
         if self.config.decoder_only:
@@ -300,14 +222,27 @@ class PixelTask:
         usage = self.usage.all_reduce()
         metrics = {"usage": usage.usage, "perplexity": usage.perplexity}
         if self._revives(state) and not self.fresh_codebook and len(self.reservoir):
-            counts_Km = usage.counts.unflatten(0, (self.model.config.semantic_codebook_size, -1))
-            vectors_ND, semantic_ids_N = self.reservoir.local()
-            threshold = self.config.revive_below * float(counts_Km.double().mean())
-            revived = self.model.pixel_quantizer.revive(
-                vectors_ND, semantic_ids_N, counts_Km, threshold=threshold, seed=state.seed, step=state.step
+            quantizer = self.model.pixel_quantizer
+            counts_Km = self.hits.all_reduce().counts.unflatten(0, quantizer.codebook_KmD.shape[:2])
+            vectors_ND, groups_N = self.reservoir.local()
+            threshold = self.config.revive_below * float(counts_Km.double().sum()) / quantizer.codes
+            revived = quantizer.revive(
+                vectors_ND, groups_N, counts_Km, threshold=threshold, seed=state.seed, step=state.step
             )
             metrics["revived"] = float(revived)
         self.usage = CodeUsage(usage.size)
+        self.hits = self._no_hits()
         if not self.fresh_codebook:  # what k-means is still to see stays
             self.reservoir.clear()
         return metrics
+
+
+def _adversary(config: PixelConfig, device: torch.device) -> Adversary:
+    game = AdversarialConfig(
+        weight=config.adversarial_weight,
+        start=config.adversarial_start,
+        diffaug=config.diffaug,
+        optimizer=config.discriminator_optimizer,
+        precision=config.precision,
+    )
+    return Adversary(PatchDiscriminator(config.discriminator_channels).to(device), game)

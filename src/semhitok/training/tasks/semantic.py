@@ -22,8 +22,10 @@ from semhitok.tokenizers import SemHiTokModel
 from semhitok.training.optim import OptimizerConfig, build_adamw, take_step
 from semhitok.training.parallel import broadcast_parameters
 from semhitok.training.state import TrainState, derive_seed
+from semhitok.training.tasks.forward import SemanticForward
 from semhitok.training.tasks.precision import Precision, autocast
 from semhitok.training.tasks.reservoir import Reservoir
+from semhitok.training.tasks.terms import mean_terms
 
 FEATURES = "features"
 
@@ -74,28 +76,34 @@ class SemanticTask:
 
     def step(self, microbatches: Sequence[Batch], state: TrainState) -> dict[str, float | Tensor]:
         """See ``Task.step``."""
+        forwards = []
+        for batch, features_BND in zip(microbatches, self.begin(microbatches, state), strict=True):
+            forward = self.losses(features_BND, batch)
+            (forward.terms["loss"] * (1 / len(microbatches))).backward()
+            forwards.append(forward.detached())
+        return self.finish(forwards, state)
+
+    def begin(self, microbatches: Sequence[Batch], state: TrainState) -> list[Tensor]:
+        """The teacher's features (B,N,D) of each micro-batch; the codebook is set when its time has come. A collective."""
         features = [self._features(batch) for batch in microbatches]
         if state.step == self.config.initialise_step:
             self._initialise(features, state)
-        share = 1 / len(microbatches)
+        return features
+
+    def finish(self, forwards: Sequence[SemanticForward], state: TrainState) -> dict[str, float | Tensor]:
+        """What follows the gradients of a step: optimizer, codebook, usage, revival; the metrics of the step."""
         assignments: Assignments | None = None
-        metrics: dict[str, float | Tensor] = {}
-        projected = []
-        for batch, features_BND in zip(microbatches, features, strict=True):
-            projected_BND, ids_BN, terms = self._losses(features_BND, batch)
-            (terms["loss"] * share).backward()
+        for forward in forwards:
+            self.usage.update(forward.quantized.ids)
             if isinstance(self.quantizer, EMAQuantizer):
-                found = self.quantizer.assignments(projected_BND, ids_BN)
+                found = self.quantizer.assignments(forward.projected, forward.quantized.ids)
                 assignments = found if assignments is None else assignments + found
-            self.usage.update(ids_BN)
-            projected.append(projected_BND.flatten(0, 1))
-            for name, value in terms.items():
-                metrics[name] = metrics.get(name, 0.0) + value.detach() * share
+        metrics = mean_terms([forward.terms for forward in forwards])
         metrics |= take_step(self.optimizer, self.config.optimizer, state.step, state.total_steps)
         if isinstance(self.quantizer, EMAQuantizer) and assignments is not None:
             self.quantizer.update(assignments)
         if self._revives(state):
-            self.reservoir.add(torch.cat(projected))
+            self.reservoir.add(torch.cat([forward.projected.flatten(0, 1) for forward in forwards]))
         return metrics | self._end_interval(state)
 
     def preview(self, batch: Batch) -> None:
@@ -137,8 +145,8 @@ class SemanticTask:
         assert self.branch.projection is not None, "a tokenizer is trained with its encoder side"
         return self.branch.projection(features_BND)
 
-    def _losses(self, features_BND: Tensor, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Projected vectors (B,N,d_s) and ids (B,N), both detached, and the loss terms."""
+    def losses(self, features_BND: Tensor, batch: Batch) -> SemanticForward:
+        """The forward pass and the loss terms of one micro-batch, given the teacher's features of it."""
         config = self.config
         with autocast(config.precision, features_BND.device):
             projected_BND = self._project(features_BND)
@@ -151,7 +159,7 @@ class SemanticTask:
         loss = loss + config.commitment_weight * quantized.losses["commitment"]
         if "codebook" in quantized.losses:
             loss = loss + config.codebook_weight * quantized.losses["codebook"]
-        return projected_BND.detach().float(), quantized.ids, {"loss": loss, **terms}
+        return SemanticForward(projected_BND.detach().float(), quantized, {"loss": loss, **terms})
 
     @torch.no_grad()
     def _initialise(self, features: Sequence[Tensor], state: TrainState) -> None:

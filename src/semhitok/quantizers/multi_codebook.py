@@ -1,0 +1,108 @@
+"""Multi-codebook quantization, MCQ (UniTok, arXiv 2502.20321, section 3.2).
+
+A feature is cut into C chunks and each is quantized in a codebook of its own. The vocabulary grows with the power of C,
+while each codebook stays small enough to be used in full.
+
+Shapes: B images, N tokens (elsewhere: vectors), C codebooks of K codes each, D channels, c = D / C channels of a chunk.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from semhitok.quantizers.codebook import Float32Module, straight_through
+from semhitok.quantizers.flat import codebook_losses
+from semhitok.quantizers.gather import copy_from_first_rank, gather_in_sample_order
+from semhitok.quantizers.kmeans import kmeans
+from semhitok.quantizers.lookup import nearest_cosine
+from semhitok.quantizers.revival import replace_dead
+from semhitok.types import Quantized
+
+BOUND = 1 / 36
+"""Codes start uniformly within BOUND / sqrt(c), as the released model's do; only their directions matter."""
+
+
+class MultiCodebookQuantizer(Float32Module):
+    """C codebooks of K codes; chunks and codes are l2-normalised at use, the largest cosine wins.
+
+    Args:
+        num_codebooks: C.
+        codebook_size: K, codes of one codebook.
+        dim: D, a multiple of C.
+    """
+
+    def __init__(self, num_codebooks: int, codebook_size: int, dim: int) -> None:
+        super().__init__()
+        if dim % num_codebooks:
+            raise ValueError(f"{dim} channels cannot be cut into {num_codebooks} chunks of equal width")
+        self.codebooks_CKc = nn.Parameter(
+            torch.empty(num_codebooks, codebook_size, dim // num_codebooks, dtype=torch.float32)
+        )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Uniform around zero."""
+        bound = BOUND * self.codebooks_CKc.shape[2] ** -0.5
+        nn.init.uniform_(self.codebooks_CKc, -bound, bound)
+
+    def forward(self, z_BND: Tensor) -> Quantized:
+        """The best code of every chunk.
+
+        Args:
+            z_BND: (B,N,D), any float dtype; compared in fp32.
+
+        Returns:
+            codes (B,N,D), chunks of unit length, in the dtype of ``z_BND``, straight-through to the normalised features;
+            ids (B,N,C) in [0,K); losses ``codebook`` and ``commitment``, means over everything, unweighted.
+        """
+        unit_BND = self.normalise(z_BND)
+        chunks_CMc = rearrange(unit_BND.detach(), "b n (c d) -> c (b n) d", c=len(self.codebooks_CKc))
+        pairs = zip(chunks_CMc, self.codebooks_CKc, strict=True)
+        ids_CM = torch.stack([nearest_cosine(chunk_Mc, codebook_Kc) for chunk_Mc, codebook_Kc in pairs])
+        ids_BNC = rearrange(ids_CM, "c (b n) -> b n c", b=len(z_BND))
+        codes_BND = self.lookup(ids_BNC)
+        codes = straight_through(unit_BND, codes_BND).to(z_BND.dtype)
+        return Quantized(codes, ids_BNC, codebook_losses(unit_BND, codes_BND))
+
+    def normalise(self, z_BND: Tensor) -> Tensor:
+        """Each chunk at unit length, fp32."""
+        chunks = rearrange(z_BND.float(), "b n (c d) -> b n c d", c=len(self.codebooks_CKc))
+        return rearrange(F.normalize(chunks, dim=-1), "b n c d -> b n (c d)")
+
+    def lookup(self, ids_BNC: Tensor) -> Tensor:
+        """Codes of ids (B,N,C) -> (B,N,D), chunks of unit length, fp32; gradients reach the codebooks."""
+        table = rearrange(self.codebooks_CKc, "c k d -> (c k) d")
+        offsets_C = torch.arange(len(self.codebooks_CKc), device=ids_BNC.device) * self.codebooks_CKc.shape[1]
+        chunks = F.normalize(F.embedding(ids_BNC + offsets_C, table), dim=-1)
+        return rearrange(chunks, "b n c d -> b n (c d)")
+
+    @torch.no_grad()
+    def initialise(self, z_ND: Tensor, *, seed: int, iterations: int = 10) -> None:
+        """Spherical k-means in every codebook, over the gathered global batch (a collective)."""
+        for number, chunk_Nc in enumerate(self._chunks(gather_in_sample_order(z_ND))):
+            codebook_Kc = kmeans(
+                chunk_Nc, self.codebooks_CKc.shape[1], iterations=iterations, seed=seed + number, spherical=True
+            )
+            copy_from_first_rank(codebook_Kc)
+            self.codebooks_CKc[number] = codebook_Kc
+
+    @torch.no_grad()
+    def revive(self, z_ND: Tensor, dead_CK: Tensor, *, seed: int, step: int) -> int:
+        """Replaces the codes marked in ``dead_CK`` (C,K) bool by chunks of random vectors of the global batch.
+
+        A collective; independent of the number of ranks. Returns how many codes were replaced.
+        """
+        chunks_CNc = self._chunks(gather_in_sample_order(z_ND))
+        return sum(
+            len(replace_dead(codebook_Kc, chunk_Nc, dead_K, seed=seed + number, step=step))
+            for number, (codebook_Kc, chunk_Nc, dead_K) in enumerate(
+                zip(self.codebooks_CKc, chunks_CNc, dead_CK, strict=True)
+            )
+        )
+
+    def _chunks(self, z_ND: Tensor) -> Tensor:
+        chunks_CNc = rearrange(z_ND.float(), "n (c d) -> c n d", c=len(self.codebooks_CKc))
+        return F.normalize(chunks_CNc, dim=-1).contiguous()

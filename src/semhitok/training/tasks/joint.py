@@ -1,0 +1,111 @@
+"""Both branches at once, from scratch: the control to SemHiTok's training in stages (paper section 3).
+
+Architecture, losses and upkeep of the codebooks are those of stages 1 and 2, added up over the same images; the teacher
+stays frozen. What differs: the semantic codebook still moves while the sub-codebooks under it are trained, and, with
+``pixel_gradient``, reconstruction pulls at the semantic branch through its straight-through codes, the trade-off that
+the paper's stages avoid.
+
+Shapes: B images, N tokens, D teacher channels, d_s semantic channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from semhitok.data.feed import Batch
+from semhitok.tokenizers import SemHiTokModel
+from semhitok.training.state import TrainState
+from semhitok.training.tasks.pixel import PerceptualDistance, PixelConfig, PixelTask
+from semhitok.training.tasks.semantic import SemanticConfig, SemanticTask
+from semhitok.types import Quantized
+
+
+@dataclass(frozen=True)
+class JointConfig:
+    """What joint training optimises.
+
+    Attributes:
+        semantic, pixel: losses, optimizers and upkeep of the two branches; each keeps an optimizer of its own.
+        pixel_gradient: the pixel losses also reach the semantic projection. Without it the two losses share no
+            parameter, and only the moving codebook is left of what sets joint training apart.
+    """
+
+    semantic: SemanticConfig = field(default_factory=SemanticConfig)
+    pixel: PixelConfig = field(default_factory=PixelConfig)
+    pixel_gradient: bool = True
+
+
+class JointTask:
+    """Trains ``model.semantic`` and the pixel branch of ``model`` in place, in one run.
+
+    Args:
+        model: fresh; the teacher's features come from ``batch.extras["features"]`` (cached) or from the model. Semantic
+            ids are always computed: they change from step to step.
+        config: see ``JointConfig``.
+        perceptual: distance (prediction, target) -> (B,), needed when ``perceptual_weight`` > 0.
+
+    Raises:
+        ValueError: as ``PixelTask``, or the pixel branch is to train its decoder alone.
+    """
+
+    def __init__(
+        self, model: SemHiTokModel, config: JointConfig, *, perceptual: PerceptualDistance | None = None
+    ) -> None:
+        if config.pixel.decoder_only:
+            raise ValueError("joint training trains the whole pixel branch, and its configuration has decoder_only set")
+        self.model = model
+        self.config = config
+        self.semantic = SemanticTask(model, config.semantic)
+        self.pixel = PixelTask(model, config.pixel, perceptual=perceptual, fresh_codebook=True)
+        model.semantic.requires_grad_(True).train()  # the pixel task froze what is not its own
+
+    def step(self, microbatches: Sequence[Batch], state: TrainState) -> dict[str, float | Tensor]:
+        """See ``Task.step``. ``loss`` is the sum; figures of the semantic branch have ``semantic`` in their names."""
+        features = self.semantic.begin(microbatches, state)
+        self.pixel.begin(state)
+        semantic_forwards, pixel_forwards = [], []
+        for index, (batch, features_BND) in enumerate(zip(microbatches, features, strict=True)):
+            semantic = self.semantic.losses(features_BND, batch)
+            quantized = semantic.quantized if self.config.pixel_gradient else semantic.detached().quantized
+            pixel = self.pixel.losses(batch, state, index, Quantized(quantized.codes, quantized.ids, {}))
+            ((semantic.terms["loss"] + pixel.terms["loss"]) * (1 / len(microbatches))).backward()
+            semantic_forwards.append(semantic.detached())
+            pixel_forwards.append(pixel.detached())
+        found = self.semantic.finish(semantic_forwards, state)
+        metrics = self.pixel.finish(pixel_forwards, state)
+        total = found["loss"] + metrics["loss"]
+        return metrics | {_semantic_name(name): value for name, value in found.items()} | {"loss": total}
+
+    def preview(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """See ``PixelTask.preview``."""
+        return self.pixel.preview(batch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Those of the two tasks."""
+        return {"semantic": self.semantic.state_dict(), "pixel": self.pixel.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what ``state_dict`` gave; strict."""
+        self.semantic.load_state_dict(state["semantic"])
+        self.pixel.load_state_dict(state["pixel"])
+
+    def export(self, directory: Path) -> None:
+        """Write the model: the pixel branch averaged, the semantic branch as it is, as after stages 1 and 2."""
+        self.pixel.export(directory)
+
+    def describe(self) -> str:
+        """See ``Task.describe``."""
+        return f"joint: {self.semantic.describe()}; {self.pixel.describe()}"
+
+
+def _semantic_name(name: str) -> str:
+    """``loss/l1`` -> ``loss/semantic_l1``, ``usage`` -> ``semantic_usage``, ``loss`` -> ``loss/semantic``."""
+    if name == "loss":
+        return "loss/semantic"
+    kind, slash, term = name.rpartition("/")
+    return f"{kind}{slash}semantic_{term}"

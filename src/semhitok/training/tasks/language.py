@@ -1,0 +1,244 @@
+"""Training the unified model: the next token over text and images, on packed rows (paper, section 3.3).
+
+Shapes: B rows, R positions, T labelled positions, K images of a row, I images in all, N tokens of an image, C codes per token,
+D channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from semhitok.data.feed import Batch
+from semhitok.data.packed_feed import (
+    BAD_RECORDS,
+    FROM_PIXELS,
+    IMAGE_IDS,
+    INPUT_IDS,
+    LABELS,
+    LEFT_OUT,
+    NO_IMAGE,
+    POSITION_IDS,
+)
+from semhitok.data.transforms import to_float
+from semhitok.losses.large_head import CHUNK_TOKENS, large_head_loss
+from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
+from semhitok.mllm.continuous import ContinuousProjector
+from semhitok.mllm.next_token import IGNORED, code_loss
+from semhitok.training import parallel
+from semhitok.training.optim import OptimizerConfig, build_adamw, take_step
+from semhitok.training.parallel import broadcast_parameters
+from semhitok.training.state import TrainState
+from semhitok.training.tasks.lora import add_lora, merged_state_dict
+from semhitok.training.tasks.precision import Precision, autocast
+
+Trained = Literal["all", "lora", "adapter"]
+
+
+@dataclass(frozen=True)
+class LanguageConfig:
+    """What is trained, and how.
+
+    Attributes:
+        optimizer: AdamW and schedule.
+        trained: ``all`` is everything but the image tokenizer; ``lora`` low-rank changes of the language model's layers
+            together with adapter, head and control rows, the text table frozen; ``adapter`` the adapter alone (LLaVA-v1.5's
+            first stage).
+        lora_rank, lora_alpha: read with ``lora`` only.
+        chunk_tokens: tokens whose logits are held at a time.
+        checkpoint_activations: compute the layers' activations again in the backward pass, for less memory.
+        precision: ``bf16`` autocast or ``fp32``.
+    """
+
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    trained: Trained = "all"
+    lora_rank: int = 16
+    lora_alpha: float = 32.0
+    chunk_tokens: int = CHUNK_TOKENS
+    checkpoint_activations: bool = False
+    precision: Precision = "bf16"
+
+    def __post_init__(self) -> None:
+        if self.lora_rank < 1 or self.chunk_tokens < 1:
+            raise ValueError(
+                f"lora_rank and chunk_tokens must be at least 1, got {self.lora_rank} and {self.chunk_tokens}"
+            )
+
+
+class LanguageTask:
+    """Trains ``model`` in place, on batches of a ``PackedFeed``.
+
+    Every labelled position counts alike, over all micro-batches and ranks; a visual position with C codes counts as one, with
+    the mean of their losses. The log has ``loss``, and ``loss/text`` and ``loss/image`` of the steps that have such labels.
+
+    Args:
+        model: see ``SemHiTokForConditionalGeneration``.
+        config: see ``LanguageConfig``.
+        processor: exported beside the model.
+        projector: puts the teacher's continuous features in place of ids (LLaVA's upper bound); trained in place of the
+            model's adapter. Images may then not be labelled.
+    """
+
+    def __init__(
+        self,
+        model: SemHiTokForConditionalGeneration,
+        config: LanguageConfig,
+        *,
+        processor: SemHiTokMLLMProcessor,
+        projector: ContinuousProjector | None = None,
+    ) -> None:
+        self.model, self.config, self.processor, self.projector = model, config, processor, projector
+        self.merges = config.trained == "lora"
+        if self.merges:
+            add_lora(model.language_model, rank=config.lora_rank, alpha=config.lora_alpha)
+            model.language_model.to(model.lm_head.weight.device)
+        if config.trained == "adapter":
+            model.requires_grad_(False)
+        model.adapter.requires_grad_(projector is None)
+        if config.checkpoint_activations:
+            model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.trained = nn.ModuleDict({"model": model} | ({} if projector is None else {"projector": projector}))
+        self.trained.train()
+        broadcast_parameters(self.trained)
+        self.optimizer = build_adamw(self.trained, config.optimizer)
+
+    def step(self, microbatches: Sequence[Batch], state: TrainState) -> dict[str, float | Tensor]:
+        """See ``Task.step``."""
+        prepared = [self._labels(batch) for batch in microbatches]
+        counts = parallel.average_values(
+            {
+                "text": float(sum(int((kinds_T == 0).sum()) for _, kinds_T in prepared)),
+                "image": float(sum(int((kinds_T == 1).sum()) for _, kinds_T in prepared)),
+            }
+        )
+        labels = max(1.0, sum(counts.values()))
+        sums: dict[str, Tensor] = {}
+        for batch, (labelled_BR, kinds_T) in zip(microbatches, prepared, strict=True):
+            total, by_kind = self._loss(batch, labelled_BR, kinds_T)
+            (total / labels).backward()
+            for name, value in by_kind.items():
+                sums[name] = sums[name] + value if name in sums else value
+        found: dict[str, float | Tensor] = {"loss": sum(sums.values()) / labels}  # pyright: ignore
+        found |= {f"loss/{name}": sums[name] / count for name, count in counts.items() if count}
+        found |= {f"tokens/{name}": count for name, count in counts.items()}
+        for name in (BAD_RECORDS, LEFT_OUT):
+            found[name] = sum(batch.extras[name].sum() for batch in microbatches)
+        return found | take_step(self.optimizer, self.config.optimizer, state.step, state.total_steps)
+
+    def preview(self, batch: Batch) -> None:
+        """Nothing to draw: generation is measured by the evaluation."""
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The trained parameters, and the optimizer; what is frozen comes from where the run began."""
+        return {"trained": self._parameters(), "optimizer": self.optimizer.state_dict()}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what ``state_dict`` gave; strict."""
+        own, given = self._parameters(), state["trained"]
+        if own.keys() != given.keys():
+            different = sorted(own.keys() ^ given.keys())
+            raise ValueError(
+                f"the checkpoint trains other parameters than this run, {len(different)} of them: {different[0]} ..."
+            )
+        for name, parameter in own.items():
+            parameter.copy_(given[name])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def export(self, directory: Path) -> None:
+        """Write model, processor and projector; LoRA is merged into the weights, so that nothing needs peft."""
+        if self.merges:
+            self.model.save_pretrained(directory, state_dict=merged_state_dict(self.model))
+        else:
+            self.model.save_pretrained(directory)
+        self.processor.save_pretrained(directory)
+        if self.projector is not None:
+            self.projector.save(directory)
+
+    def describe(self) -> str:
+        """See ``Task.describe``."""
+        trained = sum(parameter.numel() for parameter in self._parameters().values())
+        count = sum(parameter.numel() for parameter in self.model.parameters())
+        return f"language ({self.config.trained}): {trained / 1e6:.2f}M of {count / 1e6:.2f}M parameters are trained"
+
+    def _parameters(self) -> dict[str, nn.Parameter]:
+        return {name: each for name, each in self.trained.named_parameters() if each.requires_grad}
+
+    def _labels(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Positions whose successor is labelled (B,R-1), and for each of them 0 for text or 1 for image (T)."""
+        following_BR = batch.extras[LABELS][:, 1:]
+        labelled_BR = following_BR != IGNORED
+        return labelled_BR, (following_BR[labelled_BR] == self.model.vocabulary.placeholder_id).long()
+
+    def _loss(self, batch: Batch, labelled_BR: Tensor, kinds_T: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The summed loss, and its parts by kind without gradient."""
+        model = self.model
+        ids_BR, position_ids = batch.extras[INPUT_IDS], batch.extras[POSITION_IDS]
+        attention = {"position_ids": position_ids, "use_cache": False}
+        with autocast(self.config.precision, ids_BR.device):
+            if self.projector is not None:
+                embeds = self.projector.embeds(model, ids_BR, _pixels(batch, batch.extras[IMAGE_IDS]))
+                assert not kinds_T.any(), "continuous features have no ids that could be predicted"
+                hidden_BRD = model.body(inputs_embeds=embeds, **attention).last_hidden_state
+                filled_BR, codes = ids_BR, None
+            else:
+                filled_BR, codes = self._fill(batch)
+                hidden_BRD = model.body(filled_BR, codes, **attention).last_hidden_state
+            assert hidden_BRD is not None
+            hidden_TD, targets_T = hidden_BRD[:, :-1][labelled_BR], filled_BR[:, 1:][labelled_BR]
+            image_T = kinds_T == 1
+            in_head_T = torch.ones_like(image_T) if model.code_head is None else ~image_T
+            total, losses = large_head_loss(
+                hidden_TD[in_head_T], model.lm_head.weight, targets_T[in_head_T], chunk_tokens=self.config.chunk_tokens
+            )
+            of_image = losses[image_T[in_head_T]].sum()
+            by_kind = {"text": losses.sum() - of_image, "image": of_image}
+            if model.code_head is not None and image_T.any():
+                assert codes is not None
+                image = code_loss(model.code_head, hidden_TD[image_T], codes[:, 1:][labelled_BR][image_T])
+                total, by_kind["image"] = total + image, image.detach()
+            elif model.code_head is not None:  # every rank uses the code head in every step
+                total = total + 0.0 * sum(parameter.sum() for parameter in model.code_head.parameters())
+        return total, by_kind
+
+    @torch.no_grad()
+    def _fill(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Ids with those of images in place of placeholders (B,R), and the codes (B,R,C) where C > 1."""
+        model, vocabulary = self.model, self.model.vocabulary
+        ids_BR, image_ids = batch.extras[INPUT_IDS], batch.extras[IMAGE_IDS]
+        pixels = _pixels(batch, image_ids)
+        if len(pixels):
+            with torch.autocast(ids_BR.device.type, enabled=False):  # ids must not depend on how the model is trained
+                found = model.image_tokenizer.encode(pixels).ids
+            image_ids = image_ids.masked_scatter(_spread(_first(image_ids) == FROM_PIXELS, image_ids), found)
+        present = image_ids[_first(image_ids) != NO_IMAGE]  # (I,N) or (I,N,C), rows in order
+        places_BR = ids_BR == vocabulary.placeholder_id
+        filled_BR = ids_BR.masked_scatter(places_BR, vocabulary.visual_ids(present))
+        if vocabulary.codes_per_token == 1:
+            return filled_BR, None
+        codes = ids_BR.new_zeros(*ids_BR.shape, vocabulary.codes_per_token)
+        return filled_BR, codes.masked_scatter(places_BR[..., None], present)
+
+
+def _first(image_ids: Tensor) -> Tensor:
+    """The first number of each image's ids: (B,K)."""
+    return image_ids.flatten(2)[..., 0] if image_ids.shape[1] else image_ids.new_zeros(image_ids.shape[:2])
+
+
+def _spread(of_images: Tensor, like: Tensor) -> Tensor:
+    """(B,K) as a mask of the shape of ids."""
+    return of_images.reshape(*of_images.shape, *[1] * (like.ndim - 2)).expand_as(like)
+
+
+def _pixels(batch: Batch, image_ids: Tensor) -> Tensor:
+    """The images that are still to be tokenized, rows in order: (I,3,H,W) in [-1,1]."""
+    images = batch.images_BCHW
+    counts_B = (_first(image_ids) == FROM_PIXELS).sum(dim=1)
+    there_BM = torch.arange(images.shape[1], device=images.device) < counts_B[:, None]
+    return to_float(images[there_BM])

@@ -1,0 +1,53 @@
+"""Low-rank adaptation of the language model's layers, through ``peft`` (Hu et al. 2021, arXiv 2106.09685)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+_PREFIX, _BASE = "lora_", ".base_layer"
+
+
+def add_lora(language_model: nn.Module, *, rank: int, alpha: float) -> None:
+    """Give every attention and feed-forward matrix of the layers a low-rank change, at first none, and freeze the rest.
+
+    Args:
+        language_model: changed in place.
+        rank: of the change.
+        alpha: the change is scaled by alpha / rank.
+
+    Raises:
+        ValueError: peft is not installed, or the language model's matrices have other names.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise ValueError("LoRA needs peft: pip install semhitok[mllm]") from error
+    found = {
+        name.rpartition(".")[2] for name, module in language_model.named_modules() if isinstance(module, nn.Linear)
+    }
+    targets = [name for name in TARGETS if name in found]
+    if not targets:
+        raise ValueError(f"LoRA looks for matrices named {', '.join(TARGETS)}, the language model has {sorted(found)}")
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, lora_dropout=0.0)  # pyright: ignore
+    inject_adapter_in_model(config, language_model)
+
+
+def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict of the model without LoRA that computes the same; the model itself is left as it is."""
+    state: dict[str, Tensor] = model.state_dict()
+    layers: dict[str, Any] = {
+        name: module for name, module in model.named_modules() if hasattr(module, "get_delta_weight")
+    }
+    merged = {}
+    for name, tensor in state.items():
+        if _PREFIX in name:
+            continue
+        owner, _, base = name.partition(_BASE)
+        if base == ".weight" and owner in layers:
+            layer = layers[owner]
+            tensor = tensor + sum(layer.get_delta_weight(each) for each in layer.active_adapters).to(tensor.dtype)
+        merged[name.replace(_BASE, "")] = tensor
+    return merged

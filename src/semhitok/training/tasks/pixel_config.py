@@ -1,0 +1,53 @@
+"""What stages 2 and 3 optimise (paper section 3.2, eq. 7)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from semhitok.training.optim import OptimizerConfig
+from semhitok.training.tasks.precision import Precision
+
+
+@dataclass(frozen=True)
+class PixelConfig:
+    """What stages 2 and 3 optimise. The paper names the terms (eq. 7), not their weights: the values are ours.
+
+    Attributes:
+        optimizer: of the generator side, AdamW and schedule.
+        discriminator_optimizer: of the discriminator.
+        decoder_only: stage 3; encoder and sub-codebooks stay as they are.
+        l1_weight, codebook_weight, commitment_weight, perceptual_weight: factors of the terms.
+        adversarial_weight: factor on top of the adaptive weight (VQGAN, eq. 7).
+        perceptual_start, adversarial_start: steps before these terms; the discriminator starts with the latter.
+            A weight of 0 switches a term off.
+        diffaug: differentiable augmentation of what the discriminator sees.
+        discriminator_channels: width of its first layer.
+        initialise_step: sub-codebooks are set by k-means per semantic code from the vectors collected up to this step.
+        revive_every, revive_until, revive_below: as in stage 1; a pixel code is dead below that share of the mean
+            hits of all pixel codes, if its semantic code is frequent enough to tell.
+        reservoir_size: patches kept to draw from.
+        average_decay: of the weight average that is exported.
+        precision: ``bf16`` autocast or ``fp32``.
+    """
+
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    discriminator_optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(beta1=0.5, weight_decay=0.0)
+    )
+    decoder_only: bool = False
+    l1_weight: float = 1.0
+    codebook_weight: float = 1.0
+    commitment_weight: float = 0.25
+    perceptual_weight: float = 1.0
+    perceptual_start: int = 0
+    adversarial_weight: float = 0.5
+    adversarial_start: int = 20_000
+    diffaug: bool = True
+    discriminator_channels: int = 64
+    initialise_step: int = 100
+    revive_every: int = 200
+    revive_until: float = 0.8
+    revive_below: float = 0.1
+    reservoir_size: int = 2**20
+    average_decay: float = 0.999
+    precision: Precision = "bf16"

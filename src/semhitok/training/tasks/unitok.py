@@ -1,0 +1,405 @@
+"""UniTok's training: reconstruction and image-text contrast at once, on the same discrete tokens (arXiv 2502.20321).
+
+Loss: L1 + L2 + perceptual + adversarial + codebook + commitment + contrastive. Without the contrastive loss it is a
+VQVAE, without the reconstruction losses a CLIP whose image tokens are discrete: what is switched off is not computed and
+not trained.
+
+Shapes: B images, N tokens, C codebooks of K entries, E channels of the space that images and texts share, T text tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from semhitok.data.feed import Batch
+from semhitok.losses import l1_loss, l2_loss, softmax_contrastive_loss
+from semhitok.quantizers import CodeUsage
+from semhitok.tokenizers.unitok.modeling import UniTokModel
+from semhitok.tokenizers.unitok.processing import UniTokProcessor
+from semhitok.training.optim import OptimizerConfig, build_adamw, take_step
+from semhitok.training.parallel import broadcast_parameters, gather_with_gradients
+from semhitok.training.state import TrainState, derive_seed
+from semhitok.training.tasks.adversarial import AdversarialConfig, Adversary
+from semhitok.training.tasks.pixel import PerceptualDistance
+from semhitok.training.tasks.precision import Precision, autocast
+from semhitok.training.tasks.reservoir import Reservoir
+from semhitok.training.tasks.terms import mean_psnr, mean_terms
+from semhitok.training.weight_average import WeightAverage
+
+INPUT_IDS = "input_ids"
+LARGEST_LOG_SCALE = math.log(100)
+
+
+@dataclass(frozen=True)
+class UniTokTrainingConfig:
+    """What is optimised; the defaults are the released model's, steps aside.
+
+    Attributes:
+        optimizer: of everything but the discriminator.
+        discriminator_optimizer: of the discriminator.
+        l1_weight, l2_weight, perceptual_weight: of the reconstruction.
+        codebook_weight, commitment_weight: of the quantizer's losses, means over the codebooks.
+        contrastive_weight: of the softmax loss over the pairs of all ranks; each micro-batch is contrasted on its own.
+        adversarial_weight: factor on top of the adaptive weight, which is at least ``adaptive_minimum``.
+        adversarial_start: steps before the discriminator and its loss begin; ``adversarial_warmup``: steps in which the
+            weight then rises.
+        consistency_weight: balanced consistency of the discriminator, see ``AdversarialConfig``.
+        diffaug: differentiable augmentation of what the discriminator sees.
+        initialise_step: the codebooks are set by k-means from the vectors collected up to this step; None leaves them
+            random (the paper).
+        revive_every: steps in which code usage is counted; dead codes are then replaced, by vectors of these steps.
+        revive_until: share of the run in which dead codes are replaced; 0 never does (the paper).
+        revive_below: a code is dead below this share of the mean hits.
+        reservoir_size: vectors kept to draw from.
+        average_decay: of the weight average that is exported; None exports the last weights (the paper).
+        precision: ``bf16`` autocast or ``fp32``; quantizer and projections compute in fp32 either way.
+    """
+
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(learning_rate=5e-4, weight_decay=0.02, clip_norm=10.0)
+    )
+    discriminator_optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(
+            learning_rate=2e-5, beta1=0.5, beta2=0.9, weight_decay=0.2, clip_norm=10.0
+        )
+    )
+    l1_weight: float = 0.2
+    l2_weight: float = 1.0
+    perceptual_weight: float = 1.0
+    codebook_weight: float = 1.0
+    commitment_weight: float = 0.25
+    contrastive_weight: float = 1.0
+    adversarial_weight: float = 0.4
+    adaptive_minimum: float = 0.015
+    adversarial_start: int = 20_000
+    adversarial_warmup: int = 0
+    consistency_weight: float = 4.0
+    diffaug: bool = True
+    initialise_step: int | None = None
+    revive_every: int = 200
+    revive_until: float = 0.0
+    revive_below: float = 0.1
+    reservoir_size: int = 2**18
+    average_decay: float | None = None
+    precision: Precision = "bf16"
+
+    def __post_init__(self) -> None:
+        if not (self.reconstructs or self.contrastive_weight > 0):
+            raise ValueError(
+                "contrastive_weight and every weight of the reconstruction are 0, one of them must be above 0"
+            )
+        if self.adversarial_weight > 0 and not self.draws:
+            raise ValueError(
+                f"adversarial_weight {self.adversarial_weight} is weighed against the other reconstruction losses: "
+                "l1_weight, l2_weight or perceptual_weight must be above 0"
+            )
+        if self.initialise_step is not None and self.initialise_step < 1:
+            raise ValueError(
+                f"initialise_step must be at least 1, to have vectors for k-means, or None, got {self.initialise_step}"
+            )
+
+    @property
+    def draws(self) -> bool:
+        """Whether reconstructions are compared with their images."""
+        return max(self.l1_weight, self.l2_weight, self.perceptual_weight) > 0
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether the decoder is trained."""
+        return self.draws or self.adversarial_weight > 0
+
+    @property
+    def adversarial(self) -> AdversarialConfig:
+        """The adversarial part."""
+        return AdversarialConfig(
+            weight=self.adversarial_weight,
+            start=self.adversarial_start,
+            diffaug=self.diffaug,
+            optimizer=self.discriminator_optimizer,
+            precision=self.precision,
+            warmup=self.adversarial_warmup,
+            minimum_weight=self.adaptive_minimum,
+            consistency_weight=self.consistency_weight,
+        )
+
+
+@dataclass(frozen=True)
+class _Forward:
+    """What remains of a micro-batch: images and reconstruction (B,3,H,W), if drawn; ids (B,N,C); features (B,N,width)."""
+
+    pair: tuple[Tensor, Tensor] | None
+    ids: Tensor
+    features: Tensor
+    terms: dict[str, Tensor]
+
+
+class UniTokTask:
+    """Trains ``model`` in place; texts come from ``batch.extras["input_ids"]`` (B,T).
+
+    Args:
+        model: with its text tower if it is to learn from texts.
+        config: see ``UniTokTrainingConfig``.
+        perceptual: distance (prediction, target) -> (B,), needed when ``perceptual_weight`` > 0.
+        discriminator: images to logits, needed when ``adversarial_weight`` > 0.
+        fresh_codebook: set the codebooks at ``initialise_step``; False when they come trained.
+        processor: of images and texts; saved beside the exported model.
+
+    Raises:
+        ValueError: one of these is missing, or the model lacks a part that is to be trained.
+    """
+
+    def __init__(
+        self,
+        model: UniTokModel,
+        config: UniTokTrainingConfig,
+        *,
+        perceptual: PerceptualDistance | None = None,
+        discriminator: nn.Module | None = None,
+        fresh_codebook: bool = True,
+        processor: UniTokProcessor | None = None,
+    ) -> None:
+        _check(model, config, perceptual, discriminator)
+        self.model = model.requires_grad_(True).train()
+        if not config.reconstructs:
+            model.decoder.requires_grad_(False).eval()
+        if not config.contrastive_weight:
+            _freeze_contrastive_parts(model)
+        self.config, self.perceptual, self.processor = config, perceptual, processor
+        self.adversary = None
+        if config.adversarial_weight > 0 and discriminator is not None:
+            self.adversary = Adversary(discriminator.to(model.device), config.adversarial)
+        broadcast_parameters(model)
+        self.optimizer = build_adamw(model, config.optimizer)
+        self.average = None if config.average_decay is None else WeightAverage(model, decay=config.average_decay)
+        self.discrete = model.config.quantizer != "none"
+        self.fresh_codebook = self.discrete and fresh_codebook and config.initialise_step is not None
+        self.usage = self._no_usage()
+        self.reservoir = Reservoir(config.reservoir_size, model.device)
+
+    def step(self, microbatches: Sequence[Batch], state: TrainState) -> dict[str, float | Tensor]:
+        """See ``Task.step``: one step of the tokenizer, then one of the discriminator."""
+        self._initialise(state)
+        forwards = []
+        for index, batch in enumerate(microbatches):
+            with _attention(self.model.device):
+                forward = self._losses(batch, state, index)
+                (forward.terms["loss"] * (1 / len(microbatches))).backward()
+            forwards.append(_detached(forward))
+        metrics = mean_terms([forward.terms for forward in forwards])
+        metrics |= take_step(self.optimizer, self.config.optimizer, state.step, state.total_steps)
+        if self.config.contrastive_weight:
+            with torch.no_grad():
+                self.model.logit_scale.clamp_(max=LARGEST_LOG_SCALE)
+        if self.average is not None:
+            self.average.update(self.model)
+        pairs = [forward.pair for forward in forwards if forward.pair is not None]
+        if self.adversary is not None and self.adversary.active(state):
+            metrics |= self.adversary.step(pairs, state)
+        if self.discrete:
+            metrics |= self._count(forwards, state)
+        return metrics
+
+    @torch.no_grad()
+    def preview(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """Images and their reconstruction by the weights in training; nothing where no decoder is trained."""
+        if not self.config.reconstructs:
+            return None
+        self.model.eval()
+        try:
+            with autocast(self.config.precision, batch.images_BCHW.device):
+                reconstruction = self.model(batch.pixel_values()).reconstruction
+        finally:
+            self.model.train()
+        return batch.pixel_values(), reconstruction.float().clamp(-1, 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights in training and averaged, both optimizers, discriminator, usage and pool of the interval."""
+        return {
+            "fresh_codebook": self.fresh_codebook,
+            "model": self.model.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "adversary": None if self.adversary is None else self.adversary.state_dict(),
+            "usage": self.usage.state_dict(),
+            "reservoir": self.reservoir.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what ``state_dict`` gave; strict."""
+        self.fresh_codebook = state["fresh_codebook"]
+        self.model.load_state_dict(state["model"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.adversary is not None:
+            self.adversary.load_state_dict(state["adversary"])
+        self.usage.load_state_dict(state["usage"])
+        self.reservoir.load_state_dict(state["reservoir"])
+
+    def export(self, directory: Path) -> None:
+        """Write the model, with averaged weights where there are such, and its processor."""
+        current = {name: tensor.clone() for name, tensor in self.model.state_dict().items()} if self.average else {}
+        if self.average is not None:
+            self.model.load_state_dict(self.average.module.state_dict())
+        try:
+            self.model.save_pretrained(directory)
+        finally:
+            if current:
+                self.model.load_state_dict(current)
+        if self.processor is not None:
+            self.processor.save_pretrained(directory)
+
+    def describe(self) -> str:
+        """See ``Task.describe``."""
+        count = sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
+        codes = f"{self.model.codes_per_token} codes of {self.model.vocab_size}" if self.discrete else "no codes"
+        return f"unitok: {count / 1e6:.2f}M parameters, {codes} per token"
+
+    def _losses(self, batch: Batch, state: TrainState, index: int) -> _Forward:
+        config, pixel_values = self.config, batch.pixel_values()
+        with autocast(config.precision, pixel_values.device):
+            output = self.model(pixel_values, reconstruct=config.reconstructs)
+        terms: dict[str, Tensor] = {}
+        total = torch.zeros((), device=pixel_values.device)
+        pair = None
+        if output.reconstruction is not None:
+            reconstruction = output.reconstruction.float()
+            pair = (pixel_values, reconstruction)
+            total, found = self._visible(pixel_values, reconstruction, state, index)
+            terms |= found
+        for name, weight in (("codebook", config.codebook_weight), ("commitment", config.commitment_weight)):
+            if name in output.losses:
+                terms[f"loss/{name}"] = output.losses[name]
+                total = total + weight * output.losses[name]
+        if config.contrastive_weight:
+            contrastive, matched = self._contrast(output.image_embedding, batch)
+            terms |= {"loss/contrastive": contrastive, "matched": matched}
+            total = total + config.contrastive_weight * contrastive
+        if pair is not None:
+            terms["psnr"] = mean_psnr(pair[1].detach(), pixel_values)
+        return _Forward(pair, output.ids, output.features, {"loss": total, **terms})
+
+    def _visible(
+        self, target: Tensor, reconstruction: Tensor, state: TrainState, index: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a reconstruction (B,3,H,W), and its terms."""
+        config = self.config
+        terms: dict[str, Tensor] = {}
+        visible = torch.zeros((), device=target.device)
+        if config.l1_weight:
+            terms["loss/l1"] = l1_loss(reconstruction, target)
+            visible = visible + config.l1_weight * terms["loss/l1"]
+        if config.l2_weight:
+            terms["loss/l2"] = l2_loss(reconstruction, target)
+            visible = visible + config.l2_weight * terms["loss/l2"]
+        if config.perceptual_weight and self.perceptual is not None:
+            with autocast(config.precision, target.device):
+                terms["loss/perceptual"] = self.perceptual(reconstruction, target).mean()
+            visible = visible + config.perceptual_weight * terms["loss/perceptual"]
+        if self.adversary is not None and self.adversary.active(state):
+            last_layer = self.model.decoder.last_layer
+            visible, found = self.adversary.add_generator_loss(visible, reconstruction, last_layer, state, index)
+            terms |= found
+        return visible, terms
+
+    def _contrast(self, image_BE: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The contrastive loss over the pairs of all ranks, and the share of images whose own text is the nearest."""
+        with autocast(self.config.precision, image_BE.device):
+            text_BE = self.model.text_embedding(batch.extras[INPUT_IDS].long())
+        images_GE, texts_GE = gather_with_gradients(image_BE.float()), gather_with_gradients(text_BE.float())
+        loss = softmax_contrastive_loss(images_GE, texts_GE, self.model.logit_scale.exp())
+        cosine_GG = images_GE.detach() @ texts_GE.detach().T
+        return loss, (cosine_GG.diagonal() >= cosine_GG.amax(dim=1)).float().mean()
+
+    def _initialise(self, state: TrainState) -> None:
+        """Set the codebooks when their time has come. A collective."""
+        if not self.fresh_codebook:
+            return
+        assert self.config.initialise_step is not None
+        # A run cut to a time limit may be shorter than the recipe foresaw: a quarter of it at most is waited for.
+        if state.step >= min(self.config.initialise_step, state.total_steps // 4) and len(self.reservoir):
+            self.fresh_codebook = False
+            (vectors_ND,) = self.reservoir.local()
+            self.model.quantizer.initialise(vectors_ND, seed=derive_seed(state.seed, "unitok codebooks"))
+
+    def _count(self, forwards: Sequence[_Forward], state: TrainState) -> dict[str, float]:
+        """Code usage; every ``revive_every`` steps its report, and new vectors for dead codes."""
+        books, entries = self.model.codes_per_token, self.model.vocab_size
+        for forward in forwards:
+            # Ids of different codebooks must not be mixed in one count.
+            self.usage.update(forward.ids + entries * torch.arange(books, device=forward.ids.device))
+        revives = state.step < self.config.revive_until * state.total_steps
+        if self.fresh_codebook or revives:
+            self.reservoir.add(torch.cat([forward.features.float().flatten(0, 1) for forward in forwards]))
+        if (state.step + 1) % self.config.revive_every:
+            return {}
+        counts_CK = self.usage.all_reduce().counts.unflatten(0, (books, entries))
+        used, perplexity = _mean_usage(counts_CK)
+        metrics = {"usage": used, "perplexity": perplexity}
+        if revives and not self.fresh_codebook and len(self.reservoir):
+            dead_CK = counts_CK < self.config.revive_below * counts_CK.double().mean(dim=1, keepdim=True)
+            (vectors_ND,) = self.reservoir.local()
+            revived = self.model.quantizer.revive(vectors_ND, dead_CK, seed=state.seed, step=state.step)
+            metrics["revived"] = float(revived)
+        self.usage = self._no_usage()
+        if not self.fresh_codebook:  # what k-means is still to see stays
+            self.reservoir.clear()
+        return metrics
+
+    def _no_usage(self) -> CodeUsage:
+        return CodeUsage(self.model.codes_per_token * self.model.vocab_size if self.discrete else 1)
+
+
+def _attention(device: torch.device) -> AbstractContextManager[None]:
+    """On CPUs plain matrix products: backwards torch's fused kernel takes longer (a fifth of a ``unitok_nano`` step)."""
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+
+
+def _check(
+    model: UniTokModel,
+    config: UniTokTrainingConfig,
+    perceptual: PerceptualDistance | None,
+    discriminator: nn.Module | None,
+) -> None:
+    if not model.config.encoder:
+        raise ValueError("a model loaded with encoder=False cannot be trained")
+    if config.perceptual_weight > 0 and perceptual is None:
+        raise ValueError("perceptual_weight is above 0 but no perceptual network was given; set it to 0 or fetch one")
+    if config.adversarial_weight > 0 and discriminator is None:
+        raise ValueError("adversarial_weight is above 0 but no discriminator was given; set it to 0 or give one")
+    if config.contrastive_weight > 0 and model.text_model is None:
+        raise ValueError("contrastive_weight is above 0 but the model has no text tower; set it to 0 or give one")
+
+
+def _freeze_contrastive_parts(model: UniTokModel) -> None:
+    """What nothing but the contrastive loss would move."""
+    for part in (model.image_head, model.text_model):
+        if part is not None:
+            part.requires_grad_(False).eval()
+    model.logit_scale.requires_grad_(False)
+
+
+def _mean_usage(counts_CK: Tensor) -> tuple[float, float]:
+    """Share of used codes and perplexity, each the mean over codebooks."""
+    books = []
+    for counts_K in counts_CK:
+        book = CodeUsage(len(counts_K))
+        book.counts = counts_K
+        books.append(book)
+    return sum(book.usage for book in books) / len(books), sum(book.perplexity for book in books) / len(books)
+
+
+def _detached(forward: _Forward) -> _Forward:
+    """The same values without the graph, which is then free."""
+    pair = None if forward.pair is None else (forward.pair[0], forward.pair[1].detach())
+    terms = {name: value.detach() for name, value in forward.terms.items()}
+    return _Forward(pair, forward.ids, forward.features.detach(), terms)
