@@ -18,7 +18,7 @@ class Quantized:
 
     Attributes:
         codes: (B,N,D) quantized features; gradients pass straight through to the quantizer's input.
-        ids: (B,N) int64 index of the chosen code.
+        ids: (B,N) int64 index of the chosen code; (B,N,C) where a token has several.
         losses: the quantizer's own terms, unweighted, by name (``codebook``, ``commitment``); scalars.
     """
 
@@ -48,7 +48,8 @@ class Embedded:
 
     Attributes:
         semantic: (B,N,d_s) semantic codes, where the tokenizer has them.
-        pixel: (B,N,d_p) pixel codes; l2-normalised in SemHiTok.
+        pixel: (B,N,d_p) pixel codes, l2-normalised in SemHiTok; all of a token's codes where meaning and looks share
+            them (UniTok).
     """
 
     semantic: Tensor | None

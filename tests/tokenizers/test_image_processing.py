@@ -14,7 +14,7 @@ from tests.tiny import tiny_model
 
 from semhitok.data.images import ImageError
 from semhitok.data.transforms import untile
-from semhitok.tokenizers import SemHiTokImageProcessor
+from semhitok.tokenizers import TokenizerImageProcessor
 
 GENERATOR = np.random.default_rng(0)
 
@@ -69,7 +69,7 @@ def of_kind(kind: str) -> tuple[bytes, np.ndarray]:
 @pytest.mark.parametrize("kind", ["RGB", "grey", "RGBA", "LA", "palette", "CMYK", "16-bit", "EXIF", "animated"])
 def test_every_kind_of_image(kind: str):
     data, shown = of_kind(kind)
-    output = SemHiTokImageProcessor(size=8)(data, mode="tile")
+    output = TokenizerImageProcessor(size=8)(data, mode="tile")
     assert output["pixel_values"].shape == (2, 3, 8, 8)
     torch.testing.assert_close(output["pixel_values"][0], values(shown[:8]), atol=1e-6, rtol=0)
     assert output["pixel_values"].dtype == torch.float32
@@ -77,16 +77,16 @@ def test_every_kind_of_image(kind: str):
 
 def test_crop_keeps_the_middle_and_resize_the_whole():
     image = picture(24, 16)
-    processor = SemHiTokImageProcessor(size=16)
+    processor = TokenizerImageProcessor(size=16)
     torch.testing.assert_close(processor(image)["pixel_values"][0], values(np.asarray(image)[:, 4:20]))
     squeezed = np.asarray(image.resize((16, 16), Image.Resampling.BICUBIC))
-    for output in (processor(image, mode="resize"), SemHiTokImageProcessor(size=16, mode="resize")(image)):
+    for output in (processor(image, mode="resize"), TokenizerImageProcessor(size=16, mode="resize")(image)):
         torch.testing.assert_close(output["pixel_values"][0], values(squeezed))
 
 
 def test_tiles_are_cut_at_the_images_own_resolution_and_put_together_again():
     images = [picture(20, 40), picture(16, 16)]
-    processor = SemHiTokImageProcessor(size=16, mode="tile")
+    processor = TokenizerImageProcessor(size=16, mode="tile")
     output = processor(images)
     assert output["pixel_values"].shape == (3 * 2 + 1, 3, 16, 16)
     assert [(layout.rows, layout.columns) for layout in output["tiles"]] == [(3, 2), (1, 1)]
@@ -99,7 +99,7 @@ def test_tiles_are_cut_at_the_images_own_resolution_and_put_together_again():
 def test_paths_bytes_and_pictures_one_or_many(tmp_path: Path):
     image = picture(16, 16)
     image.save(tmp_path / "image.png")
-    processor = SemHiTokImageProcessor(size=16)
+    processor = TokenizerImageProcessor(size=16)
     path = tmp_path / "image.png"
     expected = values(np.asarray(image))[None]
     for single in (image, path, str(path), path.read_bytes()):
@@ -111,7 +111,7 @@ def test_paths_bytes_and_pictures_one_or_many(tmp_path: Path):
 
 def test_postprocess_is_the_inverse_and_clamps():
     image = picture(16, 16)
-    processor = SemHiTokImageProcessor(size=16)
+    processor = TokenizerImageProcessor(size=16)
     pixel_values = processor(image)["pixel_values"]
     assert np.array_equal(np.asarray(processor.postprocess(pixel_values)[0]), np.asarray(image))
     beyond = processor.postprocess(torch.tensor([-3.0, 3.0, 0.0]).view(1, 3, 1, 1).bfloat16())[0]
@@ -119,19 +119,19 @@ def test_postprocess_is_the_inverse_and_clamps():
 
 
 def test_what_it_gives_is_what_the_model_takes():
-    model, processor = tiny_model(), SemHiTokImageProcessor(size=32)
+    model, processor = tiny_model(), TokenizerImageProcessor(size=32)
     ids = model.encode(**processor([picture(50, 40), picture(32, 90)])).ids
     pictures = processor.postprocess(model.decode(ids))
     assert [one.size for one in pictures] == [(32, 32)] * 2
 
 
 def test_is_saved_and_loaded(tmp_path: Path):
-    SemHiTokImageProcessor(size=48, mode="resize").save_pretrained(tmp_path)
-    loaded = SemHiTokImageProcessor.from_pretrained(tmp_path)
+    TokenizerImageProcessor(size=48, mode="resize").save_pretrained(tmp_path)
+    loaded = TokenizerImageProcessor.from_pretrained(tmp_path)
     assert (loaded.size, loaded.mode) == (48, "resize")
     image = picture(60, 20)
     torch.testing.assert_close(
-        loaded(image)["pixel_values"], SemHiTokImageProcessor(size=48, mode="resize")(image)["pixel_values"]
+        loaded(image)["pixel_values"], TokenizerImageProcessor(size=48, mode="resize")(image)["pixel_values"]
     )
 
 
@@ -145,11 +145,11 @@ def test_is_saved_and_loaded(tmp_path: Path):
 )
 def test_settings_that_cannot_be(call: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=message):
-        SemHiTokImageProcessor(**call)
+        TokenizerImageProcessor(**call)
 
 
 def test_calls_that_cannot_be(tmp_path: Path):
-    processor = SemHiTokImageProcessor(size=8)
+    processor = TokenizerImageProcessor(size=8)
     (tmp_path / "notes.png").write_text("no image")
     (tmp_path / "empty.png").touch()
     for name in ("notes.png", "empty.png", "absent.png"):
@@ -166,7 +166,7 @@ def test_calls_that_cannot_be(tmp_path: Path):
 
 def test_arrays_are_taken_as_they_come_from_numpy_and_torch():
     array = np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)
-    processor = SemHiTokImageProcessor(size=16)
+    processor = TokenizerImageProcessor(size=16)
     expected = processor(Image.fromarray(array))["pixel_values"]
     for images in (array, array[None], [array], torch.from_numpy(array).permute(2, 0, 1)):
         assert torch.equal(processor(images)["pixel_values"], expected)

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, SiglipVisionModel
 
 from semhitok.teachers import Teacher
-from semhitok.tokenizers import SemHiTokConfig, SemHiTokImageProcessor, SemHiTokModel, checkpoints
+from semhitok.tokenizers import SemHiTokConfig, TokenizerImageProcessor, SemHiTokModel, checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_auto_classes(model: SemHiTokModel, saved: Path):
     loaded = AutoModel.from_pretrained(saved)
     assert isinstance(loaded, SemHiTokModel)
     processor = AutoImageProcessor.from_pretrained(saved)
-    assert isinstance(processor, SemHiTokImageProcessor)
+    assert isinstance(processor, TokenizerImageProcessor)
     assert processor.size == model.config.image_size
     assert torch.equal(loaded.encode(pixels(1)).ids, model.encode(pixels(1)).ids)
 

@@ -54,6 +54,7 @@ COMMANDS: dict[str, Command] = {
         "semhitok.cli.ablate", "run a table of experiments again, beside the published values", "lower --test-images"
     ),
     "export": Command("semhitok.cli.export", "write a trained model as a small checkpoint to share"),
+    "convert": Command("semhitok.cli.convert", "a checkpoint that others released, as one of this package"),
     "data": Command(
         "semhitok.cli.data", "fetch public pictures and weights, compose scenes", "lower --workers or --size"
     ),

@@ -27,6 +27,15 @@ _REPLACEMENT_STREAM = -1000
 
 
 @dataclass(frozen=True)
+class Fitted:
+    """One image: its sample index, (3,H,W) uint8, and its caption, if it has one."""
+
+    index: int
+    image: np.ndarray
+    caption: str | None
+
+
+@dataclass(frozen=True)
 class Decoded:
     """Some images of one size.
 
@@ -34,19 +43,22 @@ class Decoded:
         images: (B,3,H,W) uint8.
         indices: (B,) int64 sample index of each.
         bad: (index, reason) of the samples that could not be read.
+        captions: of each image, None for one without.
     """
 
     images: np.ndarray
     indices: np.ndarray
     bad: list[tuple[int, str]]
+    captions: list[str | None]
 
     @classmethod
-    def of(cls, read: Sequence[tuple[int, np.ndarray]], bad: list[tuple[int, str]], height: int, width: int) -> Decoded:
-        """From (index, (3,H,W) image) pairs."""
+    def of(cls, read: Sequence[Fitted], bad: list[tuple[int, str]], height: int, width: int) -> Decoded:
+        """From single images."""
         images = np.empty((len(read), 3, height, width), dtype=np.uint8)
-        for row, (_, image) in zip(images, read, strict=True):
-            row[:] = image
-        return cls(images, np.array([index for index, _ in read], dtype=np.int64), bad)
+        for row, fitted in zip(images, read, strict=True):
+            row[:] = fitted.image
+        indices = np.array([fitted.index for fitted in read], dtype=np.int64)
+        return cls(images, indices, bad, [fitted.caption for fitted in read])
 
 
 class FittedImages(Dataset):
@@ -58,15 +70,17 @@ class FittedImages(Dataset):
         self.width = width
         self.mode: FitMode = mode
 
-    def read(self, index: int) -> np.ndarray:
-        """(3,H,W) uint8; raises ``ImageError``."""
-        return to_array(fit_image(self.source.load(index).image, self.height, self.width, self.mode))
+    def read(self, index: int) -> Fitted:
+        """One of them; raises ``ImageError``."""
+        sample = self.source.load(index)
+        image = to_array(fit_image(sample.image, self.height, self.width, self.mode))
+        return Fitted(index, image, str(sample.metadata.get("caption") or "").strip() or None)
 
     def __getitems__(self, indices: Sequence[int]) -> Decoded:
         read, bad = [], []
         for index in indices:
             try:
-                read.append((index, self.read(index)))
+                read.append(self.read(index))
             except ImageError as error:
                 bad.append((index, str(error)))
         return Decoded.of(read, bad, self.height, self.width)
@@ -87,7 +101,7 @@ class ReplacedImages(Dataset):
         for position, index in places:
             for attempt in range(_ATTEMPTS):
                 try:
-                    read.append((index, self.images.read(index)))
+                    read.append(self.images.read(index))
                     break
                 except ImageError as error:
                     bad.append((index, str(error)))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,7 +25,9 @@ from semhitok.data.order import SampleOrder
 from semhitok.data.sample import ImageSource
 from semhitok.data.transforms import FitMode, flip_images, random_crops, random_flips, to_float
 
-__all__ = ["Batch", "Feed", "LoadedImages", "MemoryFeed", "StreamFeed", "load_into_memory"]
+CaptionReader = Callable[[Sequence[str | None]], Mapping[str, Tensor]]
+
+__all__ = ["Batch", "CaptionReader", "Feed", "LoadedImages", "MemoryFeed", "StreamFeed", "load_into_memory"]
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,7 @@ class StreamFeed:
         height, width, mode: see ``fit_image``.
         seed, flip, crop, extras, device: as for ``MemoryFeed``; extras are by the source's index.
         workers: reading processes; 0 reads in this one.
+        from_captions: gives further extras (B, ...) of a batch from the captions of its images, None for one without.
         max_bad_share: accepted share of bad images, among those read (of at least 1,000, or the source's number).
     """
 
@@ -197,6 +200,7 @@ class StreamFeed:
         extras: Mapping[str, np.ndarray] | None = None,
         device: torch.device | str = "cpu",
         workers: int = 2,
+        from_captions: CaptionReader | None = None,
         max_bad_share: float = 0.05,
     ) -> None:
         self._source = source
@@ -205,6 +209,7 @@ class StreamFeed:
         self._augmentation = _Augmentation(len(source), seed, flip, crop, extras, device)
         self._fingerprint = data_fingerprint(source, height, width, mode, [])
         self._workers = workers
+        self._from_captions = from_captions
         self._max_bad_share = max_bad_share
         self.bad: dict[str, str] = {}
         """Reason by key of the images that could not be read so far (by this rank)."""
@@ -228,7 +233,11 @@ class StreamFeed:
             read, bad_reads = read + len(positions), bad_reads + len(decoded.bad)
             self._report(decoded, read, bad_reads, complete=len(decoded.indices) == len(positions))
             images = torch.from_numpy(decoded.images).to(self._augmentation.device)
-            yield self._augmentation.batch(images, decoded.indices, positions)
+            batch = self._augmentation.batch(images, decoded.indices, positions)
+            if self._from_captions is not None:
+                found = self._from_captions(decoded.captions)
+                batch.extras.update({name: value.to(images.device) for name, value in found.items()})
+            yield batch
 
     def _report(self, decoded: Decoded, read: int, bad_reads: int, complete: bool) -> None:
         self.bad.update((self._source.key(index), reason) for index, reason in decoded.bad)

@@ -22,12 +22,14 @@ class LoadedImages:
         images: (N,3,H,W) uint8.
         kept_indices: (N,) int64 index of each in the source.
         bad: (key, reason) of the images left out.
+        captions: of each image, None for one without.
         fingerprint: of source, size, fitting and what was left out.
     """
 
     images: Tensor
     kept_indices: np.ndarray
     bad: list[tuple[str, str]]
+    captions: list[str | None]
     fingerprint: str
 
 
@@ -57,6 +59,7 @@ def load_into_memory(
     images = torch.empty((total, 3, height, width), dtype=torch.uint8)
     kept: list[np.ndarray] = []
     bad: list[tuple[int, str]] = []
+    captions: list[str | None] = []
     count = 0
     chunks = [list(range(first, min(first + 64, total))) for first in range(0, total, 64)]
     for decoded in decoding_loader(FittedImages(source, height, width, mode), chunks, workers):
@@ -64,6 +67,7 @@ def load_into_memory(
         count += len(decoded.images)
         kept.append(decoded.indices)
         bad.extend(decoded.bad)
+        captions.extend(decoded.captions)
         if len(bad) > max_bad_share * total:
             raise too_many_bad(len(bad), total, max_bad_share, bad[0][1])
         if progress:
@@ -74,6 +78,7 @@ def load_into_memory(
         images=images[:count],
         kept_indices=np.concatenate(kept),
         bad=[(source.key(index), reason) for index, reason in bad],
+        captions=captions,
         fingerprint=data_fingerprint(source, height, width, mode, [index for index, _ in bad]),
     )
 

@@ -57,17 +57,19 @@ def adaptive_weight(
     generator_loss: Tensor,
     last_layer: Tensor,
     *,
+    minimum: float = 0.0,
     maximum: float = 1e4,
     all_reduce: Callable[[Tensor], object] | None = None,
 ) -> Tensor:
     """Weight that gives the adversarial loss the same pull on the last layer as reconstruction (VQGAN eq. 7).
 
-    ``|d reconstruction_loss / d last_layer| / (|d generator_loss / d last_layer| + 1e-6)``, clamped to [0, maximum].
+    ``|d reconstruction_loss / d last_layer| / (|d generator_loss / d last_layer| + 1e-6)``, clamped to [minimum, maximum].
 
     Args:
         reconstruction_loss: scalar, L1 plus perceptual in VQGAN; its graph is kept for the later backward pass.
         generator_loss: scalar from the same forward pass; its graph is kept too.
         last_layer: weight of the decoder's last layer, an ordinary (not sharded) parameter.
+        minimum: lower bound; UniTok keeps the adversarial loss from vanishing by 0.015.
         maximum: upper bound, met when the discriminator saturates and its gradient vanishes.
         all_reduce: sums or averages a tensor over ranks in place. With it every rank gets the weight of the global
             batch: gradients are reduced, not norms, which would depend on how the batch is split.
@@ -81,4 +83,4 @@ def adaptive_weight(
     if all_reduce is not None:
         all_reduce(gradients)
     reconstruction_norm, generator_norm = gradients.flatten(1).norm(dim=1)
-    return (reconstruction_norm / (generator_norm + 1e-6)).clamp(0.0, maximum).detach()
+    return (reconstruction_norm / (generator_norm + 1e-6)).clamp(minimum, maximum).detach()

@@ -1,4 +1,4 @@
-"""Sigmoid image-text loss (SigLIP, Zhai et al. 2023, eq. 1).
+"""Image-text losses over a batch: sigmoid (SigLIP, Zhai et al. 2023, eq. 1) and softmax (CLIP, Radford et al. 2021).
 
 Shapes: B pairs, D embedding channels.
 """
@@ -25,13 +25,42 @@ def sigmoid_contrastive_loss(image_BD: Tensor, text_BD: Tensor, scale: Tensor, b
     Raises:
         ValueError: the shapes differ.
     """
-    if image_BD.shape != text_BD.shape:
-        raise ValueError(
-            f"sigmoid_contrastive_loss takes as many texts as images and one width, but got images "
-            f"{tuple(image_BD.shape)} and texts {tuple(text_BD.shape)}."
-        )
+    _check_pairs("sigmoid_contrastive_loss", image_BD, text_BD)
     with torch.autocast(image_BD.device.type, enabled=False):  # logits span 20 units: bf16 steps there are 1/16
-        cosine_BB = functional.normalize(text_BD.float(), dim=-1) @ functional.normalize(image_BD.float(), dim=-1).T
-        logits_BB = cosine_BB * scale.float() + bias.float()
+        logits_BB = _cosines(text_BD, image_BD) * scale.float() + bias.float()
         sign_BB = 2 * torch.eye(len(logits_BB), device=logits_BB.device) - 1
         return -functional.logsigmoid(sign_BB * logits_BB).sum(dim=-1).mean()
+
+
+def softmax_contrastive_loss(image_BD: Tensor, text_BD: Tensor, scale: Tensor) -> Tensor:
+    """Each image picks its text among all of the batch, each text its image: the mean of both cross-entropies.
+
+    Args:
+        image_BD: image embeddings; l2-normalised here.
+        text_BD: text embeddings of the same pairs in the same order; l2-normalised here.
+        scale: scalar that multiplies the cosine, the inverse temperature; CLIP learns its logarithm, at most log 100.
+
+    Returns:
+        Scalar, log B for embeddings that say nothing.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    _check_pairs("softmax_contrastive_loss", image_BD, text_BD)
+    with torch.autocast(image_BD.device.type, enabled=False):  # logits span 200 units: bf16 steps there are 1/2
+        logits_BB = _cosines(image_BD, text_BD) * scale.float()
+        own_B = torch.arange(len(logits_BB), device=logits_BB.device)
+        return 0.5 * (functional.cross_entropy(logits_BB, own_B) + functional.cross_entropy(logits_BB.T, own_B))
+
+
+def _cosines(left_BD: Tensor, right_BD: Tensor) -> Tensor:
+    """(B,B) fp32: each row of ``left_BD`` against each of ``right_BD``."""
+    return functional.normalize(left_BD.float(), dim=-1) @ functional.normalize(right_BD.float(), dim=-1).T
+
+
+def _check_pairs(name: str, image_BD: Tensor, text_BD: Tensor) -> None:
+    if image_BD.shape != text_BD.shape:
+        raise ValueError(
+            f"{name} takes as many texts as images and one width, but got images {tuple(image_BD.shape)} and texts "
+            f"{tuple(text_BD.shape)}."
+        )

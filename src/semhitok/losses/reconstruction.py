@@ -1,4 +1,4 @@
-"""Pixel reconstruction loss (SemHiTok section 3.2, eq. 7; L1 as in VQGAN, Esser et al. 2021)."""
+"""Pixel reconstruction losses: L1 (SemHiTok section 3.2, eq. 7, as VQGAN, Esser et al. 2021) and L2 (UniTok adds it)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,15 @@ def l1_loss(prediction: Tensor, target: Tensor) -> Tensor:
     Raises:
         ValueError: the shapes differ (a silent broadcast would compare the wrong elements).
     """
+    return _difference("l1_loss", prediction, target).abs().mean()
+
+
+def l2_loss(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error; arguments and errors as for ``l1_loss``. For images it is four times that on [0,1]."""
+    return _difference("l2_loss", prediction, target).square().mean()
+
+
+def _difference(name: str, prediction: Tensor, target: Tensor) -> Tensor:
     if prediction.shape != target.shape:
-        raise ValueError(f"l1_loss compares equal shapes, but got {tuple(prediction.shape)} and {tuple(target.shape)}.")
-    return (prediction.float() - target.detach().float()).abs().mean()
+        raise ValueError(f"{name} compares equal shapes, but got {tuple(prediction.shape)} and {tuple(target.shape)}.")
+    return prediction.float() - target.detach().float()

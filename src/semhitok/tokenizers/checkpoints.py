@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedConfig
+
 SHIPPED = Path(__file__).parent.parent / "checkpoints"
 
 
@@ -25,19 +27,36 @@ def builtin_checkpoint(name: str | os.PathLike[str]) -> str | os.PathLike[str]:
 
 def check_model_type(path: str | os.PathLike[str], expected: str) -> None:
     """Refuse a local folder that is no checkpoint or holds another class of model."""
+    if not _is_folder(path):
+        return
+    found = find_model_type(path)
+    if found != expected:
+        raise ValueError(f"{path} holds a model of type {found!r}, expected {expected!r}")
+
+
+def find_model_type(path: str | os.PathLike[str]) -> str | None:
+    """The ``model_type`` in the configuration of a folder or a hub id, None where there is none.
+
+    Raises:
+        FileNotFoundError: neither, or a folder without configuration.
+    """
+    if not _is_folder(path):
+        return PreTrainedConfig.get_config_dict(path)[0].get("model_type")
+    return json.loads((Path(path) / "config.json").read_text()).get("model_type")
+
+
+def _is_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether it is a checkpoint's folder, not a hub id; raises a ``FileNotFoundError`` for anything else."""
     folder = Path(path)
     if not folder.exists():
         # A hub id has exactly one slash and no file suffix; anything else is a mistyped path.
         if os.fspath(path).count("/") != 1 or os.fspath(path).startswith((".", "/", "~")):
             names = ", ".join(builtin_names()) or "none"
             raise FileNotFoundError(f"no checkpoint at {path}: expected a folder, a hub id or a shipped name ({names})")
-        return
-    config = folder / "config.json"
-    if not config.exists():
+        return False
+    if not (folder / "config.json").exists():
         raise FileNotFoundError(f"{folder} is no checkpoint: it has no config.json")
-    found = json.loads(config.read_text()).get("model_type")
-    if found != expected:
-        raise ValueError(f"{folder} holds a model of type {found!r}, expected {expected!r}")
+    return True
 
 
 def check_loading(path: str | os.PathLike[str], info: Mapping[str, Any]) -> None:

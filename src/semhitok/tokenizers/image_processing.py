@@ -22,7 +22,7 @@ FitMode = Literal["crop", "resize", "tile"]
 ImageLike = Image.Image | str | os.PathLike[str] | bytes | np.ndarray | Tensor
 
 
-class SemHiTokImageProcessor(PilBackend):
+class TokenizerImageProcessor(PilBackend):
     """Paths, bytes, PIL images or uint8 arrays -> ``pixel_values`` (B,3,size,size) in [-1,1].
 
     Args:
@@ -48,7 +48,7 @@ class SemHiTokImageProcessor(PilBackend):
     @classmethod
     def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
         cls, pretrained_model_name_or_path: str | os.PathLike[str] = "nano", **kwargs: Any
-    ) -> SemHiTokImageProcessor:
+    ) -> TokenizerImageProcessor:
         """Load the processor of a checkpoint: a folder, a hub id, or the name of one shipped with the package."""
         return super().from_pretrained(builtin_checkpoint(pretrained_model_name_or_path), **kwargs)
 

@@ -1,0 +1,201 @@
+"""Batches of packed rows for the training loop: ids, labels, positions, and the images or ids of images that belong there.
+
+Shapes: B rows, R positions of a row, K images of the fullest row, M those of them that are still to be tokenized, N tokens of
+an image, C codes per token, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from semhitok.data.decoding import decoding_loader
+from semhitok.data.feed import Batch
+from semhitok.data.images import ImageError
+from semhitok.data.loading import too_many_bad
+from semhitok.data.packing import IGNORED, PackedRows, TokenSequence
+from semhitok.data.sample import digest_of_lines
+from semhitok.data.transforms import FitMode, fit_image, to_array
+
+INPUT_IDS, LABELS, POSITION_IDS = "input_ids", "labels", "position_ids"
+IMAGE_IDS = "image_ids"
+BAD_RECORDS, LEFT_OUT = "bad_records", "left_out"
+# In place of the first id of an image: it is among the batch's pixels; or there is no image.
+FROM_PIXELS, NO_IMAGE = -1, -2
+
+
+@dataclass(frozen=True)
+class RowFormat:
+    """What rows look like.
+
+    Attributes:
+        image_size: H = W of images that are to be tokenized.
+        image_shape: (N,) or (N,C), the shape of an image's ids.
+        pad_id: fills the end of rows.
+        fit: how an image of another shape becomes a square.
+    """
+
+    image_size: int
+    image_shape: tuple[int, ...]
+    pad_id: int
+    fit: FitMode = "crop"
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Some rows as arrays (torch tensors would travel between processes through /dev/shm, which is tiny in containers)."""
+
+    arrays: dict[str, np.ndarray]
+    images: np.ndarray
+    bad: list[tuple[str, str]]
+    read: int
+
+
+class PackedFeed:
+    """A ``Feed`` of packed rows; its batch size counts rows.
+
+    A batch has in ``extras``: ``input_ids``, ``labels`` (not shifted) and ``position_ids`` (B,R), the last restarting with every
+    sequence and with the padding; ``image_ids`` (B,K,N) or (B,K,N,C) by row in order, whose first number is -1 where the image
+    is to be tokenized and -2 where there is none; and the counts ``bad_records`` and ``left_out`` (B). ``images_BCHW`` is
+    (B,M,3,H,W): the images to be tokenized of each row, in order.
+
+    A record whose image cannot be read is taken out of its row; ``bad`` says which and why.
+
+    Args:
+        rows: what is fed.
+        form: see ``RowFormat``.
+        device: where batches are made.
+        workers: reading processes; 0 reads in this one.
+        max_bad_share: accepted share of bad records, among those read (of at least 1,000).
+    """
+
+    def __init__(
+        self,
+        rows: PackedRows,
+        form: RowFormat,
+        *,
+        device: torch.device | str = "cpu",
+        workers: int = 0,
+        max_bad_share: float = 0.05,
+    ) -> None:
+        self._rows, self._form, self._device = rows, form, torch.device(device)
+        self._workers, self._max_bad_share = workers, max_bad_share
+        self.bad: dict[str, str] = {}
+        """Reason by name of the records that could not be used so far (by this rank)."""
+
+    @property
+    def fingerprint(self) -> str:
+        """See ``Feed``."""
+        rows = self._rows
+        numbers = (rows.row_length, rows.block_rows, rows.records_per_block, self._form.image_size)
+        return digest_of_lines([rows.mixture.fingerprint, *map(str, numbers)])
+
+    def __len__(self) -> int:
+        """Rows in which every record comes about once."""
+        return len(self._rows)
+
+    def batches(self, start: int, batch_size: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        """See ``Feed``."""
+        if start < 0 or batch_size < 1 or batch_size % world or not 0 <= rank < world:
+            raise ValueError(f"a batch of {batch_size} from {start} cannot be divided for rank {rank} of {world}.")
+        read = bad = 0
+        loader = decoding_loader(
+            _RowReader(self._rows, self._form),  # pyright: ignore[reportArgumentType]
+            _own_rows(start, batch_size, rank, world),
+            self._workers,
+        )
+        for found in loader:
+            read, bad = read + found.read, bad + len(found.bad)
+            self.bad.update(found.bad)
+            if bad > self._max_bad_share * max(read, 1000):
+                raise too_many_bad(bad, read, self._max_bad_share, next(iter(self.bad.values())))
+            extras = {name: torch.from_numpy(array).to(self._device) for name, array in found.arrays.items()}
+            size = len(found.images)
+            yield Batch(
+                images_BCHW=torch.from_numpy(found.images).to(self._device),
+                indices_B=torch.zeros(size, dtype=torch.long, device=self._device),
+                flipped_B=torch.zeros(size, dtype=torch.bool, device=self._device),
+                extras=extras,
+            )
+
+
+class _RowReader(Dataset):
+    """Rows by number, as arrays."""
+
+    def __init__(self, rows: PackedRows, form: RowFormat) -> None:
+        self.rows, self.form = rows, form
+
+    def __getitems__(self, numbers: Sequence[int]) -> _Rows:
+        rows, bad, read = [], [], 0
+        counts = np.zeros((2, len(numbers)), dtype=np.int64)
+        for place, number in enumerate(numbers):
+            block = self.rows.block(number // self.rows.block_rows)
+            within = number % self.rows.block_rows
+            found, unreadable = self._with_images(block.rows[within])
+            if within == 0:  # so that each block is counted once
+                bad += block.bad
+                read += block.read
+                counts[:, place] = len(block.bad), block.left_out
+            bad += unreadable
+            counts[0, place] += len(unreadable)
+            rows.append(found)
+        arrays, images = self._arrays(rows)
+        return _Rows(arrays | {BAD_RECORDS: counts[0], LEFT_OUT: counts[1]}, images, bad, read)
+
+    def _with_images(
+        self, row: list[TokenSequence]
+    ) -> tuple[list[tuple[TokenSequence, list[np.ndarray]]], list[tuple[str, str]]]:
+        """The row's sequences with pixels (3,H,W) or ids of their images; those whose images are bad are left out."""
+        kept, bad, side = [], [], self.form.image_size
+        for sequence in row:
+            name, images = "", []
+            try:
+                for picture in sequence.pictures:
+                    name = picture.name
+                    if picture.ids is not None:
+                        images.append(picture.ids)
+                        continue
+                    images.append(to_array(fit_image(picture.load(), side, side, self.form.fit)))
+                kept.append((sequence, images))
+            except (ImageError, OSError) as error:
+                bad.append((name, str(error)))
+        return kept, bad
+
+    def _arrays(
+        self, rows: list[list[tuple[TokenSequence, list[np.ndarray]]]]
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        form, shape = self.form, (len(rows), self.rows.row_length)
+        input_ids, labels = np.full(shape, form.pad_id, dtype=np.int64), np.full(shape, IGNORED, dtype=np.int64)
+        position_ids = np.zeros(shape, dtype=np.int64)
+        in_order = [[image for _, images in row for image in images] for row in rows]
+        pixels = [[image for image in images if image.dtype == np.uint8] for images in in_order]
+        image_ids = np.full((len(rows), max(map(len, in_order)), *form.image_shape), NO_IMAGE, dtype=np.int64)
+        side = form.image_size
+        images = np.zeros((len(rows), max(map(len, pixels)), 3, side, side), dtype=np.uint8)
+        for place, row in enumerate(rows):
+            begin = 0
+            for sequence, _ in row:
+                part = slice(begin, begin + len(sequence))
+                input_ids[place, part], labels[place, part] = sequence.ids_L, sequence.labels_L
+                labels[place, begin] = IGNORED  # the sequence before must not predict it
+                position_ids[place, part] = np.arange(len(sequence))
+                begin += len(sequence)
+            position_ids[place, begin:] = np.arange(shape[1] - begin)
+            for index, image in enumerate(in_order[place]):
+                image_ids[place, index] = FROM_PIXELS if image.dtype == np.uint8 else image
+            for index, image in enumerate(pixels[place]):
+                images[place, index] = image
+        arrays = {INPUT_IDS: input_ids, LABELS: labels, POSITION_IDS: position_ids, IMAGE_IDS: image_ids}
+        return arrays, images
+
+
+def _own_rows(start: int, batch_size: int, rank: int, world: int) -> Iterator[list[int]]:
+    share = batch_size // world
+    first = start + rank * share
+    while True:
+        yield list(range(first, first + share))
+        first += batch_size

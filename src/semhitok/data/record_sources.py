@@ -1,0 +1,297 @@
+"""Where records come from: webdataset tars and ``.jsonl`` files, read at random.
+
+Sources hold names and offsets but no open files: they can be pickled and read by several processes at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+import numpy as np
+
+from semhitok.data.images import IMAGE_SUFFIXES, ImageError
+from semhitok.data.records import Picture, Record, RecordError, RecordKind, parse_record
+from semhitok.data.sample import METADATA_SUFFIXES, digest_of_lines, parse_metadata
+
+
+class RecordSource(Protocol):
+    """A finite, indexable collection of records."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of names, order, sizes and kind: equal fingerprints stand for the same data."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """The record's name, without reading it."""
+        ...
+
+    def read(self, index: int, choice: int) -> Record:
+        """Read a record, its images left where they are; ``choice`` as in ``parse_record``. Raises ``RecordError``."""
+        ...
+
+
+class JsonLines:
+    """The lines of a ``.jsonl`` file; paths of images are relative to it.
+
+    Opening reads the file once and keeps 8 bytes per line.
+
+    Raises:
+        ValueError: no such file, or it has no lines.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], kind: RecordKind) -> None:
+        self.path, self.kind = Path(path), kind
+        if not self.path.is_file():
+            raise ValueError(f"{path}: no such file.")
+        ends, position = [0], 0
+        with open(self.path, "rb") as file:
+            for line in file:
+                position += len(line)
+                ends.append(position)
+        self._ends = np.asarray(ends, dtype=np.int64)
+        if len(self) == 0:
+            raise ValueError(f"{path}: is empty, lines of JSON are needed.")
+
+    @property
+    def fingerprint(self) -> str:
+        """See ``RecordSource``."""
+        return digest_of_lines([self.path.name, self.kind, *map(str, self._ends)])
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def name(self, index: int) -> str:
+        """See ``RecordSource``."""
+        return f"{self.path.name} line {index + 1}"
+
+    def read(self, index: int, choice: int) -> Record:
+        """See ``RecordSource``."""
+        name = self.name(index)
+        with open(self.path, "rb") as file:
+            line = os.pread(file.fileno(), int(self._ends[index + 1] - self._ends[index]), int(self._ends[index]))
+        try:
+            fields = json.loads(line)
+        except ValueError as error:
+            raise RecordError(f"{name}: is no JSON ({error})") from error
+        if not isinstance(fields, dict):
+            raise RecordError(f"{name}: must be a JSON object, got {type(fields).__name__}")
+        return parse_record(fields, self.kind, name, self._pictures(fields, name), choice)
+
+    def _pictures(self, fields: Mapping[str, Any], name: str) -> list[Picture]:
+        if "image_ids" in fields:
+            return [given_ids(fields, name)]
+        images = fields.get("images") or fields.get("image") or []
+        images = [images] if isinstance(images, str) else images
+        if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
+            raise RecordError(f"{name}: images must be paths, got {images!r}")
+        return [Picture(f"{name}: {image}", self.path.parent / image) for image in images]
+
+
+class RecordTars:
+    """The samples of webdataset tars: ``KEY.json`` or ``KEY.txt`` (a caption, or a text), and ``KEY.webp`` or the like.
+
+    Neighbouring members that share a path up to the first dot of the file name make one sample. Opening reads every header.
+
+    Args:
+        shards: tar files, or folders of them.
+        kind: of the records.
+
+    Raises:
+        ValueError: no tar files there, none with a sample, or one that cannot be read.
+    """
+
+    def __init__(self, shards: Sequence[str | os.PathLike[str]], kind: RecordKind) -> None:
+        self.kind = kind
+        paths = [tar for path in map(Path, shards) for tar in (sorted(path.glob("*.tar")) if path.is_dir() else [path])]
+        if not paths:
+            raise ValueError(f"{', '.join(map(str, shards))}: there are no tar files.")
+        self._samples = [sample for path in paths for sample in _index(path)]
+        if not self._samples:
+            raise ValueError(f"{paths[0]}: neither this nor the tars after it hold a .json or .txt file.")
+        lines = (f"{shard.name} {key} {sorted(members.items())}" for shard, key, members in self._samples)
+        self.images_fingerprint = digest_of_lines(lines)
+        """As ``fingerprint``, but the same for every kind."""
+        self._fingerprint = digest_of_lines([kind, self.images_fingerprint])
+
+    @property
+    def fingerprint(self) -> str:
+        """See ``RecordSource``."""
+        return self._fingerprint
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def name(self, index: int) -> str:
+        """See ``RecordSource``."""
+        return self._samples[index][1]
+
+    def read(self, index: int, choice: int) -> Record:
+        """See ``RecordSource``."""
+        shard, name, members = self._samples[index]
+        with open(shard, "rb") as file:
+            contents = {
+                suffix: os.pread(file.fileno(), size, offset)
+                for suffix, (offset, size) in members.items()
+                if suffix in METADATA_SUFFIXES
+            }
+        try:
+            fields = parse_metadata(contents, name)
+        except ImageError as error:
+            raise RecordError(str(error)) from error
+        if self.kind == "text":
+            fields.setdefault("text", fields.get("caption"))
+        picture = self._picture(index)
+        pictures = [given_ids(fields, name)] if "image_ids" in fields else [] if picture is None else [picture]
+        return parse_record(fields, self.kind, name, pictures, choice)
+
+    def picture(self, index: int) -> Picture:
+        """The sample's image, without reading its description.
+
+        Raises:
+            RecordError: there is none.
+        """
+        found = self._picture(index)
+        if found is None:
+            raise RecordError(f"{self.name(index)}: has no image")
+        return found
+
+    def _picture(self, index: int) -> Picture | None:
+        shard, key, members = self._samples[index]
+        images = [suffix for suffix in members if PurePosixPath("x" + suffix).suffix.lower() in IMAGE_SUFFIXES]
+        if not images:
+            return None
+        suffix = min(images, key=lambda each: each.count("."))
+        return Picture(f"{shard.name}: {key}{suffix}", shard, *members[suffix])
+
+
+class Pretokenized:
+    """The records of tars with the ids of their images in place of the images.
+
+    Args:
+        source: the records.
+        ids: (len(source),N) or (len(source),N,C) integers; a row that begins with -1 is an image that could not be read.
+        tokenizer: fingerprint of the tokenizer that made them.
+    """
+
+    def __init__(self, source: RecordTars, ids: np.ndarray, tokenizer: str) -> None:
+        if len(ids) != len(source):
+            raise ValueError(f"ids of {len(source)} images are needed, got {len(ids)}")
+        self.source, self.ids, self.tokenizer = source, ids, tokenizer
+
+    @property
+    def fingerprint(self) -> str:
+        """See ``RecordSource``."""
+        return digest_of_lines([self.source.fingerprint, self.tokenizer])
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def name(self, index: int) -> str:
+        """See ``RecordSource``."""
+        return self.source.name(index)
+
+    def read(self, index: int, choice: int) -> Record:
+        """See ``RecordSource``."""
+        record = self.source.read(index, choice)
+        if not record.pictures:
+            return record
+        ids = np.asarray(self.ids[index], dtype=np.int64)
+        if ids.flat[0] < 0:
+            raise RecordError(f"{record.name}: its image could not be read")
+        picture = Picture(record.name, ids=ids, tokenizer=self.tokenizer)
+        return Record(record.kind, record.name, record.text, record.turns, (picture,))
+
+
+class Chosen:
+    """Some records of a source.
+
+    Args:
+        source: any source.
+        indices: into it.
+    """
+
+    def __init__(self, source: RecordSource, indices: Sequence[int] | np.ndarray) -> None:
+        self.source, self.indices = source, np.asarray(indices, dtype=np.int64)
+
+    @property
+    def fingerprint(self) -> str:
+        """See ``RecordSource``."""
+        return digest_of_lines([self.source.fingerprint, *map(str, self.indices)])
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def name(self, index: int) -> str:
+        """See ``RecordSource``."""
+        return self.source.name(int(self.indices[index]))
+
+    def read(self, index: int, choice: int) -> Record:
+        """See ``RecordSource``."""
+        return self.source.read(int(self.indices[index]), choice)
+
+
+def open_records(path: str | os.PathLike[str], kind: RecordKind) -> JsonLines | RecordTars:
+    """Records of a ``.jsonl`` file, of a tar, or of a folder of tars.
+
+    Raises:
+        ValueError: there is nothing of the kind.
+    """
+    path = Path(path)
+    if path.suffix == ".jsonl":
+        return JsonLines(path, kind)
+    if path.is_dir() or (path.suffix == ".tar" and path.is_file()):
+        return RecordTars([path], kind)
+    raise ValueError(f"{path}: records are read from a .jsonl file, a .tar file or a folder of .tar files.")
+
+
+def given_ids(fields: Mapping[str, Any], name: str) -> Picture:
+    """Ids of an image that the record itself holds, with the fingerprint of their tokenizer.
+
+    Raises:
+        RecordError: the ids are no whole numbers of shape (N,) or (N,C), or it is not said who made them.
+    """
+    try:
+        ids = np.asarray(fields["image_ids"])
+    except ValueError:
+        ids = np.empty(0)
+    if ids.ndim not in (1, 2) or ids.dtype.kind != "i" or not ids.size:
+        raise RecordError(
+            f"{name}: image_ids must be whole numbers of shape (N,) or (N,C), got {ids.dtype} {ids.shape}"
+        )
+    if not isinstance(fields.get("tokenizer"), str):
+        raise RecordError(f"{name}: image_ids need the fingerprint of their tokenizer beside them, as tokenizer")
+    return Picture(name, ids=ids.astype(np.int64), tokenizer=fields["tokenizer"])
+
+
+_Sample = tuple[Path, str, dict[str, tuple[int, int]]]
+
+
+def _index(shard: Path) -> list[_Sample]:
+    """(shard, key, {suffix: (offset, size)}) of every sample with a description."""
+    try:
+        with tarfile.open(shard, "r:") as tar:  # "r:" refuses compressed tars, in which nothing can be read at random
+            members = [(*_split(m.name), m.offset_data, m.size) for m in tar if m.isreg()]
+    except (tarfile.TarError, OSError) as error:
+        raise ValueError(f"{shard}: is not a readable, uncompressed tar file: {error}.") from error
+    samples = []
+    for key, group in groupby(members, key=lambda member: member[0]):
+        found = {suffix: (offset, size) for _, suffix, offset, size in group}
+        if set(found) & set(METADATA_SUFFIXES):
+            samples.append((shard, key, found))
+    return samples
+
+
+def _split(name: str) -> tuple[str, str]:
+    """``a/b.c.png`` is the sample ``a/b`` and the suffix ``.c.png``."""
+    folder, slash, file_name = name.rpartition("/")
+    stem, dot, suffix = file_name.partition(".")
+    return folder + slash + stem, dot + suffix

@@ -1,0 +1,175 @@
+"""What a language model is trained on: text, captions, prompts for drawing, and chats, as one kind of value.
+
+A record is parsed from a JSON object, a line of a ``.jsonl`` file or the ``.json`` beside an image in a webdataset tar::
+
+    text            {"text": ...}
+    caption         {"image": "a.png", "caption": ...}   the image, then its caption; "captions" holds several
+    text_to_image   the same fields: the caption, then the image
+    chat            {"image": ..., "messages": [{"role": "user", "content": ...}, ...]}, LLaVA's "conversations" of "from" and
+                    "value", or "qa": [{"question": ..., "answer": ...}, ...]; "images" for several
+
+In a tar the image is the one beside the JSON and "image" is left out. "kind" in the object goes before the data set's kind.
+"image_ids" with "tokenizer" in place of "image" are ids that were computed beforehand, of one image, and the fingerprint of the
+tokenizer that made them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from PIL import Image
+
+from semhitok.data.images import load_image
+
+RecordKind = Literal["text", "caption", "text_to_image", "chat"]
+Role = Literal["system", "user", "assistant"]
+
+IMAGE = "<image>"
+"""Where an image stands in a text."""
+
+_LLAVA_ROLES: dict[str, Role] = {"human": "user", "user": "user", "gpt": "assistant", "system": "system"}
+
+
+class RecordError(ValueError):
+    """A record that cannot be used; the message is one sentence that begins with the record's name."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image that has not been read yet, or its ids.
+
+    Attributes:
+        name: for errors.
+        file: where it lies.
+        offset, size: its bytes within the file, for a member of a tar.
+        ids: (N,) or (N,C) integer ids of the image tokenizer, computed beforehand; file is None then.
+        tokenizer: fingerprint of the tokenizer that made the ids.
+    """
+
+    name: str
+    file: Path | None = None
+    offset: int = 0
+    size: int | None = None
+    ids: np.ndarray | None = None
+    tokenizer: str | None = None
+
+    def load(self) -> Image.Image:
+        """Read and decode it; raises ``ImageError`` if it is bad."""
+        assert self.file is not None
+        if self.size is None:
+            return load_image(self.file, name=self.name)
+        with open(self.file, "rb") as file:
+            return load_image(os.pread(file.fileno(), self.size, self.offset), name=self.name)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message of a chat; images stand where the text has ``<image>``."""
+
+    role: Role
+    text: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """One sample.
+
+    Attributes:
+        kind: what it is.
+        name: for reports.
+        text: the text, caption or prompt; empty for a chat.
+        turns: of a chat, with an assistant's turn at the end; empty for the others.
+        pictures: in order, as many as a chat has ``<image>``; one for a caption or prompt; none for text.
+    """
+
+    kind: RecordKind
+    name: str
+    text: str = ""
+    turns: tuple[Turn, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+
+
+def parse_record(
+    fields: Mapping[str, Any], kind: RecordKind, name: str, pictures: Sequence[Picture], choice: int
+) -> Record:
+    """A record from a JSON object.
+
+    Args:
+        fields: the object.
+        kind: of the data set; ``fields["kind"]`` goes before it.
+        name: of the record.
+        pictures: its images.
+        choice: any integer >= 0; decides between several captions and orders several questions.
+
+    Raises:
+        RecordError: text, image or answer is missing, or images and ``<image>`` differ in number.
+    """
+    kind = fields.get("kind", kind)
+    if kind not in get_args(RecordKind):
+        raise RecordError(f"{name}: kind must be one of {', '.join(get_args(RecordKind))}, got {kind!r}")
+    if kind == "chat":
+        return _chat(fields, name, tuple(pictures), choice)
+    texts = _texts(fields, name, ("text",) if kind == "text" else ("captions", "caption", "text"))
+    text = texts[choice % len(texts)]
+    if IMAGE in text:
+        raise RecordError(f"{name}: only chats may have {IMAGE} in their text, this is a record of kind {kind}")
+    if kind == "text":
+        return Record(kind, name, text)
+    if len(pictures) != 1:
+        raise RecordError(f"{name}: a record of kind {kind} needs one image, it has {len(pictures)}")
+    return Record(kind, name, text, pictures=tuple(pictures))
+
+
+def _texts(fields: Mapping[str, Any], name: str, wanted: Sequence[str]) -> list[str]:
+    for field in wanted:
+        found = fields.get(field)
+        found = [found] if isinstance(found, str) else found
+        if isinstance(found, list):
+            texts = [text.strip() for text in found if isinstance(text, str) and text.strip()]
+            if texts:
+                return texts
+    raise RecordError(f"{name}: has no text, which is looked for in {', '.join(wanted)}")
+
+
+def _chat(fields: Mapping[str, Any], name: str, pictures: tuple[Picture, ...], choice: int) -> Record:
+    turns = _turns(fields, name, choice)
+    while turns and turns[-1].role != "assistant":  # nothing is learned from what comes after the last answer
+        turns.pop()
+    if not turns:
+        raise RecordError(f"{name}: has no answer")
+    asked = [index for index, turn in enumerate(turns) if turn.role == "user"]
+    places = sum(turn.text.count(IMAGE) for turn in turns)
+    if pictures and not places and asked:
+        turns[asked[0]] = Turn("user", IMAGE * len(pictures) + turns[asked[0]].text)
+        places = len(pictures)
+    if places != len(pictures):
+        raise RecordError(f"{name}: has {len(pictures)} images and {places} {IMAGE}; they must be equally many")
+    for turn in turns:
+        if not turn.text.strip():
+            raise RecordError(f"{name}: has an empty {'answer' if turn.role == 'assistant' else 'message'}")
+    return Record("chat", name, turns=tuple(turns), pictures=pictures)
+
+
+def _turns(fields: Mapping[str, Any], name: str, choice: int) -> list[Turn]:
+    try:
+        if "messages" in fields:
+            return [_turn(each["role"], each["content"]) for each in fields["messages"]]
+        if "conversations" in fields:
+            return [_turn(_LLAVA_ROLES[each["from"]], each["value"]) for each in fields["conversations"]]
+        pairs = [(each["question"], each["answer"]) for each in fields.get("qa", ())]
+    except (KeyError, TypeError) as error:
+        raise RecordError(f"{name}: a message needs role and content, a question its answer ({error!r})") from error
+    # Every order is as likely: each question comes first at times, as it does when it is asked alone.
+    order = np.random.default_rng(choice).permutation(len(pairs))
+    return [turn for index in order for turn in (_turn("user", pairs[index][0]), _turn("assistant", pairs[index][1]))]
+
+
+def _turn(role: Any, text: Any) -> Turn:
+    if role not in get_args(Role) or not isinstance(text, str):
+        raise TypeError(f"role {role!r} with a content of type {type(text).__name__}")
+    return Turn(role, text)

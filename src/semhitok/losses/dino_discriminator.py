@@ -1,0 +1,126 @@
+"""Discriminator on the features of a frozen DINOv2 (StyleGAN-T, Sauer et al. 2023, section 3.2; UniTok).
+
+One head for each tap, trained: Conv1d over the sequence of patches, spectrally normalised (Miyato et al. 2018). As
+UniTok has it: kernel 9 with circular padding, GroupNorm, the class token added to every patch.
+
+Shapes: B images, N patches, D channels of the network, T taps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.parametrizations import spectral_norm
+from transformers import Dinov2Config, Dinov2Model
+
+TAPS = (0, 2, 5, 8, 11)
+GROUPS = 32
+
+
+def dinov2_small_config() -> Dinov2Config:
+    """The published DINOv2-S: 12 layers, width 384, patch 14."""
+    return Dinov2Config(hidden_size=384, num_hidden_layers=12, num_attention_heads=6, image_size=518, patch_size=14)
+
+
+class DinoDiscriminator(nn.Module):
+    """Images (B,3,H,W) in [-1,1] to logits (B,T*N), one for each tap and patch; high means real.
+
+    The network under the heads is frozen and in eval mode; gradients pass through it to the images.
+
+    Args:
+        backbone: a DINOv2; its weights are not part of this module's state dict, which holds what is trained.
+        taps: blocks whose output is judged, counted from 0.
+        image_size: side in pixels that images are resized to, a multiple of the backbone's patch. UniTok's
+            predecessors crop at random half of the time; this one always shows the whole image, so that a logit does
+            not depend on the global random state.
+        kernel_size: of the convolution over patches, odd.
+        groups: of GroupNorm, a divisor of the width.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        backbone: Dinov2Model,
+        *,
+        taps: Sequence[int] = TAPS,
+        image_size: int = 224,
+        kernel_size: int = 9,
+        groups: int = GROUPS,
+    ) -> None:
+        super().__init__()
+        config = backbone.config
+        width, layers, patch = config.hidden_size, config.num_hidden_layers, config.patch_size
+        if not taps or not all(0 <= tap < layers for tap in taps):
+            raise ValueError(f"taps must name blocks between 0 and {layers - 1}, at least one, but got {tuple(taps)}.")
+        if image_size < patch or image_size % patch:
+            raise ValueError(f"image_size must be a multiple of the backbone's patch {patch}, but got {image_size}.")
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, but got {kernel_size}.")
+        if groups < 1 or width % groups:
+            raise ValueError(f"groups must divide the backbone's width {width}, but got {groups}.")
+        if kernel_size // 2 > (image_size // patch) ** 2:
+            raise ValueError(
+                f"kernel_size {kernel_size} is too wide for the {(image_size // patch) ** 2} patches of an image."
+            )
+        # In a tuple, not as a child: not trained, not averaged, not stored with every checkpoint.
+        self._frozen = (backbone.requires_grad_(False).eval(),)
+        self.taps, self.image_size = tuple(taps), image_size
+        self.heads = nn.ModuleList([_head(width, kernel_size, groups) for _ in self.taps])
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[:, None, None], persistent=False)
+
+    @classmethod
+    def from_pretrained(cls, name: str, *, taps: Sequence[int] = TAPS, image_size: int = 224) -> DinoDiscriminator:
+        """On published weights: the folder or hub id of a transformers DINOv2, such as ``facebook/dinov2-small``.
+
+        Raises:
+            OSError: there is none.
+        """
+        return cls(Dinov2Model.from_pretrained(name, dtype=torch.float32), taps=taps, image_size=image_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Judge images (B,3,H,W) in [-1,1], of any size: logits (B,T*N)."""
+        (backbone,) = self._frozen
+        if next(backbone.parameters()).device != images.device:
+            backbone.to(images.device)  # pyright: ignore[reportArgumentType]
+        pixels = ((images.float() + 1) / 2 - self.mean) / self.std
+        side = (self.image_size, self.image_size)
+        pixels = functional.interpolate(pixels, side, mode="bicubic", antialias=True, align_corners=False)
+        states = backbone(pixels, output_hidden_states=True).hidden_states
+        logits = []
+        for tap, head in zip(self.taps, self.heads, strict=True):
+            state_BND = states[tap + 1].float()  # the first one is what enters block 0
+            logits.append(head(rearrange(state_BND[:, 1:] + state_BND[:, :1], "B N D -> B D N")).squeeze(1))
+        return torch.cat(logits, dim=1)
+
+
+class _Residual(nn.Module):
+    """The mean of a block and its input, scaled to keep the variance."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, hidden_BDN: Tensor) -> Tensor:
+        return (self.block(hidden_BDN) + hidden_BDN) / math.sqrt(2)
+
+
+def _head(width: int, kernel_size: int, groups: int) -> nn.Sequential:
+    return nn.Sequential(
+        _block(width, 1, groups), _Residual(_block(width, kernel_size, groups)), spectral_norm(nn.Conv1d(width, 1, 1))
+    )
+
+
+def _block(width: int, kernel_size: int, groups: int) -> nn.Sequential:
+    convolution = nn.Conv1d(width, width, kernel_size, padding=kernel_size // 2, padding_mode="circular")
+    return nn.Sequential(spectral_norm(convolution), nn.GroupNorm(groups, width), nn.LeakyReLU(0.2))

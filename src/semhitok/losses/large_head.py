@@ -1,0 +1,118 @@
+"""Cross entropy of a head with very many rows, which never holds the logits of all tokens.
+
+    loss_n = logsumexp_v(h_n . w_v) - h_n . w_{t_n}
+    d loss_n / d logit_nv = softmax_nv - [v = t_n]
+
+Tokens are taken in chunks. A chunk's logits turn in place into their gradient, which is folded into those of hidden states
+and weight at once, so the backward pass only scales what is there. At 352,256 rows the logits of 4,096 tokens take 5.7 GB in
+fp32, and twice that with their gradient; a chunk of 128 takes 0.2 GB.
+
+``torch.nn.functional.linear_cross_entropy`` (torch 2.13) chunks likewise when given options, but gives one reduced number,
+where the log wants text and images apart, and older versions of torch do not have it.
+
+Shapes: N tokens, n tokens of one chunk, V rows of the head, v rows of one block, D channels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CHUNK_TOKENS = 128
+# Rows whose gradient is computed at a time where it must be cast: bounds the copy.
+BLOCK_ROWS = 16384
+
+
+def large_head_loss(
+    hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, *, chunk_tokens: int = CHUNK_TOKENS
+) -> tuple[Tensor, Tensor]:
+    """Cross entropy of ``hidden @ weight.T`` against ``targets``.
+
+    The matrix products run in autocast's dtype where it is on, else in that of the weight; softmax and sums in fp32.
+
+    Args:
+        hidden_ND: (N,D) hidden states.
+        weight_VD: (V,D) rows of the head; its gradient is computed only if it requires one.
+        targets_N: (N,) int64 in [0, V).
+        chunk_tokens: n, tokens whose logits are held at a time.
+
+    Returns:
+        The sum over tokens, an fp32 scalar with gradients of first order, and the loss of each token, (N,) fp32, without
+        gradient.
+
+    Raises:
+        ValueError: the shapes do not fit together, a target is no row, or chunk_tokens is below 1.
+    """
+    if chunk_tokens < 1:
+        raise ValueError(f"chunk_tokens must be at least 1, got {chunk_tokens}")
+    if hidden_ND.ndim != 2 or hidden_ND.shape[1] != weight_VD.shape[1] or targets_N.shape != hidden_ND.shape[:1]:
+        raise ValueError(
+            f"hidden (N,D), weight (V,D) and targets (N) are needed, got {tuple(hidden_ND.shape)}, "
+            f"{tuple(weight_VD.shape)} and {tuple(targets_N.shape)}"
+        )
+    if len(targets_N) and not 0 <= int(targets_N.min()) <= int(targets_N.max()) < len(weight_VD):
+        worst = int(targets_N.min()) if int(targets_N.min()) < 0 else int(targets_N.max())
+        raise ValueError(f"targets must lie in [0, {len(weight_VD)}), got {worst}")
+    device = hidden_ND.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight_VD.dtype
+    wants = torch.is_grad_enabled() and hidden_ND.requires_grad, torch.is_grad_enabled() and weight_VD.requires_grad
+    return _LargeHead.apply(hidden_ND, weight_VD, targets_N, chunk_tokens, dtype, wants)  # pyright: ignore
+
+
+class _LargeHead(torch.autograd.Function):
+    """See ``large_head_loss``."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_ND: Tensor,
+        weight_VD: Tensor,
+        targets_N: Tensor,
+        chunk_tokens: int,
+        dtype: torch.dtype,
+        wants: tuple[bool, bool],
+    ) -> tuple[Tensor, Tensor]:
+        rows_VD, losses = weight_VD.to(dtype), []
+        hidden_gradient = torch.empty_like(hidden_ND) if wants[0] else None
+        weight_gradient = torch.zeros_like(weight_VD) if wants[1] else None
+        with torch.autocast(hidden_ND.device.type, enabled=False):
+            for start in range(0, len(hidden_ND), chunk_tokens):
+                part = slice(start, start + chunk_tokens)
+                hidden_nD, targets_n = hidden_ND[part].to(dtype), targets_N[part, None]
+                logits_nV = F.linear(hidden_nD, rows_VD).float()
+                chosen_n1 = logits_nV.gather(1, targets_n)
+                total_n1 = logits_nV.logsumexp(dim=1, keepdim=True)
+                losses.append((total_n1 - chosen_n1)[:, 0])
+                if not any(wants):
+                    continue
+                gradient_nV = logits_nV.sub_(total_n1).exp_()
+                gradient_nV.scatter_add_(1, targets_n, gradient_nV.new_full(targets_n.shape, -1.0))
+                gradient_nV = gradient_nV.to(dtype)
+                if hidden_gradient is not None:
+                    hidden_gradient[part] = gradient_nV @ rows_VD
+                if weight_gradient is not None:
+                    _add_outer(weight_gradient, gradient_nV, hidden_nD)
+        ctx.save_for_backward(*(each for each in (hidden_gradient, weight_gradient) if each is not None))
+        ctx.wants = wants
+        losses_N = torch.cat(losses) if losses else hidden_ND.new_zeros(0, dtype=torch.float32)
+        ctx.mark_non_differentiable(losses_N)
+        return losses_N.sum(), losses_N
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        factor, found = gradients[0], iter(ctx.saved_tensors)
+        # In place: a copy of the weight's gradient would be as large as the weight.
+        scaled = [next(found).mul_(factor) if wanted else None for wanted in ctx.wants]
+        return (*scaled, None, None, None, None)
+
+
+def _add_outer(weight_gradient: Tensor, gradient_nV: Tensor, hidden_nD: Tensor) -> None:
+    """Add ``gradient.T @ hidden`` (V,D)."""
+    if weight_gradient.dtype == gradient_nV.dtype:
+        weight_gradient.addmm_(gradient_nV.T, hidden_nD)
+        return
+    for part, block_nv in zip(weight_gradient.split(BLOCK_ROWS), gradient_nV.split(BLOCK_ROWS, dim=1), strict=True):
+        part.add_(block_nv.T @ hidden_nD)

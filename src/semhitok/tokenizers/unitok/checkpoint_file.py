@@ -1,0 +1,71 @@
+"""Reading weights that others published, without running anything that a file may contain."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+
+def read_checkpoint(path: Path) -> Any:
+    """The content of a ``.safetensors`` file, or of a file that ``torch.save`` wrote; tensors stay on disk where possible.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, of another kind, or asks to run code while it is read, which is refused.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        # Only files of torch >= 1.6 are archives, which can be mapped into memory.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        what = _refused(str(error))
+        raise ValueError(
+            f"{path} {what}; only files that hold nothing but tensors and plain values are read"
+        ) from error
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # an unpickler that reads garbage raises whatever it runs into
+        raise ValueError(f"{path} is damaged or no file of weights: {_first_sentence(error)}") from error
+
+
+def tensors_only(state: Any, what: str) -> dict[str, Tensor]:
+    """``state`` as a dictionary of tensors by name.
+
+    Raises:
+        ValueError: it is something else; the message starts with ``what``.
+    """
+    if not isinstance(state, Mapping) or not state:
+        raise ValueError(f"{what} is not a dictionary of tensors by name")
+    others = [str(name) for name, value in state.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
+    if others:
+        raise ValueError(f"{what} holds something else than tensors: {listed(others)}")
+    return dict(state)
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first names, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+    return ", ".join(names[:6]) + more
+
+
+def _refused(message: str) -> str:
+    """Somewhere in its advice torch names the class or function that the file asks for."""
+    found = re.search(r"GLOBAL ([\w.]+)", message)
+    return f"asks for {found[1]} while it is read" if found else "is no file of weights"
+
+
+def _first_sentence(error: object) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text.split(". ")[0][:160].rstrip(".")

@@ -1,0 +1,165 @@
+"""Configuration of the UniTok tokenizer (arXiv 2502.20321)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+from transformers import CLIPTextConfig, PreTrainedConfig
+
+QuantizerKind = Literal["multi_codebook", "residual", "none"]
+ProjectionKind = Literal["attention", "linear", "none"]
+STRIDE = 16
+
+
+class UniTokConfig(PreTrainedConfig):
+    """Architecture of a UniTok tokenizer; the defaults are the released 256 px model.
+
+    Args:
+        image_size: side in pixels of the images that ``encode`` expects, a multiple of 16; other multiples work as well.
+        stem_width: channels at half the resolution.
+        stage_widths: channels of the two convolutional stages and of the transformer (ViTamin-L: 160, 320, 1024).
+        stage_depths: blocks of the two convolutional stages of the encoder.
+        decoder_stage_depths: blocks of the decoder's two, the inner one first.
+        depth: transformer blocks of the encoder, and of the decoder.
+        heads: of these blocks.
+        drop_path: share of residual branches left out in training, growing from 0 to this over the blocks.
+        width: channels in which tokens are quantized.
+        num_codebooks: C, codes per token: codebooks of ``multi_codebook``, depths of ``residual``.
+        codebook_size: K, codes of one codebook.
+        quantizer: ``multi_codebook`` (UniTok), ``residual`` (what it compares with), ``none`` for continuous features.
+        projection: to ``width`` and back: ``attention`` (UniTok), ``linear``, or ``none``, where features stay as wide as
+            they are, which needs ``quantizer`` none.
+        projection_heads: of attention projections; None for channels // ``width``, so that a head is ``width`` wide.
+        embed_dim: E, the space that images and texts share.
+        text_config: the text tower, a CLIP text transformer that projects to ``embed_dim``; None for a tokenizer without one.
+        encoder: False for a model that only decodes and embeds ids: no encoder, no text tower.
+        stages: trainings done, in order; written by training.
+        provenance: licence, training data and recipe of the weights.
+
+    Raises:
+        ValueError: if a value is out of its range or two values contradict each other.
+    """
+
+    model_type = "unitok"
+    sub_configs = {"text_config": CLIPTextConfig}  # pyright: ignore[reportAssignmentType]
+
+    def __init__(
+        self,
+        image_size: int = 256,
+        stem_width: int = 160,
+        stage_widths: Sequence[int] = (160, 320, 1024),
+        stage_depths: Sequence[int] = (2, 4),
+        decoder_stage_depths: Sequence[int] = (4, 2),
+        depth: int = 31,
+        heads: int = 16,
+        drop_path: float = 0.1,
+        width: int = 64,
+        num_codebooks: int = 8,
+        codebook_size: int = 4096,
+        quantizer: QuantizerKind = "multi_codebook",
+        projection: ProjectionKind = "attention",
+        projection_heads: int | None = None,
+        embed_dim: int = 768,
+        text_config: CLIPTextConfig | dict[str, Any] | None = None,
+        encoder: bool = True,
+        stages: list[str] | None = None,
+        provenance: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.image_size = image_size
+        self.stem_width = stem_width
+        self.stage_widths = list(stage_widths)
+        self.stage_depths = list(stage_depths)
+        self.decoder_stage_depths = list(decoder_stage_depths)
+        self.depth = depth
+        self.heads = heads
+        self.drop_path = drop_path
+        self.width = width
+        self.num_codebooks = num_codebooks
+        self.codebook_size = codebook_size
+        self.quantizer: QuantizerKind = quantizer
+        self.projection: ProjectionKind = projection
+        self.projection_heads = projection_heads
+        self.embed_dim = embed_dim
+        self.text_config = CLIPTextConfig(**text_config) if isinstance(text_config, dict) else text_config
+        self.encoder = encoder
+        self.stages = list(stages or [])
+        self.provenance = dict(provenance or {})
+        self._check()
+        super().__init__(**kwargs)
+
+    @property
+    def patch_size(self) -> int:
+        """Side in pixels of one token."""
+        return STRIDE
+
+    @property
+    def channels(self) -> int:
+        """Width of the transformer."""
+        return self.stage_widths[2]
+
+    @property
+    def vocab_size(self) -> int:
+        """Codes of one codebook: every one of a token's C ids lies in [0, vocab_size)."""
+        return self.codebook_size
+
+    @property
+    def codes_per_token(self) -> int:
+        """C."""
+        return self.num_codebooks
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of tokens of an image of that size in pixels."""
+        return height // STRIDE, width // STRIDE
+
+    def _check(self) -> None:
+        for name, length in (("stage_widths", 3), ("stage_depths", 2), ("decoder_stage_depths", 2)):
+            if len(getattr(self, name)) != length:
+                raise ValueError(f"{name} needs {length} numbers, got {getattr(self, name)}")
+        counts = {name: getattr(self, name) for name in ("stem_width", "depth", "heads", "width", "num_codebooks")}
+        counts |= {name: getattr(self, name) for name in ("image_size", "codebook_size", "embed_dim")}
+        for name in ("stage_widths", "stage_depths", "decoder_stage_depths"):
+            counts |= {f"{name}[{index}]": value for index, value in enumerate(getattr(self, name))}
+        for name, value in counts.items():
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        for name, kind in (("quantizer", QuantizerKind), ("projection", ProjectionKind)):
+            if getattr(self, name) not in get_args(kind):
+                raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}")
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"drop_path must lie in [0, 1), got {self.drop_path}")
+        if self.image_size % STRIDE:
+            raise ValueError(f"image_size must be a multiple of {STRIDE}, got {self.image_size}")
+        if self.channels % self.heads:
+            raise ValueError(f"{self.channels} channels do not split into {self.heads} heads")
+        if self.projection == "none" and (self.quantizer != "none" or self.width != self.channels):
+            raise ValueError(
+                f"without a projection features stay {self.channels} wide and are not quantized: set quantizer to none "
+                f"and width to {self.channels}, got {self.quantizer} and {self.width}"
+            )
+        if self.projection == "attention" and (self.channels % self.width or self.width >= self.channels):
+            raise ValueError(
+                f"attention projects to heads of {self.width} channels, which must divide the transformer's "
+                f"{self.channels} and be fewer"
+            )
+        self._check_projection_heads()
+        if self.text_config is not None and self.text_config.projection_dim != self.embed_dim:
+            raise ValueError(
+                f"images and texts must share one space: text_config has projection_dim "
+                f"{self.text_config.projection_dim}, embed_dim is {self.embed_dim}"
+            )
+        if self.quantizer == "multi_codebook" and self.width % self.num_codebooks:
+            raise ValueError(f"{self.width} channels cannot be cut into {self.num_codebooks} chunks of equal width")
+
+    def _check_projection_heads(self) -> None:
+        heads = self.projection_heads
+        if heads is None:
+            return
+        if self.projection != "attention":
+            raise ValueError(f"projection_heads belong to projection attention, got {heads} with {self.projection}")
+        if not isinstance(heads, int) or heads < 1 or self.channels % (heads * self.width):
+            raise ValueError(
+                f"projection_heads must divide {self.channels} channels // width {self.width} = "
+                f"{self.channels // self.width}, got {heads!r}"
+            )

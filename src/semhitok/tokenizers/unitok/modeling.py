@@ -1,0 +1,297 @@
+"""UniTok: one tokenizer trained by reconstruction and by image-text contrast (arXiv 2502.20321, section 3).
+
+    image -> encoder -> projection to a narrow space -> C codes (one from each codebook) -> projection back
+                                                      |-> decoder -> image
+                                                      |-> mean over tokens -> image embedding  <->  text embedding
+
+Shapes: B images, H x W pixels, N tokens, C codes per token, D channels, W channels of the narrow space, E of the shared one.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import CLIPTextModelWithProjection, PreTrainedModel
+from transformers import initialization as init
+
+from semhitok.nn.attention_projection import AttentionProjection
+from semhitok.nn.vitamin import EPSILON
+from semhitok.quantizers import MultiCodebookQuantizer, ResidualQuantizer
+from semhitok.quantizers.codebook import Float32Module
+from semhitok.tokenizers.checkpoints import builtin_checkpoint, check_loading, check_model_type
+from semhitok.tokenizers.image_processing import TokenizerImageProcessor
+from semhitok.tokenizers.unitok.configuration import UniTokConfig
+from semhitok.tokenizers.unitok.decoder import UniTokDecoder
+from semhitok.tokenizers.unitok.encoder import UniTokEncoder
+from semhitok.types import Embedded, Encoded, Quantized
+
+ENCODER_SIDE = ("encoder.", "project_down.", "image_head.", "text_model.", "logit_scale")
+INITIAL_SCALE = 1 / 0.07
+
+
+@dataclass(frozen=True)
+class UniTokOutput:
+    """A full pass, with what training needs.
+
+    Attributes:
+        reconstruction: (B,3,H,W) in [-1,1] up to overshoot (not clamped); None if it was not asked for.
+        ids: (B,N,C) int64; (B,N,0) without a quantizer.
+        losses: the quantizer's unweighted terms by name; empty without one.
+        features: (B,N,W) before quantization.
+        image_embedding: (B,E), l2-normalised.
+    """
+
+    reconstruction: Tensor | None
+    ids: Tensor
+    losses: dict[str, Tensor]
+    features: Tensor
+    image_embedding: Tensor
+
+
+class Projection(Float32Module):
+    """(B,N,D) -> (B,N,W) or back, in fp32 whatever the caller's autocast: ids must not depend on it."""
+
+    def __init__(self, config: UniTokConfig, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.map: nn.Module
+        match config.projection:
+            case "attention":
+                heads = config.projection_heads or config.channels // config.width
+                self.map = AttentionProjection(channels_in, channels_out, heads).float()  # the default may be another
+            case "linear":
+                self.map = nn.Linear(channels_in, channels_out, dtype=torch.float32)
+            case "none":
+                self.map = nn.Identity()
+
+    def forward(self, x_BND: Tensor) -> Tensor:
+        with torch.autocast(x_BND.device.type, enabled=False):
+            return self.map(x_BND.float())
+
+
+class ImageHead(Float32Module):
+    """Tokens behind the quantizer to the image's embedding: mean, norm, linear; (B,N,D) -> (B,E), l2-normalised."""
+
+    def __init__(self, channels: int, embed_dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels, eps=EPSILON, dtype=torch.float32)
+        self.project = nn.Linear(channels, embed_dim, dtype=torch.float32)
+
+    def forward(self, x_BND: Tensor) -> Tensor:
+        with torch.autocast(x_BND.device.type, enabled=False):
+            return F.normalize(self.project(self.norm(x_BND.float().mean(dim=1))), dim=-1)
+
+
+class UniTokModel(PreTrainedModel):
+    """The tokenizer: ``encode``, ``decode``, ``embed``; ``image_embedding`` and ``text_embedding``; ``forward`` for training.
+
+    Images whose sides are multiples of 16 can be encoded; the token grid is (H / 16, W / 16), row by row. Codebooks,
+    projections and image head stay in fp32 however the model is cast.
+
+    With ``quantizer`` none features stay continuous: ``encode``, ``decode`` and ``embed`` raise a ``ValueError``.
+    """
+
+    config: UniTokConfig  # pyright: ignore[reportIncompatibleVariableOverride]
+    config_class = UniTokConfig
+    base_model_prefix = ""
+    main_input_name = "pixel_values"
+    input_modalities = ("image", "text")  # pyright: ignore[reportAssignmentType]
+    _supports_sdpa = True
+    _keep_in_fp32_modules_strict = {"quantizer", "project_down", "project_up", "image_head"}
+
+    def __init__(self, config: UniTokConfig) -> None:
+        super().__init__(config)
+        self.encoder = UniTokEncoder(config) if config.encoder else None
+        self.project_down = Projection(config, config.channels, config.width) if config.encoder else None
+        self.quantizer = _quantizer(config)
+        self.project_up = Projection(config, config.width, config.channels)
+        self.decoder = UniTokDecoder(config)
+        self.image_head = ImageHead(config.channels, config.embed_dim) if config.encoder else None
+        has_text = config.encoder and config.text_config is not None
+        self.text_model = CLIPTextModelWithProjection(config.text_config) if has_text else None  # pyright: ignore
+        if config.encoder:
+            self.logit_scale = nn.Parameter(torch.tensor(math.log(INITIAL_SCALE)))
+        else:
+            self._keys_to_ignore_on_load_unexpected = [f"^{re.escape(prefix)}" for prefix in ENCODER_SIDE]
+        self.post_init()
+
+    @property
+    def vocab_size(self) -> int:
+        """Codes of one codebook."""
+        return self.config.vocab_size
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of a square image of the default size."""
+        return math.prod(self.config.grid(self.config.image_size, self.config.image_size))
+
+    @property
+    def codes_per_token(self) -> int:
+        """C."""
+        return self.config.codes_per_token
+
+    @torch.no_grad()
+    def encode(self, pixel_values: Tensor) -> Encoded:
+        """Images (B,3,H,W) in [-1,1] -> ids (B,N,C) in [0, vocab_size) and the grid (rows, columns).
+
+        Raises:
+            ValueError: the images do not fit, or there are no ids (``encoder`` False, ``quantizer`` none).
+        """
+        ids = self._discrete()(self.features(pixel_values)).ids
+        return Encoded(ids=ids, grid=self.config.grid(*pixel_values.shape[-2:]))
+
+    @torch.no_grad()
+    def decode(self, ids: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
+        """Ids (B,N,C) -> images (B,3,H,W) clamped to [-1,1]. ``grid`` (rows, columns) defaults to a square one.
+
+        Raises:
+            ValueError: ids are out of range or of another shape, or the grid does not hold N tokens.
+        """
+        codes = self._discrete().lookup(self._check_ids(ids))
+        return self._draw(self.project_up(codes), self._check_tokens(ids, grid)).clamp(-1, 1)
+
+    def embed(self, ids: Tensor) -> Embedded:
+        """Ids (B,N,C) -> quantized features (B,N,W), fp32, as ``pixel``: meaning and looks lie in the same codes."""
+        return Embedded(semantic=None, pixel=self._discrete().lookup(self._check_ids(ids)))
+
+    def embedding_tables(self) -> Tensor:
+        """The codes of each codebook, of unit length: (C, vocab_size, W / C), fp32; for multi-codebook quantization."""
+        if not isinstance(self.quantizer, MultiCodebookQuantizer):
+            raise ValueError(f"quantizer {self.config.quantizer!r} has no table for each code; multi_codebook has")
+        return F.normalize(self.quantizer.codebooks_CKc, dim=-1)
+
+    def features(self, pixel_values: Tensor) -> Tensor:
+        """Images (B,3,H,W) in [-1,1] -> features (B,N,W) before quantization, fp32."""
+        if self.encoder is None or self.project_down is None:
+            raise ValueError("this model was loaded without its encoder side (encoder=False) and cannot encode images")
+        self._check_images(pixel_values)
+        return self.project_down(self.encoder(pixel_values.to(self.encoder.to_grid.weight.dtype)))
+
+    def image_embedding(self, pixel_values: Tensor) -> Tensor:
+        """Images (B,3,H,W) in [-1,1] -> (B,E), l2-normalised, through the quantizer."""
+        return self(pixel_values, reconstruct=False).image_embedding
+
+    def text_embedding(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Text ids (B,T) -> (B,E), l2-normalised."""
+        if self.text_model is None:
+            raise ValueError("this model has no text tower")
+        embedded = self.text_model(input_ids=input_ids, attention_mask=attention_mask).text_embeds
+        return F.normalize(embedded.float(), dim=-1)
+
+    def forward(self, pixel_values: Tensor, reconstruct: bool = True) -> UniTokOutput:
+        """Image to tokens to image and to the shared space, with gradients.
+
+        Args:
+            pixel_values: (B,3,H,W) in [-1,1].
+            reconstruct: False leaves the decoder out.
+        """
+        features = self.features(pixel_values)
+        assert self.image_head is not None
+        if self.quantizer is None:
+            quantized = Quantized(features, features.new_empty((*features.shape[:2], 0), dtype=torch.int64), {})
+        else:
+            quantized = self.quantizer(features)
+        tokens = self.project_up(quantized.codes)
+        return UniTokOutput(
+            reconstruction=self._draw(tokens, self.config.grid(*pixel_values.shape[-2:])) if reconstruct else None,
+            ids=quantized.ids,
+            losses=quantized.losses,
+            features=features,
+            image_embedding=self.image_head(tokens),
+        )
+
+    @classmethod
+    def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any
+    ) -> UniTokModel:
+        """Load a checkpoint: a folder, a hub id, or the name of one shipped with the package.
+
+        ``encoder=False`` leaves out encoder and text tower: enough to decode and embed ids. The rest is as in
+        transformers. Missing, unexpected or misshapen keys raise a ``ValueError`` that names them.
+        """
+        path = builtin_checkpoint(pretrained_model_name_or_path)
+        check_model_type(path, UniTokConfig.model_type)
+        want_info = kwargs.pop("output_loading_info", False)
+        kwargs.setdefault("ignore_mismatched_sizes", True)  # reported by check_loading, in one sentence
+        model, info = super().from_pretrained(path, *args, output_loading_info=True, **kwargs)  # pyright: ignore
+        check_loading(path, info)
+        return (model, info) if want_info else model  # pyright: ignore[reportReturnType]
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+        """As in transformers, safetensors only; the image processor's configuration is written beside the weights."""
+        super().save_pretrained(save_directory, **kwargs)
+        TokenizerImageProcessor(size=self.config.image_size).save_pretrained(Path(save_directory))
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear):
+            init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.Conv2d):
+            fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups
+            init.normal_(module.weight, std=fan_out**-0.5)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, MultiCodebookQuantizer | ResidualQuantizer):
+            module.reset_parameters()
+        elif isinstance(module, UniTokModel) and module.config.encoder:
+            init.constant_(module.logit_scale, math.log(INITIAL_SCALE))
+
+    def _draw(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        return self.decoder(tokens.to(self.decoder.norm.weight.dtype), grid)
+
+    def _discrete(self) -> MultiCodebookQuantizer | ResidualQuantizer:
+        if self.quantizer is None:
+            raise ValueError(
+                "this model has continuous features (quantizer none): there are no ids to encode or decode"
+            )
+        return self.quantizer
+
+    def _check_images(self, pixel_values: Tensor) -> None:
+        if pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
+            raise ValueError(f"pixel_values must have shape (batch, 3, height, width), got {tuple(pixel_values.shape)}")
+        if not pixel_values.is_floating_point():
+            raise ValueError(f"pixel_values must be floating-point numbers in [-1, 1], got {pixel_values.dtype}")
+        height, width = pixel_values.shape[-2:]
+        side = self.config.patch_size
+        if height % side or width % side or not height or not width:
+            raise ValueError(f"the sides of images must be multiples of {side} pixels, got {height}x{width}")
+
+    def _check_ids(self, ids: Tensor) -> Tensor:
+        wanted = self.codes_per_token
+        if ids.ndim != 3 or ids.is_floating_point() or ids.shape[2] != wanted:
+            raise ValueError(
+                f"ids must be whole numbers of shape (batch, tokens, {wanted}), {wanted} codes per token, got {ids.dtype} "
+                f"{tuple(ids.shape)}"
+            )
+        if ids.numel() and (ids.min() < 0 or ids.max() >= self.vocab_size):
+            worst = int(ids.max() if ids.max() >= self.vocab_size else ids.min())
+            raise ValueError(f"ids must lie in [0, {self.vocab_size}), got {worst}")
+        return ids.long()
+
+    def _check_tokens(self, ids: Tensor, grid: tuple[int, int] | None) -> tuple[int, int]:
+        rows, columns = (int(size) for size in grid) if grid is not None else (math.isqrt(ids.shape[1]),) * 2
+        if rows * columns != ids.shape[1] or rows < 1:
+            wanted = f"{rows}x{columns} = {rows * columns}" if grid is not None else "a square number of"
+            raise ValueError(f"ids hold {ids.shape[1]} tokens per image where the grid needs {wanted}; pass grid=")
+        return rows, columns
+
+
+def _quantizer(config: UniTokConfig) -> MultiCodebookQuantizer | ResidualQuantizer | None:
+    match config.quantizer:
+        case "multi_codebook":
+            return MultiCodebookQuantizer(config.num_codebooks, config.codebook_size, config.width)
+        case "residual":
+            return ResidualQuantizer(config.num_codebooks, config.codebook_size, config.width)
+        case "none":
+            return None

@@ -1,0 +1,64 @@
+"""Images and texts to what a UniTok model takes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import BatchFeature, ProcessorMixin
+
+from semhitok.tokenizers.checkpoints import builtin_checkpoint
+from semhitok.tokenizers.image_processing import FitMode, ImageLike
+
+
+class UniTokProcessor(ProcessorMixin):
+    """Images -> ``pixel_values``; texts -> ``input_ids`` and ``attention_mask``; both in one call.
+
+    ``image_processor`` is a ``TokenizerImageProcessor``. ``tokenizer`` is the text tokenizer: transformers asks for this
+    name, loads it from the model's folder (``tokenizer.json``) and hands it to its pipelines.
+    """
+
+    def __init__(self, image_processor: Any, tokenizer: Any, **kwargs: Any) -> None:
+        super().__init__(image_processor, tokenizer, **kwargs)
+
+    @classmethod
+    def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
+    ) -> UniTokProcessor:
+        """Load the processor of a checkpoint: a folder, a hub id, or the name of one shipped with the package."""
+        return super().from_pretrained(builtin_checkpoint(pretrained_model_name_or_path), **kwargs)
+
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        images: ImageLike | Sequence[ImageLike] | None = None,
+        text: str | Sequence[str] | None = None,
+        *,
+        mode: FitMode | None = None,
+        padding: bool | str = True,
+        return_tensors: str | None = "pt",
+    ) -> BatchFeature:
+        """Prepare images, texts, or both; their numbers need not agree.
+
+        Args:
+            images: one image or several, see ``TokenizerImageProcessor``.
+            text: one text or several; what exceeds the context length is cut, the end token stays.
+            mode: how images are fitted, instead of the configured way.
+            padding: True to the longest text, "max_length" to the context length, with the end token; the mask is 0 there.
+            return_tensors: "pt", or None for lists of ids.
+
+        Returns:
+            pixel_values (B,3,size,size) in [-1,1]; input_ids and attention_mask (T,L), integers.
+
+        Raises:
+            ValueError: if neither images nor texts are given.
+        """
+        if images is None and text is None:
+            raise ValueError("neither images nor text were given, at least one of them is needed")
+        data: dict[str, Any] = {}
+        if images is not None:
+            data.update(self.image_processor(images, mode=mode, return_tensors=return_tensors))
+        if text is not None:
+            texts = [text] if isinstance(text, str) else list(text)
+            data.update(self.tokenizer(texts, padding=padding, truncation=True, return_tensors=return_tensors))
+        return BatchFeature(data)
