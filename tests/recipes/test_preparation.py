@@ -88,9 +88,9 @@ def test_large_data_is_streamed_with_the_same_images_and_nothing_cached(prepared
 
 def test_features_beyond_the_limit_are_not_kept_but_ids_are(prepared, model: SemHiTokModel):
     exact = 2 * 24 * 2 * 16 * 16  # bytes x images x variants x tokens x channels
-    assert prepared(cache_limit=exact - 1).features(model) == {}
-    assert prepared(cache_limit=0).semantic_ids(model)
-    assert prepared(cache_limit=exact).features(model)
+    assert prepared().features(model, exact - 1) == {}
+    assert prepared().semantic_ids(model)
+    assert prepared().features(model, exact)
 
 
 def test_another_teacher_data_or_transform_has_a_cache_of_its_own(prepared, model: SemHiTokModel, tmp_path: Path):

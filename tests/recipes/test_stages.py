@@ -17,8 +17,9 @@ from semhitok.data.sources import ImageFolder
 from semhitok.data.transforms import fit_image, to_float, to_uint8
 from semhitok.recipes import STAGES, Recipe, stages
 from semhitok.recipes.recipe import DataConfig
-from semhitok.recipes.stages import load_perceptual, settings_of
+from semhitok.recipes.stages import load_perceptual
 from semhitok.tokenizers import SemHiTokModel
+from semhitok.tokenizers.settings import settings_of
 from semhitok.training.metrics import read_metrics
 
 LATER = ("pixel", "pixel-finetune", "decoder")

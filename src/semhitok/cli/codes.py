@@ -18,6 +18,7 @@ from semhitok.cli.progress import progress_bars
 from semhitok.data.sample import ImageSource
 from semhitok.data.transforms import FitMode, fit_image
 from semhitok.evaluation.reading import SizedImages
+from semhitok.tokenizers import SemHiTokModel
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ def main(arguments: list[str]) -> int:
         raise UsageError(f"--context must be 0 to 8 patches, got {options.context}")
     source = open_images(options.images)
     model = load_tokenizer(options.model, options.device)
+    if not isinstance(model, SemHiTokModel):
+        raise ValueError(f"{options.model} has no semantic codes: `semhitok codes` takes SemHiTok checkpoints")
     size, codes = model.config.image_size, model.config.semantic_codebook_size
     wrong = [code for code in options.code if not 0 <= code < codes]
     if wrong:

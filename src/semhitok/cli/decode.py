@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from semhitok.cli.arguments import Checkpoint, Count, Device
-from semhitok.cli.ids import load_ids
+from semhitok.cli.ids import codes_per_token, load_ids
 from semhitok.cli.loading import SHIPPED, load_tokenizer
 from semhitok.cli.progress import progress_bars
 from semhitok.data.transforms import to_pil
@@ -36,6 +36,11 @@ def main(arguments: list[str]) -> int:
     options = tyro.cli(Arguments, args=arguments, prog="semhitok decode")
     ids, grid = load_ids(options.ids)
     model = load_tokenizer(options.model, options.device, encoder=False)
+    if codes_per_token(ids) != model.codes_per_token:
+        raise ValueError(
+            f"{options.ids} holds {codes_per_token(ids)} codes per token, the model {options.model} has "
+            f"{model.codes_per_token}"
+        )
     number = 0
     with progress_bars() as advance:
         for part in ids.split(options.batch_size):

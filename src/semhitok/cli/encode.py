@@ -23,7 +23,8 @@ class Arguments:
     images: ImagePaths
     """Image files, or folders of them."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("ids.npy")
-    """File to write: .npy holds ids (images, rows, columns); .json and .safetensors hold ids, grid and names."""
+    """File to write: .npy holds ids (images, rows, columns), with a last axis where a token has several codes; .json and
+    .safetensors hold ids, grid and names."""
     model: Checkpoint = SHIPPED
     """A folder, a hub id, or the name of a shipped checkpoint."""
     fit: FitMode = "crop"
@@ -50,5 +51,8 @@ def main(arguments: list[str]) -> int:
     ids = torch.cat(parts)
     grid = model.config.grid(model.config.image_size, model.config.image_size)
     save_ids(options.out, ids, grid, [file.name for file in files])
-    print(f"wrote {options.out}: {len(ids)} images, {grid[0]}x{grid[1]} tokens each, ids below {model.vocab_size}")
+    codes = f" of {model.codes_per_token} codes" if model.codes_per_token > 1 else ""
+    print(
+        f"wrote {options.out}: {len(ids)} images, {grid[0]}x{grid[1]} tokens{codes} each, ids below {model.vocab_size}"
+    )
     return 0

@@ -11,7 +11,7 @@ import torch
 import tyro
 
 from semhitok.cli.arguments import Count, DataPlaces, Device, Limit, OptionalPath, UsageError
-from semhitok.cli.loading import load_tokenizer
+from semhitok.cli.loading import load_processor, load_tokenizer
 from semhitok.cli.progress import progress_bars
 from semhitok.data.sample import ImageSource
 from semhitok.data.scenes.photographs import photographs
@@ -19,8 +19,12 @@ from semhitok.data.sources import open_source
 from semhitok.data.transforms import FitMode
 from semhitok.evaluation import EvaluationReport, efficientnet_lite2_features, evaluate, inception_features
 from semhitok.evaluation.frechet import FeatureExtractor
+from semhitok.evaluation.language import LanguageScores
+from semhitok.evaluation.markdown import percent
 from semhitok.evaluation.reconstruction import PerceptualDistance
 from semhitok.losses import VGGPerceptual
+from semhitok.tokenizers import SemHiTokModel
+from semhitok.tokenizers.unitok.processing import UniTokProcessor
 from semhitok.types import cache_directory
 
 TEST_PHOTOGRAPHS = "test-photographs"
@@ -31,7 +35,8 @@ class Arguments:
     """Measure a tokenizer on one or several sets of images, each reported apart.
 
     PSNR, SSIM, perceptual and Fréchet distance; usage and perplexity of the codebooks; PSNR against bits beside WebP,
-    JPEG and down-sampling; with --probe-train a category probe, with --before whether the stages conflict.
+    JPEG and down-sampling; with --probe-train a category probe, with --before whether the stages conflict. For tokenizers
+    with a text tower zero-shot classification and image-text retrieval, where images come with labels or captions.
     Writes report.json, report.md, reconstructions.png and a rate plot for each set to the folder --out.
     """
 
@@ -48,7 +53,7 @@ class Arguments:
     probe_train: OptionalPath = None
     """Labelled images (scenes of the train split) to fit the category probe on; it is tested on each set with labels."""
     before: Annotated[str | None, tyro.conf.arg(metavar="CHECKPOINT", help_behavior_hint="")] = None
-    """An earlier stage of the same tokenizer: are its semantic ids and features the same, to the last bit?"""
+    """An earlier stage of the same SemHiTok tokenizer: are its semantic ids and features the same, to the last bit?"""
     perceptual: bool = True
     """Perceptual distance on VGG16; needs its weights from `semhitok data fetch weights`."""
     frechet: bool = True
@@ -70,6 +75,9 @@ def main(arguments: list[str]) -> int:
     probe_train = open_source(options.probe_train) if options.probe_train is not None else None
     model = load_tokenizer(options.checkpoint, options.device)
     before = load_tokenizer(options.before, options.device) if options.before is not None else None
+    if before is not None and not (isinstance(model, SemHiTokModel) and isinstance(before, SemHiTokModel)):
+        raise UsageError("--before compares semantic ids, which SemHiTok checkpoints have: leave it out")
+    processor = load_processor(options.checkpoint, model)
     extractors = _extractors(options, model.device)
     perceptual = _perceptual(model.device) if options.perceptual else None
     with progress_bars() as advance:
@@ -83,6 +91,7 @@ def main(arguments: list[str]) -> int:
             perceptual=perceptual,
             extractors=extractors,
             probe_train=probe_train,
+            text_tokenizer=processor.tokenizer if isinstance(processor, UniTokProcessor) else None,
             before=before,
             progress=advance,
         )
@@ -150,6 +159,20 @@ def _name_of(checkpoint: str) -> str:
     return "/".join(parts[-3:-1]) if parts[-1] == "model" and len(parts) > 1 else parts[-1]
 
 
+def _language(scores: LanguageScores) -> list[str]:
+    figures = [
+        f"zero-shot {kind} {percent(found.top1)} (chance {percent(found.chance_top1)})"
+        for kind, found in scores.zero_shot.items()
+    ]
+    if scores.retrieval is not None:
+        for direction, recall in (
+            ("text to image", scores.retrieval.text_to_image),
+            ("image to text", scores.retrieval.image_to_text),
+        ):
+            figures.append(f"{direction} recall at 5 {percent(recall.at[5])} (chance {percent(recall.chance[5])})")
+    return figures
+
+
 def _summary(report: EvaluationReport) -> list[str]:
     lines = [f"{report.name}: {report.summary()}"]
     for name, group in report.groups.items():
@@ -159,9 +182,15 @@ def _summary(report: EvaluationReport) -> list[str]:
             figures.append(f"perceptual {scores.perceptual:.4f}")
         figures += [f"{score.name} {score.distance:.2f}" for score in group.frechet]
         figures.append(f"{100 * joint.usage:.1f} % of {joint.size:,} codes used, perplexity {joint.perplexity:,.0f}")
-        if "semantic" in group.probe:
-            probe = group.probe["semantic"]
-            figures.append(f"probe {100 * probe.accuracy:.1f} % (chance {100 * probe.chance:.1f} %)")
+        if group.codebooks.worst is not None:
+            worst = group.codebooks.by_codebook[group.codebooks.worst]
+            figures[-1] += f" (means; worst codebook {100 * worst.usage:.1f} %, {worst.perplexity:,.0f})"
+        for kind in ("semantic", "image"):
+            if kind in group.probe:
+                probe = group.probe[kind]
+                figures.append(f"probe {100 * probe.accuracy:.1f} % (chance {100 * probe.chance:.1f} %)")
+        if group.language is not None:
+            figures += _language(group.language)
         lines.append(f"{name}: {', '.join(figures)}")
         lines += [f"  left out {bad.key}: {bad.reason}" for bad in group.bad[:5]]
         if group.bad:

@@ -9,18 +9,20 @@ from typing import Annotated, Any
 import tyro
 
 from semhitok.cli.arguments import OptionalPath
-from semhitok.cli.loading import load_tokenizer
+from semhitok.cli.loading import load_processor, load_tokenizer
 from semhitok.recipes.model_card import data_sources, model_card, read_data, read_figures
 from semhitok.recipes.ship import newest_model, ship
+from semhitok.tokenizers.unitok.processing import UniTokProcessor
 
 
 @dataclass(frozen=True)
 class Arguments:
     """Write a trained model as a small checkpoint to share, with a model card.
 
-    Teacher, semantic branch and codebooks stay in float32, so that semantic ids are exactly those of the trained model;
-    the pixel encoder and decoder are stored in bfloat16. It loads like any other checkpoint, in float32. Measure the
-    export, not what it was made from.
+    SemHiTok: teacher, semantic branch and codebooks stay in float32, so that semantic ids are exactly those of the trained
+    model; the pixel encoder and decoder are stored in bfloat16. UniTok: all that decides ids stays in float32; the decoder
+    and the text tower are stored in bfloat16. It loads like any other checkpoint, in float32. Measure the export, not what
+    it was made from.
     """
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_MODEL")]
@@ -49,7 +51,9 @@ def main(arguments: list[str]) -> int:
     provenance: dict[str, Any] = {"licence": options.license} if options.license else {}
     if data:
         provenance["sources"] = [f"{source} ({licence})" for source, licence, _, _ in data_sources(data)]
-    shipped = ship(model, options.out, card=card, provenance=provenance)
+    processor = load_processor(options.model, model)
+    texts = processor if isinstance(processor, UniTokProcessor) else None
+    shipped = ship(model, options.out, card=card, provenance=provenance, processor=texts)
     print(f"exported {place or options.model}; stages done: {', '.join(model.config.stages) or 'none'}")
     for file, size in shipped.sizes.items():
         print(

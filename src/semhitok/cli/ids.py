@@ -1,4 +1,4 @@
-"""Token ids on disk: .npy, .json or .safetensors, all holding ids (B,N) and the grid."""
+"""Token ids on disk: .npy, .json or .safetensors, all holding ids (B,N), or (B,N,C) for C codes per token, and the grid."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ Grid = tuple[int, int]
 
 
 def save_ids(path: Path, ids: Tensor, grid: Grid, names: list[str]) -> None:
-    """Write ids (B,N). ``.npy`` holds the ids as (B, rows, columns); the others hold ids (B,N), grid and names.
+    """Write ids (B,N) or (B,N,C).
+
+    ``.npy`` holds the ids as (B, rows, columns) or (B, rows, columns, C); the others hold ids as they are, grid and names.
 
     Raises:
         ValueError: another ending.
@@ -39,7 +41,7 @@ def save_ids(path: Path, ids: Tensor, grid: Grid, names: list[str]) -> None:
 
 
 def load_ids(path: Path) -> tuple[Tensor, Grid | None]:
-    """Ids (B,N) and the grid, None where the file does not say and the images are square.
+    """Ids (B,N) or (B,N,C) and the grid, None where the file does not say and the images are square.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -53,14 +55,19 @@ def load_ids(path: Path) -> tuple[Tensor, Grid | None]:
     except (ValueError, KeyError, TypeError, EOFError, RuntimeError, OSError, SafetensorError) as error:
         raise ValueError(f"{path} holds no token ids as `semhitok encode` writes them ({error})") from error
     ids = ids[None] if ids.ndim == 1 else ids
-    if ids.ndim != 2 or ids.is_floating_point() or not ids.numel():
+    if ids.ndim not in (2, 3) or ids.is_floating_point() or not ids.numel():
         raise ValueError(
-            f"{path} must hold whole numbers of shape (images, tokens) or (images, rows, columns), got {ids.dtype} "
-            f"{tuple(ids.shape)}"
+            f"{path} must hold whole numbers of shape (images, tokens) or (images, rows, columns), with a last axis for "
+            f"several codes per token, got {ids.dtype} {tuple(ids.shape)}"
         )
     if grid is not None and grid[0] * grid[1] != ids.shape[1]:
         raise ValueError(f"{path} holds {ids.shape[1]} tokens per image and a grid of {grid[0]}x{grid[1]}")
     return ids.long(), grid
+
+
+def codes_per_token(ids: Tensor) -> int:
+    """C of ids (B,N,C); 1 for (B,N)."""
+    return ids.shape[2] if ids.ndim == 3 else 1
 
 
 def check_format(path: Path) -> None:
@@ -73,7 +80,7 @@ def _read(path: Path) -> tuple[Tensor, Grid | None]:
     if path.suffix == ".npy":
         with path.open("rb") as file:  # not numpy.load, which opens zip files and pickles, too
             ids = torch.from_numpy(read_array(file, allow_pickle=False))
-        return (ids.flatten(1), (ids.shape[1], ids.shape[2])) if ids.ndim == 3 else (ids, None)
+        return (ids.flatten(1, 2), (ids.shape[1], ids.shape[2])) if ids.ndim in (3, 4) else (ids, None)
     if path.suffix == ".json":
         content = json.loads(path.read_text())
         content = content if isinstance(content, dict) else {"ids": content}

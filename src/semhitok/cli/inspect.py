@@ -9,12 +9,12 @@ from typing import Annotated, Any
 import tyro
 
 from semhitok.cli.loading import SHIPPED, load_tokenizer
-from semhitok.recipes.stages import settings_of
+from semhitok.tokenizers.settings import settings_of
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Stages done, sizes, parameters, licence and training data of a checkpoint."""
+    """What a checkpoint is: its type, stages done, sizes, codes, parameters by part, licence and training data."""
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")] = SHIPPED
     """A folder (a model, or a run: its last finished stage), a hub id, or the name of a shipped checkpoint."""

@@ -12,7 +12,10 @@ from semhitok.data.images import IMAGE_SUFFIXES, load_image
 from semhitok.data.sample import ImageSource, Sample, digest_of_lines
 from semhitok.data.sources import open_source
 from semhitok.recipes.ship import newest_model
-from semhitok.tokenizers import SemHiTokImageProcessor, SemHiTokModel
+from semhitok.tokenizers import TokenizerImageProcessor
+from semhitok.tokenizers.loading import Tokenizer
+from semhitok.tokenizers.loading import load_tokenizer as load_checkpoint
+from semhitok.tokenizers.unitok.processing import UniTokProcessor
 
 SHIPPED = "nano"
 
@@ -34,26 +37,41 @@ def choose_device(name: str | None) -> torch.device:
     return device
 
 
-def load_tokenizer(name: str | Path, device: str | None, *, encoder: bool = True) -> SemHiTokModel:
+def load_tokenizer(name: str | Path, device: str | None, *, encoder: bool = True) -> Tokenizer:
     """The model in eval mode on the device, in float32; of a training run the model of its last finished stage.
+
+    SemHiTok or UniTok, as the checkpoint says.
 
     Raises:
         ValueError: no such checkpoint, of another class, damaged, or with keys that do not fit.
     """
     chosen = choose_device(device)
-    # A str keeps hub ids and shipped names apart from folders.
-    place = str(newest_model(Path(name)) or name)
     try:
-        model = SemHiTokModel.from_pretrained(place, encoder=encoder, dtype=torch.float32)
+        model = load_checkpoint(_place_of(name), encoder=encoder)
     except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"the checkpoint {name} is damaged ({error}); fetch or export it again") from error
     model.eval().to(chosen)  # pyright: ignore[reportArgumentType]
     return model
 
 
-def image_processor(model: SemHiTokModel) -> SemHiTokImageProcessor:
+def load_processor(name: str | Path, model: Tokenizer) -> TokenizerImageProcessor | UniTokProcessor:
+    """What a checkpoint prepares its inputs with; with a text tokenizer where the model has a text tower.
+
+    Raises:
+        ValueError: the text tokenizer is missing or damaged.
+    """
+    if getattr(model.config, "text_config", None) is None:
+        return image_processor(model)
+    try:
+        return UniTokProcessor.from_pretrained(_place_of(name))
+    # The tokenizers library raises a bare Exception for a damaged file.
+    except Exception as error:
+        raise ValueError(f"the text tokenizer of {name} cannot be loaded: {error}") from error
+
+
+def image_processor(model: Tokenizer) -> TokenizerImageProcessor:
     """The processor for the model's default size."""
-    return SemHiTokImageProcessor(size=model.config.image_size)
+    return TokenizerImageProcessor(size=model.config.image_size)
 
 
 def image_files(paths: tuple[Path, ...]) -> list[Path]:
@@ -105,6 +123,11 @@ class ImageFiles:
     def load(self, index: int) -> Sample:
         """See ``ImageSource``."""
         return Sample(image=load_image(self.files[index]), key=self.key(index))
+
+
+def _place_of(name: str | Path) -> str:
+    """The model's folder of a run; a str, which keeps hub ids and shipped names apart from folders."""
+    return str(newest_model(Path(name)) or name)
 
 
 def _pictures_in(folder: Path) -> list[Path]:

@@ -22,8 +22,8 @@ from semhitok.evaluation.picture import Examples, draw_examples
 from semhitok.evaluation.rate import tokenizer_bits
 from semhitok.evaluation.reconstruction import psnr_per_image, ssim_per_image
 from semhitok.nn.patches import resize
-from semhitok.tokenizers import SemHiTokModel
-from semhitok.tokenizers.semhitok.image_processing import FitMode
+from semhitok.tokenizers.image_processing import FitMode
+from semhitok.tokenizers.loading import Tokenizer
 
 SHOWN = 16  # images in the picture
 SHOWN_SIDE = 320  # side in pixels of tiled images in the picture, whose own sizes differ
@@ -57,7 +57,7 @@ class Restored:
 
     Attributes:
         file: it came from.
-        ids: (n,N) on the CPU.
+        ids: (n,N) or (n,N,C) on the CPU.
         originals, copies: (n,3,H,W) in [-1,1] at the size that the tokenizer predicts.
         layout: of the tiles, None for an image that was made square.
     """
@@ -101,9 +101,10 @@ def main(arguments: list[str]) -> int:
     size = model.config.image_size
     save_ids(options.out / "ids.npy", torch.cat(ids), model.config.grid(size, size), names)
     _write_figures(options.out / "figures.json", options.model, model, figures)
-    bits = tokenizer_bits(model.num_tokens, model.vocab_size)
+    bits = tokenizer_bits(model.num_tokens * model.codes_per_token, model.vocab_size)
+    several = f"{model.codes_per_token} x " if model.codes_per_token > 1 else ""
     each = "a tile" if options.fit == "tile" else "an image"
-    line = f"{model.num_tokens} tokens of {model.vocab_size:,} codes = {bits / 8:.0f} bytes {each}"
+    line = f"{model.num_tokens} tokens of {several}{model.vocab_size:,} codes = {bits / 8:.0f} bytes {each}"
     line += f"; mean PSNR {sum(float(entry['psnr']) for entry in figures) / len(figures):.2f} dB"
     count = f"{len(files)} image{'s' if len(files) > 1 else ''}"
     examples = Examples(*(torch.stack(column) for column in zip(*shown, strict=True)))
@@ -117,7 +118,7 @@ def main(arguments: list[str]) -> int:
 
 
 @torch.no_grad()
-def reconstruct(model: SemHiTokModel, files: list[Path], fit: FitMode, batch_size: int) -> list[Restored]:
+def reconstruct(model: Tokenizer, files: list[Path], fit: FitMode, batch_size: int) -> list[Restored]:
     """The files through the tokenizer; tiles go ``batch_size`` at a time, too."""
     batch = image_processor(model)(files, mode=fit)
     pixel_values, layouts = batch["pixel_values"], batch.get("tiles", [None] * len(files))
@@ -128,7 +129,9 @@ def reconstruct(model: SemHiTokModel, files: list[Path], fit: FitMode, batch_siz
         ids.append(encoded.cpu())
         copies.append(model.decode(encoded, grid).float().cpu())
     counts = [layout.rows * layout.columns if layout else 1 for layout in layouts]
-    columns = (torch.cat(ids), model.pixel_view(pixel_values), torch.cat(copies))
+    whole = torch.cat(copies)
+    # Where sides are no multiple of the patch, a tokenizer predicts the image resampled to whole patches.
+    columns = (torch.cat(ids), resize(pixel_values, *whole.shape[-2:]), whole)
     parts = zip(files, *(column.split(counts) for column in columns), layouts, strict=True)
     return [Restored(*part) for part in parts]
 
@@ -155,12 +158,13 @@ def _save(picture: Image.Image, path: Path) -> None:
     picture.save(path)
 
 
-def _write_figures(path: Path, name: str, model: SemHiTokModel, figures: list[dict[str, str | float]]) -> None:
+def _write_figures(path: Path, name: str, model: Tokenizer, figures: list[dict[str, str | float]]) -> None:
     means = {key: sum(float(entry[key]) for entry in figures) / len(figures) for key in ("psnr", "ssim")}
     content = {
         "model": name,
         "tokens": model.num_tokens,
-        "bits": tokenizer_bits(model.num_tokens, model.vocab_size),
+        "codes_per_token": model.codes_per_token,
+        "bits": tokenizer_bits(model.num_tokens * model.codes_per_token, model.vocab_size),
         **means,
         "data_range": "[0, 1], after clamping",
         "images": figures,

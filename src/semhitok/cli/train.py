@@ -1,7 +1,8 @@
-"""``semhitok train RECIPE``: all stages of a recipe, or one, with resume."""
+"""``semhitok train RECIPE``: all of a recipe, or one of its stages where it has several, with resume."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,8 +11,19 @@ import tyro
 
 from semhitok.cli.arguments import OptionalPath, default
 from semhitok.data.sources import open_source
-from semhitok.recipes import RECIPES, STAGES, Recipe, Stage, is_done, run_stages
+from semhitok.recipes import (
+    RECIPES,
+    STAGES,
+    UNITOK_RECIPES,
+    Recipe,
+    Stage,
+    UniTokRecipe,
+    is_done,
+    run_stages,
+    run_unitok,
+)
 from semhitok.training import parallel
+from semhitok.training.state import TrainState
 
 # Under --max-seconds with several stages each gets this share of the time, about what they need at equal effort.
 TIME_SHARES: dict[Stage, float] = {"semantic": 0.1, "pixel": 0.45, "pixel-finetune": 0.25, "decoder": 0.2}
@@ -28,13 +40,11 @@ class Run:
     split: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """Subfolder or split of the data."""
     validation: OptionalPath = None
-    """Images kept out of training, to measure PSNR on at the end and every *.loop.evaluate-every steps."""
+    """Images kept out of training, to measure PSNR on at the end and every loop.evaluate-every steps."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER"), default("runs/RECIPE")] = None
     """Folder of the run; with the folder of an earlier one training goes on where that stopped."""
-    stage: Stage | Literal["all"] = "all"
-    """Which stage; all runs the unfinished ones in order."""
     start_from: OptionalPath = None
-    """Checkpoint for the first stage that runs to start from, in place of the stage before it in --out."""
+    """Checkpoint to start from, in place of random weights or of the stage before in --out."""
     max_seconds: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
     """Time limit: speed is measured over the first steps and the number of steps set to fit."""
     compile: bool = False
@@ -44,40 +54,74 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Arguments:
-    """A run, and the recipe with what was overridden."""
+class StagedRun:
+    """A run of a recipe with stages."""
 
     run: Annotated[Run, tyro.conf.arg(name="")]
+    stage: Stage | Literal["all"] = "all"
+    """Which stage; all runs the unfinished ones in order."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """A run, and the SemHiTok recipe with what was overridden."""
+
+    staged: Annotated[StagedRun, tyro.conf.arg(name="")]
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
+
+
+@dataclass(frozen=True)
+class UniTokArguments:
+    """A run, and the UniTok recipe with what was overridden."""
+
+    run: Annotated[Run, tyro.conf.arg(name="")]
+    # The recipe decides the kind of discriminator, its sizes are options.
+    recipe: Annotated[UniTokRecipe, tyro.conf.AvoidSubcommands, tyro.conf.arg(name="")]
 
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
-    options = _parse(arguments)
-    run, recipe = options.run, options.recipe
-    stages: tuple[Stage, ...] = STAGES if run.stage == "all" else (run.stage,)
-    out = run.out or Path("runs") / recipe.name
-    if run.max_seconds is not None:
-        unfinished: tuple[Stage, ...] = tuple(stage for stage in stages if not is_done(out / stage, stage))
-        recipe = with_time_limit(recipe, unfinished, run.max_seconds)
+    match _parse(arguments):
+        case Arguments(staged, recipe):
+            state = _run(staged.run, recipe.name, lambda place: _train_stages(staged, recipe, **place))
+        case UniTokArguments(run, recipe):
+            state = _run(run, recipe.name, lambda place: _train_unitok(run, recipe, **place))
+    # 128 + SIGTERM tells a scheduler that the run is to be continued.
+    return 143 if state.interrupted else 0
+
+
+def _run(run: Run, name: str, train: Callable[[dict[str, Any]], TrainState]) -> TrainState:
+    """Open what the options name, and hand it to ``train`` as keyword arguments."""
     device = parallel.join_ranks(run.device)
     try:
-        state = run_stages(
-            recipe,
-            open_source(run.data, split=run.split),
-            out,
-            stages=stages,
-            device=device,
-            start_from=run.start_from,
-            data_name=run.data.name,
-            compile_blocks=run.compile,
-            validation=open_source(run.validation) if run.validation is not None else None,
-            report=print if parallel.is_main() else lambda line: None,
+        return train(
+            {
+                "source": open_source(run.data, split=run.split),
+                "directory": run.out or Path("runs") / name,
+                "device": device,
+                "start_from": run.start_from,
+                "data_name": run.data.name,
+                "compile_blocks": run.compile,
+                "validation": open_source(run.validation) if run.validation is not None else None,
+                "report": print if parallel.is_main() else lambda line: None,
+            }
         )
     finally:
         parallel.leave_ranks()
-    # 128 + SIGTERM tells a scheduler that the run is to be continued.
-    return 143 if state.interrupted else 0
+
+
+def _train_stages(staged: StagedRun, recipe: Recipe, directory: Path, **place: Any) -> TrainState:
+    stages: tuple[Stage, ...] = STAGES if staged.stage == "all" else (staged.stage,)
+    if staged.run.max_seconds is not None:
+        unfinished: tuple[Stage, ...] = tuple(stage for stage in stages if not is_done(directory / stage, stage))
+        recipe = with_time_limit(recipe, unfinished, staged.run.max_seconds)
+    return run_stages(recipe, directory=directory, stages=stages, **place)
+
+
+def _train_unitok(run: Run, recipe: UniTokRecipe, **place: Any) -> TrainState:
+    if run.max_seconds is not None:
+        recipe = replace(recipe, loop=replace(recipe.loop, max_seconds=run.max_seconds))
+    return run_unitok(recipe, **place)
 
 
 def with_time_limit(recipe: Recipe, stages: tuple[Stage, ...], seconds: float) -> Recipe:
@@ -92,33 +136,59 @@ def with_time_limit(recipe: Recipe, stages: tuple[Stage, ...], seconds: float) -
     return replace(recipe, **changed)
 
 
-def _parse(arguments: list[str]) -> Arguments:
+def _parse(arguments: list[str]) -> Arguments | UniTokArguments:
     """The run, and the recipe with what was overridden; a page of help shows the run's options unless all are asked for."""
-    chosen = next((argument for argument in arguments if argument in RECIPES), None)
+    run = Run(data=tyro.MISSING)
+    short: dict[str, Any] = {name: StagedRun(run) for name in RECIPES} | dict.fromkeys(UNITOK_RECIPES, run)
+    chosen = next((argument for argument in arguments if argument in short), None)
     if chosen is not None and {"-h", "--help"} & set(arguments):
-        _read({name: Run(data=tyro.MISSING) for name in RECIPES}, [chosen, "--help"], _summary(RECIPES[chosen]()))
+        _read(short, [chosen, "--help"], _summary(chosen))
     arguments = ["--help" if argument == HELP_ALL else argument for argument in arguments]
-    return _read({name: Arguments(Run(data=tyro.MISSING), recipe()) for name, recipe in RECIPES.items()}, arguments)
+    staged = {name: Arguments(StagedRun(run), recipe()) for name, recipe in RECIPES.items()}
+    unitok = {name: UniTokArguments(run, recipe()) for name, recipe in UNITOK_RECIPES.items()}
+    return _read(staged | unitok, arguments)
 
 
 def _read(kinds: dict[str, Any], arguments: list[str], description: str | None = None) -> Any:
     """What was given to one of the recipes, whose own description is its first line unless there is a longer one."""
-    descriptions = {name: description or _first_line(name) for name in RECIPES}
+    descriptions = {name: description or _first_line(name) for name in kinds}
     kind = tyro.extras.subcommand_type_from_defaults(kinds, descriptions, prefix_names=False)
     head = "Train a tokenizer, all stages or one. `semhitok train RECIPE --help` shows a recipe and the options."
     return tyro.cli(kind, args=arguments, prog="semhitok train", description=head)  # pyright: ignore
 
 
 def _first_line(recipe: str) -> str:
-    return (RECIPES[recipe].__doc__ or recipe).splitlines()[0].replace("``", "")
+    found = (RECIPES | UNITOK_RECIPES)[recipe]
+    return (found.__doc__ or recipe).splitlines()[0].replace("``", "")
 
 
-def _summary(recipe: Recipe) -> str:
+def _summary(name: str) -> str:
     """A recipe in a few lines."""
+    if name in RECIPES:
+        lines, options = _stages(RECIPES[name]()), "--pixel.loop.steps 5000, --model.decoder-layers 6"
+    else:
+        lines, options = _unitok(UNITOK_RECIPES[name]()), "--loop.steps 5000, --model.codebook-size 512"
+    return "\n".join(
+        [
+            _first_line(name),
+            *lines,
+            f"\nEvery value of the recipe is an option, too: {options} and so on; {HELP_ALL} lists them.",
+        ]
+    )
+
+
+def _unitok(recipe: UniTokRecipe) -> list[str]:
+    model, loop, task = recipe.model, recipe.loop, recipe.task
+    return [
+        f"  {model['image_size']} px, {model['num_codebooks']} codebooks of {model['codebook_size']:,} codes",
+        f"  {loop.steps:,} steps of {loop.batch_size:,} images, learning rate {task.optimizer.learning_rate:g}",
+    ]
+
+
+def _stages(recipe: Recipe) -> list[str]:
     model = recipe.model
     grid = model["image_size"] // model["patch_size"]
     lines = [
-        _first_line(recipe.name),
         f"  {model['image_size']} px, {grid} x {grid} tokens, {model['semantic_codebook_size']:,} x "
         f"{model['subcodebook_size']} codes; teacher {recipe.teacher} at {recipe.teacher_image_size} px",
     ]
@@ -128,11 +198,7 @@ def _summary(recipe: Recipe) -> str:
         lines.append(
             f"  {stage:<15}{part.loop.steps:>8,} steps of {part.loop.batch_size} images, learning rate {rate:g}"
         )
-    lines.append(
-        f"\nEvery value of the recipe is an option, too: --pixel.loop.steps 5000, --model.decoder-layers 6 and so on; "
-        f"{HELP_ALL} lists them."
-    )
-    return "\n".join(lines)
+    return lines
 
 
 if __name__ == "__main__":

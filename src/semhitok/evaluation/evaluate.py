@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from semhitok.data.sample import ImageSource
 from semhitok.data.transforms import FitMode, to_float
 from semhitok.evaluation.codebook import CodebookMetrics
+from semhitok.evaluation.embedding import ImageEmbedder, TextEmbedder, TextTokenizer
 from semhitok.evaluation.frechet import MINIMUM_IMAGES, FeatureExtractor, FrechetMetric
 from semhitok.evaluation.labels import ProbeFeatures
+from semhitok.evaluation.language import LanguageMeasurement, LanguageScores
 from semhitok.evaluation.picture import Examples
 from semhitok.evaluation.probe import ProbeResult, probe
 from semhitok.evaluation.rate import RatePoint, rate_curves, tokenizer_bits
@@ -44,6 +46,7 @@ def evaluate(
     perceptual: PerceptualDistance | None = None,
     extractors: Sequence[FeatureExtractor] = (),
     probe_train: ImageSource | None = None,
+    text_tokenizer: TextTokenizer | None = None,
     before: ImageTokenizer | None = None,
     example_images: int = 8,
     rate_images: int = 64,
@@ -61,14 +64,18 @@ def evaluate(
         perceptual: distance of (reconstructions, originals) in [-1,1], on the model's device.
         extractors: networks for Fréchet distances, left out for sources of fewer than ``MINIMUM_IMAGES`` images.
         probe_train: labelled images on which the category probe is fitted; it is tested on every source with labels.
+        text_tokenizer: of a tokenizer with a text tower, for zero-shot classification and retrieval on sources whose
+            images have labels or captions.
         before: an earlier stage of the same tokenizer, whose semantic ids must be the same on all images.
         example_images, rate_images: images of each source in the picture and in the rate curves; 0 leaves them out.
         max_bad_share: share of bad images in a source that is an error.
         progress: called after every batch.
 
     Raises:
-        ValueError: no images, or too many bad ones.
+        ValueError: no images, or too many bad ones, or a text tokenizer for a tokenizer without text tower.
     """
+    if text_tokenizer is not None and not (isinstance(model, ImageEmbedder) and isinstance(model, TextEmbedder)):
+        raise ValueError(f"a text tokenizer was given, but {name} has no text tower")
     if isinstance(model, nn.Module):
         model.eval()
 
@@ -80,13 +87,21 @@ def evaluate(
     if probe_train is not None:
         training = ProbeFeatures()
         for images in _batches(reader(probe_train), "probe training images", progress):
-            training.update(model, model.encode(_pixels(images, model)).ids, images.metadata)
+            pixel_values = _pixels(images, model)
+            training.update(model, model.encode(pixel_values).ids, images.metadata, _embeddings(model, pixel_values))
 
     groups = {}
     for group, source in sources.items():
         sized = reader(source)
         measurement = _Measurement(
-            model, len(sized), perceptual, extractors, training, example_images=example_images, rate_images=rate_images
+            model,
+            len(sized),
+            perceptual,
+            extractors,
+            training,
+            text_tokenizer,
+            example_images=example_images,
+            rate_images=rate_images,
         )
         for images in _batches(sized, group, progress):
             measurement.update(images)
@@ -102,6 +117,7 @@ def evaluate(
         fit=fit,
         tokens=model.num_tokens,
         vocab_size=model.vocab_size,
+        codes_per_token=model.codes_per_token,
         bits=_bits(model),
         groups=groups,
         stage_conflict=conflict,
@@ -119,6 +135,7 @@ class _Measurement:
         perceptual: PerceptualDistance | None,
         extractors: Sequence[FeatureExtractor],
         training: ProbeFeatures | None,
+        text_tokenizer: TextTokenizer | None,
         *,
         example_images: int,
         rate_images: int,
@@ -128,19 +145,22 @@ class _Measurement:
         self.native_scores = ReconstructionMetrics(perceptual=perceptual)
         self.frechet = [FrechetMetric(extractor) for extractor in extractors]
         # Tokenizers with semantic ids say in their configuration how many inner ids each of these has.
-        self.codes = CodebookMetrics(model.vocab_size, getattr(model.config, "subcodebook_size", None))
+        sizes = getattr(model.config, "subcodebook_sizes", None) or getattr(model.config, "subcodebook_size", None)
+        self.codes = CodebookMetrics(model.vocab_size, sizes, model.codes_per_token)
         self.training = training
         self.test = ProbeFeatures()
+        self.text_tokenizer = text_tokenizer
+        self.language = LanguageMeasurement()
         self.example_positions = set(evenly_spaced(images, example_images))
         self.rate_positions = set(evenly_spaced(images, rate_images))
         self.examples: list[tuple[Tensor, Tensor]] = []
         self.rated: list[tuple[Tensor, float]] = []
 
     def update(self, batch: SizedBatch) -> None:
-        originals = _pixels(batch, self.model)
-        encoded = self.model.encode(originals)
+        pixel_values = _pixels(batch, self.model)
+        encoded = self.model.encode(pixel_values)
         reconstructions = self.model.decode(encoded.ids, encoded.grid).float()
-        originals = originals.float()
+        originals = pixel_values.float()
         self.codes.update(encoded.ids)
         if reconstructions.shape != originals.shape:
             # The tokenizer predicts a whole number of patches (384 px with patch 14: it predicts 378): the figures at
@@ -150,8 +170,12 @@ class _Measurement:
         psnr = self.scores.update(originals, reconstructions).tolist()
         for metric in self.frechet:
             metric.update(originals, reconstructions)
-        if self.training is not None:
-            self.test.update(self.model, encoded.ids, batch.metadata)
+        if self.training is not None or self.text_tokenizer is not None:
+            embeddings = _embeddings(self.model, pixel_values)
+            if self.training is not None:
+                self.test.update(self.model, encoded.ids, batch.metadata, embeddings)
+            if self.text_tokenizer is not None and embeddings is not None:
+                self.language.update(embeddings, batch.metadata)
         for index, position in enumerate(batch.positions):
             if position in self.example_positions:
                 self.examples.append((originals[index].cpu(), reconstructions[index].cpu()))
@@ -170,6 +194,7 @@ class _Measurement:
             codebooks=self.codes.result(),
             frechet=[metric.result() for metric in self.frechet if self.scores.images >= MINIMUM_IMAGES],
             probe=self._probe(),
+            language=self._language(),
             rate=self._rate(),
             rate_images=len(self.rated),
             bad=sized.bad,
@@ -190,11 +215,18 @@ class _Measurement:
             for kind, features in self.training.features.items()
         }
 
+    def _language(self) -> LanguageScores | None:
+        if self.text_tokenizer is None:
+            return None
+        assert isinstance(self.model, TextEmbedder), "checked by evaluate"
+        return self.language.result(self.model, self.text_tokenizer)
+
     def _rate(self) -> dict[str, list[RatePoint]]:
         if not self.rated:
             return {}
         images, psnr = zip(*self.rated, strict=True)
-        setting = f"{self.model.num_tokens:,} tokens of {self.model.vocab_size:,}"
+        codes = f"{self.model.codes_per_token} x " if self.model.codes_per_token > 1 else ""
+        setting = f"{self.model.num_tokens:,} tokens of {codes}{self.model.vocab_size:,}"
         return rate_curves(torch.stack(images), RatePoint(_bits(self.model), sum(psnr) / len(psnr), setting))
 
     def _examples(self) -> Examples | None:
@@ -215,6 +247,11 @@ def _pixels(batch: SizedBatch, model: ImageTokenizer) -> Tensor:
     """Images in [-1,1] where the model is and in its dtype."""
     device, dtype = getattr(model, "device", "cpu"), getattr(model, "dtype", torch.float32)
     return to_float(batch.images.to(device)).to(dtype)
+
+
+def _embeddings(model: ImageTokenizer, pixel_values: Tensor) -> Tensor | None:
+    """Embeddings (B,E) of whole images, of tokenizers that have them."""
+    return model.image_embedding(pixel_values) if isinstance(model, ImageEmbedder) else None
 
 
 def _resample(images_BCHW: Tensor, size: Sequence[int]) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from semhitok.tokenizers import UniTokModel
 from semhitok.tokenizers.protocol import ImageTokenizer
 
 
@@ -14,7 +15,9 @@ class ProbeFeatures:
     """Features of labelled images, one vector per image and kind; unlabelled images are passed over.
 
     Attributes:
-        features: by kind, ``semantic`` and ``pixel``: batches (B,d), each the mean over an image's tokens.
+        features: by kind, batches (B,d). ``semantic`` and ``pixel``: the codes, mean over an image's tokens. Of UniTok also
+            ``projected``, the tokens behind the projection, which image head, decoder and a language model that only
+            reads take in. ``image``: the embedding of the whole image, where one is given.
         labels: category of each image.
         concepts: what each image shows; images of one concept must not lie on both sides of a validation split.
     """
@@ -24,16 +27,27 @@ class ProbeFeatures:
         self.labels: list[str] = []
         self.concepts: list[str] = []
 
-    def update(self, model: ImageTokenizer, ids: Tensor, metadata: Sequence[dict[str, Any]]) -> None:
-        """Add a batch: ids (B,N) and the metadata of each image."""
+    def update(
+        self,
+        model: ImageTokenizer,
+        ids: Tensor,
+        metadata: Sequence[dict[str, Any]],
+        image_embeddings: Tensor | None = None,
+    ) -> None:
+        """Add a batch: ids (B,N) or (B,N,C), the metadata of each image, and embeddings (B,E) of the images."""
         found = [label_of(entry) for entry in metadata]
         chosen = [index for index, label in enumerate(found) if label is not None]
         if not chosen:
             return
         embedded = model.embed(ids[chosen])
-        for kind, features in (("semantic", embedded.semantic), ("pixel", embedded.pixel)):
-            if features is not None:
-                self.features.setdefault(kind, []).append(features.float().mean(dim=1).cpu())
+        tokens = {"semantic": embedded.semantic, "pixel": embedded.pixel}
+        if isinstance(model, UniTokModel):
+            tokens["projected"] = model.project_up(embedded.pixel)
+        vectors = {kind: features.float().mean(dim=1) for kind, features in tokens.items() if features is not None}
+        if image_embeddings is not None:
+            vectors["image"] = image_embeddings[chosen].float()
+        for kind, features in vectors.items():
+            self.features.setdefault(kind, []).append(features.cpu())
         for label, concept in (label for label in found if label is not None):
             self.labels.append(label)
             # Of unknown concept: a group of its own.

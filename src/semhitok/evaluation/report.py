@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from semhitok.evaluation.codebook import BookScores, CodebookScores
 from semhitok.evaluation.frechet import FrechetScore
+from semhitok.evaluation.language import LanguageScores, language_protocol, language_section
+from semhitok.evaluation.markdown import percent, table
 from semhitok.evaluation.picture import Examples, draw_examples
 from semhitok.evaluation.plot import draw_rate_plot
 from semhitok.evaluation.probe import ProbeResult
@@ -31,6 +33,7 @@ class GroupReport:
         codebooks: usage and perplexity.
         frechet: distances, each with its protocol.
         probe: category probes by the features they read; empty without labelled images.
+        language: zero-shot classification and retrieval; None without a text tower, labels and captions.
         rate: curves by label, over ``rate_images`` images.
         bad: images left out.
         examples: a few images for the picture; not part of the JSON.
@@ -46,6 +49,7 @@ class GroupReport:
     rate: dict[str, list[RatePoint]]
     rate_images: int
     bad: list[BadImage]
+    language: LanguageScores | None = None
     examples: Examples | None = field(default=None, repr=False, compare=False)
 
 
@@ -58,9 +62,10 @@ class EvaluationReport:
         image_size: side in pixels of the square images it was given.
         fit: how images were brought to that size, ``crop`` or ``resize``.
         tokens: per image.
-        vocab_size: number of joint ids.
+        vocab_size: number of joint ids, or of codes in one codebook where a token has several.
         bits: per image, tokens * codes per token * log2(vocab_size).
         groups: by the name of the source.
+        codes_per_token: C.
         stage_conflict: comparison with an earlier stage, where one was given.
         environment: date, versions, device: whatever is needed to repeat the run.
     """
@@ -72,6 +77,7 @@ class EvaluationReport:
     vocab_size: int
     bits: float
     groups: dict[str, GroupReport]
+    codes_per_token: int = 1
     stage_conflict: StageConflict | None = None
     environment: dict[str, str] = field(default_factory=dict)
 
@@ -98,8 +104,9 @@ class EvaluationReport:
 
     def summary(self) -> str:
         """Size, tokens and bits in one line."""
+        codes = f" of {self.codes_per_token} codes, each" if self.codes_per_token > 1 else ","
         return (
-            f"{self.image_size} x {self.image_size} pixels, {self.tokens:,} tokens, vocabulary {self.vocab_size:,}: "
+            f"{self.image_size} x {self.image_size} pixels, {self.tokens:,} tokens{codes} vocabulary {self.vocab_size:,}: "
             f"{self.bits:,.0f} bits = {self.bits / 8:,.0f} bytes per image"
         )
 
@@ -116,6 +123,8 @@ class EvaluationReport:
         parts += ["## Reconstruction", self._reconstruction_table(), "## Codebooks", self._codebook_table()]
         if any(group.probe for group in self.groups.values()):
             parts += ["## Category probe", self._probe_table()]
+        if self._language():
+            parts += ["## Images and texts", language_section(self._language())]
         if any(group.rate for group in self.groups.values()):
             parts += ["## Rate", self._rate_table()]
         if self.stage_conflict is not None:
@@ -136,16 +145,19 @@ class EvaluationReport:
             rows.append((name, lambda group, name=name: _distance(group, name)))
         if any(group.reconstruction_native is not None for group in self.groups.values()):
             rows.append(("PSNR (dB) at the predicted size", lambda group: _native_psnr(group)))
-        return _table(["", *self.groups], [[label, *map(figure, self.groups.values())] for label, figure in rows])
+        return table(["", *self.groups], [[label, *map(figure, self.groups.values())] for label, figure in rows])
 
     def _codebook_table(self) -> str:
         rows = []
         for name, group in self.groups.items():
             books = group.codebooks
             for label, book in (("semantic", books.semantic), ("pixel", books.pixel), ("joint", books.joint)):
-                if book is not None:
+                if book is not None and not books.by_codebook:
                     rows.append([name, label, *_book(book)])
-        table = _table(["images", "codes", "size", "tokens counted", "used", "perplexity"], rows)
+            if books.worst is not None:
+                rows.append([name, f"mean of {len(books.by_codebook)} codebooks", *_book(books.joint)])
+                rows.append([name, f"worst: codebook {books.worst + 1}", *_book(books.by_codebook[books.worst])])
+        counted = table(["images", "codes", "size", "tokens counted", "used", "perplexity"], rows)
         notes = [
             f"{name}: a semantic code has {books.pixel_given_semantic:.1f} of {books.pixel.size} sub-codes in effect "
             f"(perplexity of the pixel code given the semantic code); {books.underused_subcodebooks:,} of "
@@ -153,18 +165,21 @@ class EvaluationReport:
             for name, books in ((name, group.codebooks) for name, group in self.groups.items())
             if books.semantic is not None and books.pixel is not None and books.pixel_given_semantic is not None
         ]
-        return "\n\n".join([table, *notes])
+        return "\n\n".join([counted, *notes])
 
     def _probe_table(self) -> str:
         rows = [
             [name, features]
-            + [f"{100 * share:.1f} %" for share in (result.accuracy, result.chance, result.balanced_accuracy)]
+            + [percent(share) for share in (result.accuracy, result.chance, result.balanced_accuracy)]
             + [f"{result.train_images:,}", f"{result.test_images:,}"]
             for name, group in self.groups.items()
             for features, result in group.probe.items()
         ]
         head = ["images", "features", "accuracy", "chance", "mean over categories", "trained on", "tested on"]
-        return _table(head, rows)
+        return table(head, rows)
+
+    def _language(self) -> dict[str, LanguageScores]:
+        return {name: group.language for name, group in self.groups.items() if group.language is not None}
 
     def _rate_table(self) -> str:
         """The tokenizer against two points of each curve: the nearest in bits, and the cheapest that is as good."""
@@ -179,7 +194,7 @@ class EvaluationReport:
                     nearest = min(points, key=lambda point, own=own: abs(math.log(point.bits / own.bits)))
                     as_good = next((_point(point) for point in points if point.psnr >= own.psnr), "none")
                     rows.append([name, label, _point(nearest), as_good])
-        return _table(["images", "method", "nearest in bits", "as good as the tokenizer, or better"], rows)
+        return table(["images", "method", "nearest in bits", "as good as the tokenizer, or better"], rows)
 
     def _protocol(self) -> list[str]:
         fitted = {"crop": "shorter side resized, centre cropped", "resize": "squeezed to the square"}[self.fit]
@@ -193,21 +208,21 @@ class EvaluationReport:
         note = "figures of different numbers of images do not compare"
         lines += _unique(f"{score.name}: {score.protocol}; {note}." for score in scores)
         if any(group.probe for group in self.groups.values()):
+            whole = any("image" in group.probe for group in self.groups.values())
+            features = "features averaged over the image's tokens"
+            features += ", or (image) the embedding of the whole image" if whole else ""
             lines.append(
-                "Probe: multinomial logistic regression on features averaged over the image's tokens; the label is the "
-                "category of the largest object."
+                f"Probe: multinomial logistic regression on {features}; the label is the category of the largest object."
             )
+        if self._language():
+            lines += language_protocol()
         if any(group.rate for group in self.groups.values()):
             lines.append(
-                "Rate: the tokenizer spends tokens x log2(vocabulary) bits; codecs are charged for their payload only, "
+                f"Rate: the tokenizer spends tokens x {'codes per token x ' if self.codes_per_token > 1 else ''}"
+                "log2(vocabulary) bits; codecs are charged for their payload only, "
                 "without headers and tables; down-sampled images for 24 bits a pixel. All curves are in the JSON."
             )
         return lines + [f"{key}: {value}" for key, value in self.environment.items()]
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 def _point(point: RatePoint) -> str:
@@ -229,7 +244,7 @@ def _native_psnr(group: GroupReport) -> str:
 
 
 def _book(book: BookScores) -> list[str]:
-    return [f"{book.size:,}", f"{book.tokens:,}", f"{100 * book.usage:.1f} %", f"{book.perplexity:,.0f}"]
+    return [f"{book.size:,}", f"{book.tokens:,}", percent(book.usage), f"{book.perplexity:,.0f}"]
 
 
 def _unique(values: Iterable[str]) -> list[str]:

@@ -3,13 +3,16 @@
 from semhitok.recipes.ablations.experiment import InterruptionError, Workplace, instruments
 from semhitok.recipes.ablations.running import results_of, run
 from semhitok.recipes.ablations.semhitok_tables import (
+    adaptive,
     concatenation,
     controls,
     key_design,
+    losses,
     semantic_codebook_size,
     semantic_quantizer,
 )
 from semhitok.recipes.ablations.table import Ablation, draw
+from semhitok.recipes.ablations.unitok_tables import projection, quantization, road, sub_codebooks, supervision
 
 ABLATIONS: dict[str, Ablation] = {
     ablation.name: ablation
@@ -19,6 +22,13 @@ ABLATIONS: dict[str, Ablation] = {
         semantic_quantizer(),
         semantic_codebook_size(),
         controls(),
+        adaptive(),
+        losses(),
+        quantization(),
+        sub_codebooks(),
+        supervision(),
+        projection(),
+        road(),
     )
 }
 

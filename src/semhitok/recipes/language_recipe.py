@@ -1,0 +1,115 @@
+"""What a recipe for the unified language model is: its parts, its data and its two stages, as typed values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from semhitok.data.transforms import FitMode
+from semhitok.mllm import AdapterKind
+from semhitok.mllm.sequences import Learn
+from semhitok.training.loop import LoopConfig
+from semhitok.training.tasks.language import LanguageConfig
+
+LanguageStageName = Literal["pretrain", "sft"]
+LANGUAGE_STAGES: tuple[LanguageStageName, ...] = ("pretrain", "sft")
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Relative numbers of records of each kind; 0 leaves a kind out."""
+
+    text: float = 0.0
+    caption: float = 0.0
+    text_to_image: float = 0.0
+    chat: float = 0.0
+
+
+@dataclass(frozen=True)
+class SmallLanguageModel:
+    """A Qwen2-architecture language model from scratch, with a byte-level BPE learned from the training texts.
+
+    Attributes:
+        vocab_size: ids of the text tokenizer at most; few texts give fewer.
+        layers, width, heads, key_value_heads, feed_forward: of the transformer.
+        context_length: positions; rows may not be longer.
+    """
+
+    vocab_size: int = 2000
+    layers: int = 6
+    width: int = 256
+    heads: int = 4
+    key_value_heads: int = 2
+    feed_forward: int = 704
+    context_length: int = 512
+
+
+@dataclass(frozen=True)
+class RecordConfig:
+    """How records are read.
+
+    Attributes:
+        fit: how an image of another shape becomes a square.
+        pretokenize: tokenize the images of tars once, before training, and keep the ids in the run's cache; otherwise images
+            are tokenized in every step. Images of ``.jsonl`` files always are.
+        workers: reading processes.
+        block_rows: rows that are packed together.
+        max_bad_share: accepted share of records that cannot be used; they are skipped, counted and reported.
+    """
+
+    fit: FitMode = "crop"
+    pretokenize: bool = False
+    workers: int = 4
+    block_rows: int = 64
+    max_bad_share: float = 0.05
+
+
+@dataclass(frozen=True)
+class LanguageStage:
+    """One of the two stages; a batch counts rows.
+
+    Attributes:
+        loop: its steps.
+        task: what is trained, and how.
+        mix: of the records.
+        learn: see ``SequenceBuilder``.
+        row_length: positions of a packed row.
+        unconditional: share of prompts for drawing that are dropped.
+    """
+
+    loop: LoopConfig
+    task: LanguageConfig
+    mix: Mix
+    learn: Learn
+    row_length: int
+    unconditional: float = 0.1
+
+
+@dataclass(frozen=True)
+class LanguageRecipe:
+    """Everything that training the unified language model needs but the data.
+
+    Attributes:
+        name: of the recipe.
+        tokenizer: of images: a shipped name, a folder or a hub id.
+        pretrain, sft: the stages.
+        language_model: ``smollm2-135m-instruct`` (from its package), a folder or a hub id; None makes one of ``size``.
+        size: read where ``language_model`` is None.
+        adapter: Table 7's variant.
+        continuous: the teacher's features in place of ids (Table 4's upper bound).
+        records: how records are read.
+    """
+
+    name: str
+    tokenizer: str
+    pretrain: LanguageStage
+    sft: LanguageStage
+    language_model: str | None = None
+    size: SmallLanguageModel = field(default_factory=SmallLanguageModel)
+    adapter: AdapterKind = "dual"
+    continuous: bool = False
+    records: RecordConfig = field(default_factory=RecordConfig)
+
+    def stage(self, name: LanguageStageName) -> LanguageStage:
+        """A stage by its name."""
+        return self.pretrain if name == "pretrain" else self.sft
