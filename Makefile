@@ -5,7 +5,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench bench-full clean
 
 $(VENV)/core: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -29,7 +29,12 @@ lint: $(VENV)/dev
 	$(BIN)/lint-imports
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
+# Ratios against peers and floors: minutes. Results go to runs/bench.
 bench: $(VENV)/dev
+	$(BIN)/python -m benchmarks
+
+# One optimizer step of every stage at the paper's full size: minutes, and 10 GB of memory.
+bench-full: $(VENV)/dev
 	$(BIN)/python benchmarks/full_size.py
 
 clean:

@@ -1,11 +1,12 @@
 """One real optimizer step of every stage at the paper's full size, on a CPU, with random weights, as a Markdown table.
 
 Each stage runs in a process of its own, so that its peak memory is its own, through the same task as in training, with
-the recipe's precision, losses and optimizers, and batch 1. Nothing is downloaded: teachers are built from their
-published configurations, the perceptual VGG16 likewise. What a recipe starts later (k-means of the codebook, perceptual
-and adversarial loss) is moved to step 1. Step 0 warms up and fills the pool for k-means; step 1 is measured.
+the recipe's precision, losses and optimizers, and batch 1; UniTok takes 2 images, since contrast needs two pairs. Nothing
+is downloaded: teachers are built from their published configurations, the perceptual VGG16 and UniTok's DINOv2 likewise.
+What a recipe starts later (k-means of the codebook, perceptual and adversarial loss) is moved to step 1. Step 0 warms up
+and fills the pool for k-means; step 1 is measured.
 
-    python benchmarks/full_size.py                 both recipes, three stages: some minutes and 10 GB of memory
+    python benchmarks/full_size.py                 all recipes and stages: some minutes and 20 GB of memory
     python benchmarks/full_size.py --tiny          the same code on tiny models: seconds
 """
 
@@ -26,15 +27,16 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # torch is imported by the measuring processes only: the one that starts them stays small
-    from torch import Tensor, nn
+    from torch import Tensor
 
-    from semhitok.recipes import Recipe
+    from semhitok.data.feed import Batch
+    from semhitok.recipes import Recipe, UniTokRecipe
     from semhitok.recipes.recipe import PixelStage
-    from semhitok.tokenizers import SemHiTokConfig, SemHiTokModel
+    from semhitok.tokenizers import SemHiTokConfig, SemHiTokModel, UniTokModel
     from semhitok.training.task import Task
 
-RECIPES = ("semhitok_256", "semhitok_384")
 STAGES = ("semantic", "pixel", "decoder")
+RECIPES = {"semhitok_256": STAGES, "semhitok_384": STAGES, "unitok_large": ("unitok",)}
 
 # Vision halves of google/siglip-large-patch16-256 and google/siglip-so400m-patch14-384, as published.
 TEACHERS: dict[str, dict[str, Any]] = {
@@ -68,18 +70,34 @@ TINY_MODEL = {
 }
 # 48 px with patch 14: a grid that leaves pixels over, as 384 px does.
 TINY_IMAGE_SIZES = {"semhitok_256": 32, "semhitok_384": 48}
+TINY_UNITOK: dict[str, Any] = {
+    "image_size": 32,
+    "stem_width": 16,
+    "stage_widths": (16, 16, 128),
+    "depth": 2,
+    "heads": 4,
+    "codebook_size": 64,
+}
+TINY_DINO: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
 
 MEASURED_STEP = 1
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One stage: numbers of parameters; seconds to build the model and to take the measured step (by the clock, and of
+    """One stage: images of a step; numbers of parameters; seconds to build the model and to take the measured step (by the clock, and of
     CPU time over all threads, which other processes on the machine do not inflate); peak memory of the process.
     """
 
     recipe: str
     stage: str
+    batch: int
     tokens: int
     trained: int
     frozen: int
@@ -99,27 +117,19 @@ def measure(recipe_name: str, stage: str, *, tiny: bool = False) -> Measurement:
     """
     import torch
 
-    from semhitok.data.feed import Batch
-    from semhitok.tokenizers import SemHiTokModel
     from semhitok.training.state import TrainState
 
     torch.manual_seed(0)
-    recipe = _recipe(recipe_name, tiny)
     begun = time.perf_counter()
-    # Not enhance_decoder or from_teacher: with random weights their copies would only double the memory.
-    model = SemHiTokModel(_model_config(recipe, stage, tiny))
-    task = _task(recipe, stage, model)
+    model, task, steps = _unitok(tiny) if stage == "unitok" else _stage(recipe_name, stage, tiny)
     build_seconds = time.perf_counter() - begun
 
-    size = model.config.image_size
-    images = torch.randint(0, 256, (1, 3, size, size), dtype=torch.uint8)
-    batch = Batch(images, torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.bool), {})
+    batch = _batch(model, 2 if stage == "unitok" else 1)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     frozen = {name: p for name, p in model.named_parameters() if not p.requires_grad}
-    codebook = {} if stage == "semantic" else dict(model.semantic.named_buffers())
+    codebook = dict(model.get_submodule("semantic").named_buffers()) if stage in ("pixel", "decoder") else {}
     before, frozen_before = _sums(trained), _sums(frozen | codebook)
-    loop = recipe.semantic.loop if stage == "semantic" else _pixel_stage(recipe, stage).loop
-    state = TrainState(total_steps=loop.steps)
+    state = TrainState(total_steps=steps)
     step_seconds, cpu_seconds, metrics = 0.0, 0.0, {}
     for state.step in range(MEASURED_STEP + 1):
         state.seed_step(rank=0)
@@ -133,14 +143,15 @@ def measure(recipe_name: str, stage: str, *, tiny: bool = False) -> Measurement:
         raise RuntimeError(f"{recipe_name} {stage}: loss {loss}, trained but unmoved: {still}, or frozen but moved")
     if stage != "semantic" and not {"loss/perceptual", "loss/generator", "loss/discriminator"} <= metrics.keys():
         raise RuntimeError(f"{recipe_name} {stage}: the measured step lacks a loss, it has {sorted(metrics)}")
-    discriminator: nn.Module | None = getattr(task, "discriminator", None)
+    adversary = getattr(task, "adversary", None)
     return Measurement(
         recipe=recipe_name,
         stage=stage,
+        batch=len(batch),
         tokens=model.num_tokens,
         trained=sum(p.numel() for p in trained.values()),
         frozen=sum(p.numel() for p in frozen.values()),
-        discriminator=sum(p.numel() for p in discriminator.parameters()) if discriminator else 0,
+        discriminator=sum(p.numel() for p in adversary.discriminator.parameters()) if adversary else 0,
         build_seconds=build_seconds,
         step_seconds=step_seconds,
         cpu_seconds=cpu_seconds,
@@ -158,13 +169,13 @@ def peak_memory() -> int:
 def table(measurements: list[Measurement]) -> str:
     """Markdown, one row per stage."""
     rows = [
-        "| recipe | stage | tokens | trained | frozen | discriminator | build | one step | its CPU time | peak memory | loss |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| recipe | stage | batch | tokens | trained | frozen | discriminator | build | one step | its CPU time | peak memory | loss |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for entry in measurements:
         counts = " | ".join(f"{count / 1e6:.1f}M" for count in (entry.trained, entry.frozen, entry.discriminator))
         rows.append(
-            f"| `{entry.recipe}` | {entry.stage} | {entry.tokens} | {counts} | {entry.build_seconds:.1f} s "
+            f"| `{entry.recipe}` | {entry.stage} | {entry.batch} | {entry.tokens} | {counts} | {entry.build_seconds:.1f} s "
             f"| {entry.step_seconds:.1f} s | {entry.cpu_seconds:.1f} s | {entry.peak_bytes / 2**30:.2f} GiB | {entry.loss:.3f} |"
         )
     return "\n".join(rows)
@@ -173,8 +184,8 @@ def table(measurements: list[Measurement]) -> str:
 def main() -> int:
     """Measure every stage asked for; exit code 1 if one of them failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", choices=RECIPES, help="one recipe instead of both")
-    parser.add_argument("--stage", choices=STAGES, help="one stage instead of all")
+    parser.add_argument("--recipe", choices=RECIPES, help="one recipe instead of all")
+    parser.add_argument("--stage", choices=(*STAGES, "unitok"), help="one stage instead of all")
     parser.add_argument("--tiny", action="store_true", help="tiny models, to try the benchmark itself")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -184,7 +195,7 @@ def main() -> int:
 
     measurements, failures = [], []
     for recipe in [arguments.recipe] if arguments.recipe else RECIPES:
-        for stage in [arguments.stage] if arguments.stage else STAGES:
+        for stage in [arguments.stage] if arguments.stage else RECIPES[recipe]:
             print(f"{recipe} {stage} ...", file=sys.stderr, flush=True)
             command = [sys.executable, __file__, "--worker", "--recipe", recipe, "--stage", stage]
             done = subprocess.run(command + ["--tiny"] * arguments.tiny, stdout=subprocess.PIPE, text=True, check=False)
@@ -194,28 +205,80 @@ def main() -> int:
                 measurements.append(Measurement(**json.loads(done.stdout.splitlines()[-1])))
     print(table(measurements))
     threads = os.environ.get("OMP_NUM_THREADS", f"{os.cpu_count()} (all)")
-    print(f"\nBatch 1, bf16 autocast, CPU threads: {threads}; Python {platform.python_version()}, ", end="")
+    print(f"\nbf16 autocast, CPU threads: {threads}; Python {platform.python_version()}, ", end="")
     print(", ".join(f"{package} {version(package)}" for package in ("torch", "transformers", "semhitok")) + ".")
     for failure in failures:
         print(failure, file=sys.stderr)
     return 1 if failures else 0
 
 
+def _batch(model: SemHiTokModel | UniTokModel, count: int) -> Batch:
+    """Random images, and random texts where the model has a text tower."""
+    import torch
+
+    from semhitok.data.feed import Batch
+
+    size, extras = model.config.image_size, {}
+    text = getattr(model.config, "text_config", None)
+    if text is not None:
+        extras["input_ids"] = torch.randint(0, text.vocab_size - 2, (count, text.max_position_embeddings))
+        extras["input_ids"][:, 0], extras["input_ids"][:, -1] = text.bos_token_id, text.eos_token_id
+    images = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8)
+    return Batch(images, torch.arange(count), torch.zeros(count, dtype=torch.bool), extras)
+
+
+def _stage(recipe_name: str, stage: str, tiny: bool) -> tuple[SemHiTokModel, Task, int]:
+    """Model, task and number of steps of one of SemHiTok's stages."""
+    from semhitok.tokenizers import SemHiTokModel
+
+    recipe = _recipe(recipe_name, tiny)
+    # Not enhance_decoder or from_teacher: with random weights their copies would only double the memory.
+    model = SemHiTokModel(_model_config(recipe, stage, tiny))
+    loop = recipe.semantic.loop if stage == "semantic" else _pixel_stage(recipe, stage).loop
+    return model, _task(recipe, stage, model), loop.steps
+
+
+def _unitok(tiny: bool) -> tuple[UniTokModel, Task, int]:
+    """Model, task and number of steps of ``unitok_large``, with a random DINOv2."""
+    from transformers import Dinov2Config, Dinov2Model
+
+    from semhitok.losses import DinoDiscriminator, VGGPerceptual, dinov2_small_config
+    from semhitok.recipes.unitok import unitok_large
+    from semhitok.tokenizers import UniTokConfig, UniTokModel
+    from semhitok.tokenizers.unitok.text import clip_text_tokenizer, text_tower_config
+    from semhitok.training.tasks.unitok import UniTokTask
+
+    recipe: UniTokRecipe = unitok_large()
+    text = text_tower_config(clip_text_tokenizer())
+    fields, dino, image_size, taps = recipe.model, dinov2_small_config(), 224, (0, 2, 5, 8, 11)
+    if tiny:
+        fields, dino, image_size, taps = fields | TINY_UNITOK, Dinov2Config(**TINY_DINO), 28, (0, 1)
+        text = text_tower_config(clip_text_tokenizer(), width=32, layers=1, heads=2)
+    model = UniTokModel(UniTokConfig(**fields, text_config=text))
+    discriminator = DinoDiscriminator(Dinov2Model(dino), taps=taps, image_size=image_size, kernel_size=3 if tiny else 9)
+    perceptual = VGGPerceptual(deepest_layer=recipe.perceptual_depth)
+    task = UniTokTask(
+        model, replace(_early(recipe.task), adversarial_warmup=0), perceptual=perceptual, discriminator=discriminator
+    )
+    return model, task, recipe.loop.steps
+
+
+def _early(task: Any) -> Any:
+    """What starts late moved to the measured step."""
+    starts = dict.fromkeys(("initialise_step", "perceptual_start", "adversarial_start"), MEASURED_STEP)
+    # Without warm-up: its first rates are too small to move a norm's weight of 1 in fp32, so no check could see it.
+    return replace(
+        task,
+        optimizer=replace(task.optimizer, warmup_steps=0),
+        **{field: step for field, step in starts.items() if getattr(task, field, None) is not None},
+    )
+
+
 def _recipe(name: str, tiny: bool) -> Recipe:
     """The published recipe; its late starts moved to the measured step."""
-    from semhitok.recipes import semhitok_256, semhitok_384
+    from semhitok.recipes import RECIPES as PUBLISHED
 
-    recipe = {"semhitok_256": semhitok_256, "semhitok_384": semhitok_384}[name]()
-
-    def early(task: Any) -> Any:
-        starts = dict.fromkeys(("initialise_step", "perceptual_start", "adversarial_start"), MEASURED_STEP)
-        # Without warm-up: its first rates are too small to move a norm's weight of 1 in fp32, so no check could see it.
-        return replace(
-            task,
-            optimizer=replace(task.optimizer, warmup_steps=0),
-            **{field: step for field, step in starts.items() if hasattr(task, field)},
-        )
-
+    recipe = PUBLISHED[name]()
     if tiny:
         recipe = replace(
             recipe,
@@ -225,9 +288,9 @@ def _recipe(name: str, tiny: bool) -> Recipe:
         )
     return replace(
         recipe,
-        semantic=replace(recipe.semantic, task=early(recipe.semantic.task)),
-        pixel=replace(recipe.pixel, task=early(recipe.pixel.task)),
-        decoder=replace(recipe.decoder, task=early(recipe.decoder.task)),
+        semantic=replace(recipe.semantic, task=_early(recipe.semantic.task)),
+        pixel=replace(recipe.pixel, task=_early(recipe.pixel.task)),
+        decoder=replace(recipe.decoder, task=_early(recipe.decoder.task)),
     )
 
 

@@ -18,6 +18,12 @@ def test_every_stage_takes_a_step(stage: str):
     assert measured.peak_bytes > 2**20
 
 
+def test_unitok_takes_a_step():
+    measured = measure("unitok_large", "unitok", tiny=True)
+    assert (measured.batch, measured.tokens, measured.frozen) == (2, 4, 0)
+    assert measured.discriminator > 0
+
+
 @pytest.mark.parametrize(("recipe", "millions"), [("semhitok_256", 316.0), ("semhitok_384", 428.2)])
 def test_teachers_have_the_published_number_of_parameters(recipe: str, millions: float):
     with torch.device("meta"):
@@ -26,7 +32,7 @@ def test_teachers_have_the_published_number_of_parameters(recipe: str, millions:
 
 
 def test_the_table_states_counts_in_millions_and_memory_in_gibibytes():
-    entry = Measurement("r", "s", 9, 1_500_000, 20_000_000, 0, 1.0, 2.25, 4.0, 3 * 2**30, 0.5)
+    entry = Measurement("r", "s", 2, 9, 1_500_000, 20_000_000, 0, 1.0, 2.25, 4.0, 3 * 2**30, 0.5)
     assert table([entry]).splitlines()[-1] == (
-        "| `r` | s | 9 | 1.5M | 20.0M | 0.0M | 1.0 s | 2.2 s | 4.0 s | 3.00 GiB | 0.500 |"
+        "| `r` | s | 2 | 9 | 1.5M | 20.0M | 0.0M | 1.0 s | 2.2 s | 4.0 s | 3.00 GiB | 0.500 |"
     )

@@ -12,7 +12,14 @@ from semhitok.recipes.ablations.semhitok_tables import (
     semantic_quantizer,
 )
 from semhitok.recipes.ablations.table import Ablation, draw
-from semhitok.recipes.ablations.unitok_tables import projection, quantization, road, sub_codebooks, supervision
+from semhitok.recipes.ablations.unitok_tables import (
+    projection,
+    quantization,
+    quantization_error,
+    road,
+    sub_codebooks,
+    supervision,
+)
 
 ABLATIONS: dict[str, Ablation] = {
     ablation.name: ablation
@@ -25,6 +32,7 @@ ABLATIONS: dict[str, Ablation] = {
         adaptive(),
         losses(),
         quantization(),
+        quantization_error(),
         sub_codebooks(),
         supervision(),
         projection(),

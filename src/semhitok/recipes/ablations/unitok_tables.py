@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from semhitok.recipes.ablations.quantization_error import QuantizationErrorExperiment
 from semhitok.recipes.ablations.semhitok_tables import BITS, FRECHET, PERCEPTUAL, PSNR, SSIM, USAGE
 from semhitok.recipes.ablations.table import Ablation, Metric, Row
 from semhitok.recipes.ablations.unitok import UniTokExperiment, changed
@@ -46,6 +47,28 @@ def quantization() -> Ablation:
         ),
         metrics=(BITS, *RECONSTRUCTION, *MEANING),
         note=BUDGET,
+    )
+
+
+def quantization_error() -> Ablation:
+    """MCQ against RQ on fixed vectors."""
+    rows = [
+        Row(
+            {"features": features, "quantizer": kind, "codes": f"{codes} x {size:,}"},
+            QuantizationErrorExperiment(quantizer, features, codes, size),
+        )
+        for features in ("random", "image")
+        for codes, size in ((8, 1024), (16, 1024))
+        for kind, quantizer in (("RQ", "residual"), ("MCQ", "multi_codebook"))
+    ]
+    return Ablation(
+        name="unitok-quantization-error",
+        title="Raw error of MCQ and RQ in 64 channels, as a share of the variance",
+        source="UniTok finds the error of MCQ 15 to 45 times lower",
+        rows=tuple(rows),
+        metrics=(Metric("error", "error, %", 2, 100),),
+        note="Codebooks set by k-means on 8,192 vectors, measured on 2,048 others; RQ has one codebook for all depths, MCQ "
+        "one for each chunk. Image features: EfficientNet-Lite0's patches, 64 principal components at equal variance.",
     )
 
 

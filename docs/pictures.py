@@ -1,0 +1,116 @@
+"""The pictures of docs/how-it-works.md, made by the shipped checkpoint from the photographs in examples/.
+
+python docs/pictures.py [CHECKPOINT]
+"""
+
+from __future__ import annotations
+
+import colorsys
+import sys
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from semhitok import SemHiTokModel, TokenizerImageProcessor
+from semhitok.data.transforms import to_pil
+from semhitok.evaluation.picture import BACKGROUND, FAINT, INK, MARGIN, font
+
+HERE = Path(__file__).parent
+PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
+TILE, GAP, HEAD = 192, 10, 34
+SWAPPED = 6  # tokens in the picture of sub-codebooks
+
+
+@torch.no_grad()
+def main(checkpoint: str) -> None:
+    tokenizer = SemHiTokModel.from_pretrained(checkpoint).eval()
+    processor = TokenizerImageProcessor(size=tokenizer.config.image_size)
+    files = [str(HERE.parent / "examples" / "photographs" / f"{name}.jpg") for name in PHOTOGRAPHS]
+    pixel_values = processor(files)["pixel_values"]
+    two_codes(tokenizer, pixel_values).save(HERE / "images" / "two_codes.png")
+    sub_codebooks(tokenizer, pixel_values).save(HERE / "images" / "sub_codebooks.png")
+
+
+def two_codes(tokenizer: SemHiTokModel, pixel_values: Tensor) -> Image.Image:
+    """Each photograph, its semantic ids as colours, what they alone draw, and what both codes draw."""
+    encoded = tokenizer.encode(pixel_values)
+    semantic_ids, pixel_ids = tokenizer.pixel_quantizer.split_ids(encoded.ids)
+    first = tokenizer.pixel_quantizer.flatten_ids(semantic_ids, torch.zeros_like(pixel_ids))
+    columns = {
+        "image": [to_pil(image) for image in pixel_values],
+        "semantic codes k": [_colours(ids.unflatten(0, encoded.grid)) for ids in semantic_ids],
+        "pixel codes j": [_greys(ids.unflatten(0, encoded.grid), tokenizer) for ids in pixel_ids],
+        "decoded, every j set to 0": [to_pil(image) for image in tokenizer.decode(first, encoded.grid)],
+        "decoded": [to_pil(image) for image in tokenizer.decode(encoded.ids, encoded.grid)],
+    }
+    return _table(columns)
+
+
+def sub_codebooks(tokenizer: SemHiTokModel, pixel_values: Tensor) -> Image.Image:
+    """One token of an image under every pixel code of its sub-codebook: all else, and its meaning, stays as it is."""
+    m = tokenizer.config.subcodebook_size
+    encoded = tokenizer.encode(pixel_values[:1])
+    patch = tokenizer.config.patch_size
+    rows, columns = encoded.grid
+    # Tokens spread over the inside of the image, so that their surroundings can be shown.
+    places = [(1 + (rows - 3) * (index // 3), 1 + (columns - 3) * (index % 3) // 2) for index in range(SWAPPED)]
+    semantic_ids, pixel_ids = tokenizer.pixel_quantizer.split_ids(encoded.ids)
+    shown: dict[str, list[Image.Image]] = {f"j = {j}": [] for j in range(m)}
+    for row, column in places:
+        position = row * columns + column
+        for j in range(m):
+            ids = pixel_ids.clone()
+            ids[0, position] = j
+            image = tokenizer.decode(tokenizer.pixel_quantizer.flatten_ids(semantic_ids, ids), encoded.grid)[0]
+            top, left = (row - 1) * patch, (column - 1) * patch
+            tile = to_pil(image[:, top : top + 3 * patch, left : left + 3 * patch])
+            chosen = int(pixel_ids[0, position]) == j
+            shown[f"j = {j}"].append(_framed(tile, chosen))
+    return _table(shown, tile=120)
+
+
+def _colours(ids: Tensor) -> Image.Image:
+    """A colour for each semantic code; equal colours are equal codes."""
+    picture = Image.new("RGB", (ids.shape[1], ids.shape[0]))
+    for row, line in enumerate(ids.tolist()):
+        for column, code in enumerate(line):
+            # The golden angle keeps codes with near numbers apart.
+            red, green, blue = colorsys.hsv_to_rgb(code * 0.618034 % 1, 0.35 + 0.5 * (code * 0.7548 % 1), 0.95)
+            picture.putpixel((column, row), (int(255 * red), int(255 * green), int(255 * blue)))
+    return picture
+
+
+def _greys(ids: Tensor, tokenizer: SemHiTokModel) -> Image.Image:
+    """Pixel codes as shades of grey."""
+    shades = (ids * 200 // max(tokenizer.config.subcodebook_size - 1, 1) + 40).to(torch.uint8)
+    return Image.fromarray(shades.numpy()).convert("RGB")
+
+
+def _framed(picture: Image.Image, chosen: bool) -> Image.Image:
+    """Five times as large, with a frame around the token in the middle; black where it is the code of the image."""
+    side = picture.width * 5
+    picture = picture.resize((side, side), Image.Resampling.NEAREST)
+    box = (side // 3, side // 3, 2 * side // 3 - 1, 2 * side // 3 - 1)
+    ImageDraw.Draw(picture).rectangle(box, outline="black" if chosen else "white", width=3 if chosen else 1)
+    return picture
+
+
+def _table(columns: dict[str, list[Image.Image]], tile: int = TILE) -> Image.Image:
+    """Pictures in columns under their headings."""
+    count = len(next(iter(columns.values())))
+    width = 2 * MARGIN + len(columns) * (tile + GAP) - GAP
+    picture = Image.new("RGB", (width, 2 * MARGIN + HEAD + count * (tile + GAP) - GAP), BACKGROUND)
+    draw = ImageDraw.Draw(picture)
+    for number, (heading, images) in enumerate(columns.items()):
+        x = MARGIN + number * (tile + GAP)
+        draw.text((x, MARGIN), heading, INK if "decoded" in heading or "image" in heading else FAINT, font(15))
+        for row, image in enumerate(images):
+            enlarged = image.resize((tile, tile), Image.Resampling.NEAREST)
+            picture.paste(enlarged, (x, MARGIN + HEAD + row * (tile + GAP)))
+    return picture
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else "nano")
