@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from tests.tiny import shake
+from transformers import CLIPTokenizer
 
 from semhitok.tokenizers import TokenizerImageProcessor, UniTokConfig, UniTokModel
 from semhitok.tokenizers.unitok.processing import UniTokProcessor
@@ -41,7 +43,9 @@ def tiny_unitok(seed: int = 0, *, text: bool = True, **changes: Any) -> UniTokMo
     return model
 
 
-def text_tokenizer():
+@cache
+def text_tokenizer() -> CLIPTokenizer:
+    """Learned from ``WORDS``."""
     return train_text_tokenizer(WORDS, 540, context_length=32)
 
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from tests.tiny import SIZE, pixels, tiny_model
 
-from semhitok import SemHiTokImageProcessor, SemHiTokModel
+from semhitok import SemHiTokModel, TokenizerImageProcessor
 from semhitok.recipes.ship import newest_model, ship
 from semhitok.training.checkpoint import CheckpointError
 
@@ -57,7 +57,7 @@ def test_it_loads_strictly_in_float32_with_the_same_semantic_ids(exported, train
     assert torch.equal(ours.semantic_ids, theirs.semantic_ids)
     assert torch.equal(model.teacher_features(images), original.teacher_features(images))
     assert torch.allclose(model.decode(theirs.ids), original.decode(theirs.ids), atol=0.05)
-    assert SemHiTokImageProcessor.from_pretrained(folder).size == SIZE
+    assert TokenizerImageProcessor.from_pretrained(folder).size == SIZE
     decoder = SemHiTokModel.from_pretrained(folder, encoder=False).eval()
     assert torch.equal(decoder.decode(theirs.ids), model.decode(theirs.ids))
 

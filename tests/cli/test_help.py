@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from semhitok.cli import codes, data, decode, encode, evaluate, export, inspect, reconstruct, train
-from semhitok.recipes import RECIPES, STAGES
+from semhitok.recipes import RECIPES, STAGES, UNITOK_RECIPES
 
 PAGES = {
     "reconstruct": reconstruct.Arguments,
@@ -22,6 +22,7 @@ PAGES = {
     "data fetch": data.Fetch,
     "data scenes": data.Scenes,
     "train nano": train.Run,
+    "train unitok_nano": train.Run,
 }
 
 BOX = ("│", "╭", "╰", " ")  # blanks where the output is not UTF-8
@@ -34,7 +35,7 @@ def test_every_option_is_described(run, page):
     assert outcome.code == 0
     assert outcome.err == ""
     text = " ".join(outcome.out.split())
-    assert kind.__doc__.splitlines()[0].rstrip(".") in text or page == "train nano"
+    assert kind.__doc__.splitlines()[0].rstrip(".") in text or page.startswith("train ")
     hints = get_type_hints(kind, include_extras=True)
     for field in dataclasses.fields(kind):
         if "Positional" not in repr(hints[field.name]):
@@ -59,7 +60,7 @@ def test_data_lists_its_commands(run):
 def test_train_lists_the_recipes(run):
     outcome = run("train", "--help")
     assert outcome.code == 0
-    assert all(f"• {name}" in outcome.out for name in RECIPES)
+    assert all(f"• {name}" in outcome.out for name in RECIPES | UNITOK_RECIPES)
 
 
 def test_the_page_of_a_recipe_is_short_and_says_what_it_is(run):
@@ -71,9 +72,10 @@ def test_the_page_of_a_recipe_is_short_and_says_what_it_is(run):
     assert "--pixel.task.precision" not in text
 
 
-def test_every_value_of_a_recipe_is_an_option(run):
-    text = run("train", "nano", "--help-all").out
-    assert all(f"--{name}" in text for name in _leaves(RECIPES["nano"]()))
+@pytest.mark.parametrize("recipe", [RECIPES["nano"], UNITOK_RECIPES["unitok_nano"]])
+def test_every_value_of_a_recipe_is_an_option(run, recipe):
+    text = run("train", recipe.__name__, "--help-all").out
+    assert all(f"--{name}" in text for name in _leaves(recipe()))
     assert "--max-seconds" in text
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from tests.tiny import SIZE
 
-from semhitok import SemHiTokImageProcessor, SemHiTokModel
+from semhitok import SemHiTokModel, TokenizerImageProcessor
 from semhitok.cli.ids import load_ids
 from semhitok.data.transforms import to_pil
 
@@ -21,7 +21,7 @@ def expected(checkpoint, pictures):
     """Ids and reconstructions of all pictures, in one batch."""
     model = SemHiTokModel.from_pretrained(checkpoint).eval()
     files = sorted(pictures.glob("*.png"))
-    pixel_values = SemHiTokImageProcessor(size=SIZE)(files)["pixel_values"]
+    pixel_values = TokenizerImageProcessor(size=SIZE)(files)["pixel_values"]
     ids = model.encode(pixel_values).ids
     return files, pixel_values, ids, model.decode(ids)
 

@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 from tests.tiny import save_images, save_teacher, tiny_recipe
+from tests.tiny_unitok_training import save_captioned, tiny_unitok_recipe
 
 from semhitok.cli import train
 
@@ -20,7 +21,12 @@ def recipe(monkeypatch, tmp_path):
         """Tests only."""
         return tiny_recipe(teacher)
 
+    def tiny_unitok():
+        """Tests only, with captions."""
+        return tiny_unitok_recipe()
+
     monkeypatch.setattr(train, "RECIPES", {"tiny": tiny})
+    monkeypatch.setattr(train, "UNITOK_RECIPES", {"tiny_unitok": tiny_unitok})
     return tmp_path
 
 
@@ -98,3 +104,59 @@ def test_out_of_memory_in_the_loop_says_what_to_lower(run, recipe, images, monke
     outcome = run("train", "tiny", "--data", images, "--out", recipe / "run", "--stage", "semantic", "--device", "cpu")
     assert outcome.code == 1
     assert "raise accumulation (now 2) or lower batch_size (now 8)" in outcome.err
+
+
+def test_a_recipe_for_unitok_with_overrides_and_again(run, recipe, tmp_path):
+    images, out = save_captioned(tmp_path / "captioned"), tmp_path / "run"
+    arguments = ["train", "tiny_unitok", "--data", images, "--out", out, "--validation", images, "--device", "cpu"]
+    overrides = ["--loop.steps", "3", "--model.codebook-size", "4", "--task.l1-weight", "0.5", "--text.width", "8"]
+    outcome = run(*arguments, *overrides, "--discriminator.channels", "16")
+    assert outcome.code == 0, outcome.err
+    written = json.loads((out / "recipe.json").read_text())
+    assert (written["loop"]["steps"], written["task"]["l1_weight"]) == (3, 0.5)
+    assert (written["text"]["width"], written["discriminator"]["channels"]) == (8, 16)
+    config = json.loads((out / "model" / "config.json").read_text())
+    assert (config["codebook_size"], config["stages"]) == (4, ["unitok"])
+    assert "evaluation/psnr" in (out / "metrics.jsonl").read_text()
+    again = run(*arguments, *overrides)
+    assert again.code == 0
+    assert "is done" in again.out
+
+
+def test_unitok_is_not_offered_what_does_not_apply(run, recipe):
+    text = run("train", "tiny_unitok", "--help-all").out
+    assert not any(option in text for option in ("--stage", "--teacher", "--cache-limit", "--joint"))
+    assert all(option in text for option in ("--clip-weights", "--task.contrastive-weight", "--max-seconds"))
+    assert "--loop.steps" in run("train", "tiny_unitok", "--help").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--stage", "pixel"], 2, "--stage"),
+        (["--model.heads", "3"], 1, "16 channels do not split into 3 heads"),
+        (["--start-from", "{tmp}/nosuch"], 1, "nosuch"),
+        (["--task.adversarial-start", "1", "--task.no-diffaug"], 1, "no augmentation to compare"),
+        ([], 1, "images have no caption"),
+    ],
+)
+def test_errors_of_unitok(run, recipe, tmp_path, arguments, code, said):
+    images = save_captioned(tmp_path / "captioned", count=16, without=2)
+    fixed = ["train", "tiny_unitok", "--data", images, "--out", tmp_path / "run", "--device", "cpu"]
+    outcome = run(*fixed, *(argument.format(tmp=tmp_path) for argument in arguments))
+    assert outcome.code == code
+    assert said in outcome.err
+    assert code == 2 or outcome.err.count("\n") == 1
+
+
+def test_a_time_limit_reaches_the_loop_of_unitok(run, recipe, images, monkeypatch):
+    given = {}
+
+    def run_unitok(recipe, source, directory, **options):
+        given.update(options, recipe=recipe, directory=directory)
+        return type("State", (), {"interrupted": True})
+
+    monkeypatch.setattr(train, "run_unitok", run_unitok)
+    assert run("train", "tiny_unitok", "--data", images, "--max-seconds", "100", "--device", "cpu").code == 143
+    assert given["recipe"].loop.max_seconds == 100
+    assert given["directory"].parts == ("runs", "tiny_unitok")

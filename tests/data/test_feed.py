@@ -276,3 +276,45 @@ def test_feeds_leave_the_global_generators_alone() -> None:
         take(feed, 0, 4, 2)
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert str(np.random.get_state()) == numpy_state
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """``Pictures`` of which every third has no caption."""
+
+    pictures: Pictures = Pictures(bad=frozenset({2, 7}))
+    fingerprint: str = "captioned"
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def key(self, index: int) -> str:
+        return self.pictures.key(index)
+
+    def load(self, index: int) -> Sample:
+        sample = self.pictures.load(index)
+        caption = {} if index % 3 == 0 else {"caption": f" picture {index} \n"}
+        return Sample(sample.image, sample.key, caption)
+
+
+def captions_of(indices: list[int]) -> list[str | None]:
+    return [None if index % 3 == 0 else f"picture {index}" for index in indices]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_captions_are_read_with_their_images(workers: int):
+    loaded = load_into_memory(Captioned(), HEIGHT, WIDTH, workers=workers, max_bad_share=0.1)
+    assert loaded.captions == captions_of(loaded.kept_indices.tolist())
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_stream_hands_captions_to_their_reader_in_the_order_of_the_batch(workers: int):
+    def lengths(captions):
+        return {"length": torch.tensor([len(caption or "") for caption in captions])}
+
+    feed = StreamFeed(Captioned(), HEIGHT, WIDTH, seed=5, workers=workers, from_captions=lengths, max_bad_share=0.5)
+    for batch in itertools.islice(feed.batches(0, 6), 6):
+        expected = [len(caption or "") for caption in captions_of(batch.indices_B.tolist())]
+        assert batch.extras["length"].tolist() == expected
+        parts = batch.split(2)
+        assert torch.cat([part.extras["length"] for part in parts]).tolist() == expected

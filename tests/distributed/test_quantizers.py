@@ -13,7 +13,9 @@ from semhitok.quantizers import (
     CodeUsage,
     EMAQuantizer,
     HierarchicalQuantizer,
+    MultiCodebookQuantizer,
     NormalizedQuantizer,
+    ResidualQuantizer,
     VanillaQuantizer,
     underused_subcodebooks,
 )
@@ -48,6 +50,14 @@ def exercise(rank: int, world: int) -> dict[str, Tensor]:
         quantizer.initialise(local_batch().flatten(0, 1), seed=1, iterations=3)
         quantizer.revive(local_batch().flatten(0, 1), torch.arange(CODES) % 3 == 0, seed=2, step=7)
         state[name] = quantizer.codebook_KD.detach()
+    dead_CK = torch.arange(2 * CODES).reshape(2, CODES) % 3 == 0
+    several = {"multi_codebook": MultiCodebookQuantizer(2, CODES, DIM), "residual": ResidualQuantizer(2, CODES, DIM)}
+    for name, quantizer in several.items():
+        quantizer.initialise(local_batch().flatten(0, 1), seed=1, iterations=3)
+        state[f"{name}.revived"] = torch.tensor(
+            quantizer.revive(local_batch().flatten(0, 1), dead_CK | (torch.arange(CODES) == 1), seed=2, step=7)
+        )
+        state |= {f"{name}.{key}": tensor for key, tensor in quantizer.state_dict().items()}
     hierarchical = HierarchicalQuantizer(CODES, SUBCODES, DIM)
     semantic_ids_BN = torch.randint(0, CODES - 1, (BATCH, TOKENS), generator=generator)[part]
     z_ND, semantic_ids_N = local_batch().flatten(0, 1), semantic_ids_BN.flatten()
@@ -75,6 +85,8 @@ def test_two_ranks_equal_one(tmp_path: Path) -> None:
     expected = exercise(0, 1)
     assert expected["sum_count.revived.0"] > 0
     assert expected["hierarchical.revived"][0] > 0
+    assert expected["multi_codebook.revived"] > 2
+    assert expected["residual.revived"] > 0
     for rank in range(world):
         found = torch.load(tmp_path / f"{rank}.pt")
         assert found.keys() == expected.keys()

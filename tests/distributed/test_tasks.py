@@ -63,8 +63,8 @@ def trained(task: SemanticTask | PixelTask, accumulation: int, directory: Path) 
     state = {name: tensor.clone() for name, tensor in task.model.state_dict().items()}
     if isinstance(task, PixelTask):
         state |= {f"average.{name}": tensor for name, tensor in task.average.module.state_dict().items()}
-    if isinstance(task, PixelTask) and task.discriminator is not None:
-        state |= {f"discriminator.{name}": tensor for name, tensor in task.discriminator.state_dict().items()}
+    if isinstance(task, PixelTask) and task.adversary is not None:
+        state |= {f"discriminator.{name}": tensor for name, tensor in task.adversary.discriminator.state_dict().items()}
         # One more step: the adaptive weight is that of the global batch.
         batch = next(tiny_feed().batches(0, 8, parallel.rank(), parallel.world_size()))
         state["adaptive_weight"] = torch.as_tensor(

@@ -120,3 +120,10 @@ def test_cut_at_passes_the_network_once(step: Step):
     adaptive_weight(loss, loss, last_layer)
     loss.backward()
     assert len(passes) == 1
+
+
+def test_the_adaptive_weight_has_a_lower_bound():
+    last = torch.tensor([1.0, 2.0], requires_grad=True)
+    small, large = (last * 1e-4).sum(), (last * 10).sum()
+    assert float(adaptive_weight(small, large, last)) == pytest.approx(1e-5, rel=1e-3)
+    assert float(adaptive_weight(small, large, last, minimum=0.015)) == pytest.approx(0.015)

@@ -135,7 +135,7 @@ def test_revive_replaces_what_no_depth_uses() -> None:
     dead_CK = torch.zeros(2, 12, dtype=torch.bool)
     dead_CK[0, [1, 2, 3]] = True
     dead_CK[1, [2, 3, 4]] = True
-    ids, sums = by_hand(z_ND[None], before, 1)
+    _, sums = by_hand(z_ND[None], before, 1)
     assert quantizer.revive(z_ND, dead_CK, seed=1, step=2) == 2
     after = quantizer.codebook_KD.detach()
     changed = (after != before).any(dim=1).nonzero().squeeze(1).tolist()

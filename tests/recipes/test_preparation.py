@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from tests.tiny import tiny_images, tiny_model
+from tests.tiny_unitok_training import save_captioned
 
 from semhitok.data.feed import MemoryFeed, StreamFeed
 from semhitok.data.sources import ImageFolder, Subset
@@ -119,3 +120,15 @@ def test_a_stale_cache_under_the_right_name_is_refused_in_one_sentence(prepared,
     with pytest.raises(ValueError, match="data") as caught:
         prepared(folder="one").features(model)
     assert "\n" not in str(caught.value)
+
+
+def test_captions_come_from_memory_or_from_a_part_of_the_stream(tmp_path: Path):
+    folder = save_captioned(tmp_path / "captioned", without=3)
+
+    def captions(limit: int, **changes: int) -> list[str]:
+        config = DataConfig(workers=0, **changes)
+        return TrainingImages(ImageFolder(folder), 32, config, tmp_path, lambda line: None).captions(limit)
+
+    texts = [path.read_text() for path in sorted(folder.glob("*.txt"))]
+    assert captions(2) == captions(24, memory_limit=0) == texts
+    assert captions(2, memory_limit=0) == [texts[0], texts[-1]]

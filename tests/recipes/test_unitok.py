@@ -75,7 +75,12 @@ def test_large_is_the_published_model():
     assert weights == (0.2, 1.0, 1.0, 1.0, 0.4)
     assert (task.codebook_weight, task.commitment_weight, task.consistency_weight) == (1.0, 0.25, 4.0)
     generator, judge = task.optimizer, task.discriminator_optimizer
-    assert (generator.learning_rate, generator.beta1, generator.beta2, generator.weight_decay) == (5e-4, 0.9, 0.95, 0.02)
+    assert (generator.learning_rate, generator.beta1, generator.beta2, generator.weight_decay) == (
+        5e-4,
+        0.9,
+        0.95,
+        0.02,
+    )
     assert (judge.learning_rate, judge.beta1, judge.beta2, judge.weight_decay) == (2e-5, 0.5, 0.9, 0.2)
     assert [part.clip_norm for part in (generator, judge)] == [10.0, 10.0]
     assert generator.final_ratio == 0.1
@@ -214,7 +219,9 @@ def test_clip_weights_are_taken_to_start_with(images: Path, tmp_path: Path, monk
     run_tiny_unitok(recipe, images, tmp_path, report=said.append)
     assert taken == [(UniTokModel, "some/vitamin.safetensors")]
     assert "1 tensors from some/vitamin.safetensors, 0 start at random; 0 of the file are not used" in said
-    assert UniTokConfig.from_pretrained(tmp_path / "model").provenance["unitok"]["clip_weights"] == "vitamin.safetensors"
+    assert (
+        UniTokConfig.from_pretrained(tmp_path / "model").provenance["unitok"]["clip_weights"] == "vitamin.safetensors"
+    )
 
 
 def test_clips_own_text_tokenizer_is_the_default(images: Path, tmp_path: Path):

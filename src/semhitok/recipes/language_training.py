@@ -173,7 +173,7 @@ def _feed(
     rows = PackedRows(records, build, settings.row_length, config.block_rows)
     codes = [vocabulary.codes_per_token] if vocabulary.codes_per_token > 1 else []
     form = RowFormat(
-        image_size=processor.image_processor.size["height"],
+        image_size=processor.image_processor.size,
         image_shape=(vocabulary.image_tokens, *codes),
         pad_id=processor.pad_id,
         fit=config.fit,

@@ -6,7 +6,7 @@ from semhitok.recipes.recipe import DataConfig
 from semhitok.recipes.unitok_recipe import DinoSize, PatchSize, TextTower, UniTokRecipe
 from semhitok.training.loop import LoopConfig
 from semhitok.training.optim import OptimizerConfig
-from semhitok.training.tasks.unitok import UniTokTrainingConfig
+from semhitok.training.tasks.unitok_config import UniTokTrainingConfig
 
 LARGE_BATCH = 16_384
 LARGE_STEPS = 1_280_000_000 // LARGE_BATCH

@@ -157,9 +157,7 @@ class _InputIds:
         return {INPUT_IDS: torch.as_tensor(ids, dtype=torch.int32)}
 
 
-def _text_tokenizer(
-    size: TextTower, images: TrainingImages, directory: Path, start_from: Path | None
-) -> CLIPTokenizer:
+def _text_tokenizer(size: TextTower, images: TrainingImages, directory: Path, start_from: Path | None) -> CLIPTokenizer:
     """The one of the checkpoint, of the earlier part of this run, CLIP's, or a new one."""
     saved = directory / "text_tokenizer"
     for place in (start_from, saved if saved.exists() else None):
@@ -217,7 +215,9 @@ def _architecture(config: UniTokConfig) -> dict[str, Any]:
     fields = config.to_diff_dict()
     text = fields.pop("text_config", None) or {}
     sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings")
-    kept = {name: value for name, value in fields.items() if name not in ("stages", "provenance", "transformers_version")}
+    kept = {
+        name: value for name, value in fields.items() if name not in ("stages", "provenance", "transformers_version")
+    }
     return kept | {f"text {name}": text.get(name) for name in sizes}
 
 

@@ -84,7 +84,7 @@ def test_autocast_changes_nothing_between_encoder_and_decoder(model: UniTokModel
         plain = model.decode(expected[1])
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
     assert not torch.equal(cast.float(), plain)  # the decoder does run in bf16
-    torch.testing.assert_close(cast.float(), plain, atol=0.05, rtol=0)
+    assert (cast.float() - plain).abs().mean() < 0.02 < plain.std() / 5
 
 
 def test_under_autocast_there_is_still_one_path(model: UniTokModel):
@@ -100,7 +100,7 @@ def test_a_cast_model_works(model: UniTokModel):
     cast, images = copy.deepcopy(model).to(torch.bfloat16), pixels(3, seed=5, size=64)
     ids = model.encode(images).ids
     assert torch.equal(cast.embed(ids).pixel, model.embed(ids).pixel)
-    torch.testing.assert_close(cast.decode(ids).float(), model.decode(ids), atol=0.05, rtol=0)
+    assert (cast.decode(ids).float() - model.decode(ids)).abs().mean() < 0.02 < model.decode(ids).std() / 5
     for pixel_values in (images, images.bfloat16()):
         found = cast.encode(pixel_values).ids
         assert (found == ids).float().mean() > 0.8

@@ -73,7 +73,12 @@ def test_the_loss_is_the_weighted_sum_of_the_papers_terms():
 def test_a_step_moves_every_parameter_and_nothing_of_the_networks_that_judge():
     model, distance, judge = unitok_model(), Distance(), discriminator()
     task = unitok_task(
-        model, perceptual=distance, perceptual_weight=1.0, discriminator=judge, adversarial_start=0, adversarial_weight=0.4
+        model,
+        perceptual=distance,
+        perceptual_weight=1.0,
+        discriminator=judge,
+        adversarial_start=0,
+        adversarial_weight=0.4,
     )
     before, taps, judged = copy_of(model), copy_of(distance), copy_of(judge)
     take_steps(task, captioned_feed(), 2)

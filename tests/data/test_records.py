@@ -1,0 +1,122 @@
+"""Records from jsonl and tars, against what was written; what is wrong is named."""
+
+from __future__ import annotations
+
+import json
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.data.records_on_disk import png, scene, write_lines, write_scenes, write_tar
+
+from semhitok.data.record_sources import JsonLines, Pretokenized, RecordTars, open_records
+from semhitok.data.records import RecordError, Turn
+
+
+def test_every_kind_is_read_from_lines(tmp_path: Path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").write_bytes(png(0))
+    chat = {"images": ["pictures/a.png", "pictures/a.png"], "kind": "chat"}
+    said = [{"role": "user", "content": "<image> or <image>?"}, {"role": "assistant", "content": "the first"}]
+    source = JsonLines(
+        write_lines(
+            tmp_path / "records.jsonl",
+            [
+                {"image": "pictures/a.png", "caption": " a cat "},
+                {"kind": "text", "text": "only text, ä"},
+                chat | {"messages": said},
+            ],
+        ),
+        "caption",
+    )
+    assert len(source) == 3
+    caption, text, talk = (source.read(index, 0) for index in range(3))
+    assert (caption.kind, caption.text, len(caption.pictures)) == ("caption", "a cat", 1)
+    assert caption.pictures[0].load().size == (32, 32)
+    assert (text.kind, text.text, text.pictures) == ("text", "only text, ä", ())
+    assert talk.turns == (Turn("user", "<image> or <image>?"), Turn("assistant", "the first"))
+    assert len(talk.pictures) == 2
+
+
+def test_llavas_conversations_get_their_image_in_the_first_question(tmp_path: Path):
+    said = [{"from": "human", "value": "what?"}, {"from": "gpt", "value": "a cat"}, {"from": "human", "value": "and?"}]
+    path = write_lines(tmp_path / "llava.jsonl", [{"image": "a.png", "conversations": said}])
+    # The last question has no answer, so nothing could be learned from it.
+    assert JsonLines(path, "chat").read(0, 0).turns == (Turn("user", "<image>what?"), Turn("assistant", "a cat"))
+
+
+def test_scenes_serve_for_captions_prompts_and_chats(tmp_path: Path):
+    folder = write_scenes(tmp_path / "scenes")
+    captions = RecordTars([folder], "caption")
+    assert {captions.read(0, choice).text for choice in range(4)} == set(scene(0)["captions"])
+    chats = RecordTars([folder], "chat")
+    asked = {tuple(turn.text for turn in chats.read(0, choice).turns) for choice in range(20)}
+    pairs = [(each["question"], each["answer"]) for each in scene(0)["qa"]]
+    expected = {tuple(text for pair in order for text in pair) for order in permutations(pairs)}
+    assert asked == {("<image>" + first, *rest) for first, *rest in expected}
+    assert captions.fingerprint != chats.fingerprint
+    assert captions.images_fingerprint == chats.images_fingerprint
+    assert captions.read(1, 0).pictures[0].load().tobytes() == chats.picture(1).load().tobytes()
+
+
+def test_tars_may_hold_plain_text(tmp_path: Path):
+    source = open_records(write_tar(tmp_path / "text.tar", [{".txt": b"one"}, {".json": b'{"text": "two"}'}]), "text")
+    assert [source.read(index, 0).text for index in range(2)] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "message"),
+    [
+        ("{", "text", ": is no JSON"),
+        ("[]", "text", "must be a JSON object, got list"),
+        ({"text": "  "}, "text", "has no text, which is looked for in text"),
+        ({"caption": "a cat"}, "caption", "needs one image, it has 0"),
+        ({"caption": "<image> a", "image": "a.png"}, "caption", "only chats may have <image>"),
+        ({"kind": "film"}, "text", "kind must be one of text, caption, text_to_image, chat, got 'film'"),
+        ({"messages": [{"role": "user", "content": "?"}]}, "chat", "has no answer"),
+        ({"image": "a.png", "qa": []}, "chat", "has no answer"),
+        ({"qa": [{"question": "?", "answer": " "}]}, "chat", "has an empty answer"),
+        ({"qa": [{"question": "<image>?", "answer": "a"}]}, "chat", "has 0 images and 1 <image>"),
+        ({"messages": [{"role": "robot", "content": "?"}]}, "chat", "needs role and content"),
+        ({"qa": [{"question": "?"}]}, "chat", "needs role and content, a question its answer"),
+        ({"caption": "a", "image": 3}, "caption", "images must be paths, got 3"),
+        ({"caption": "a", "image_ids": [1, 2]}, "caption", "need the fingerprint of their tokenizer"),
+        ({"caption": "a", "image_ids": [[1], [2, 3]]}, "caption", "must be whole numbers of shape"),
+    ],
+)
+def test_bad_records_are_named_with_their_reason(tmp_path: Path, line: object, kind, message: str):
+    source = JsonLines(write_lines(tmp_path / "bad.jsonl", [line]), kind)
+    with pytest.raises(RecordError, match=f"bad.jsonl line 1.*{message}"):
+        source.read(0, 0)
+
+
+def test_ids_computed_beforehand_come_from_the_record_or_stand_for_a_tars_images(tmp_path: Path):
+    line = {"caption": "a", "image_ids": [3, 1], "tokenizer": "abc"}
+    picture = JsonLines(write_lines(tmp_path / "ids.jsonl", [line]), "caption").read(0, 0).pictures[0]
+    assert (picture.ids.tolist(), picture.tokenizer) == ([3, 1], "abc")  # type: ignore[union-attr]
+    tars = RecordTars([write_scenes(tmp_path / "scenes", 3)], "caption")
+    source = Pretokenized(tars, np.array([[5, 6], [-1, -1], [7, 8]]), "abc")
+    assert source.read(2, 0).pictures[0].ids.tolist() == [7, 8]  # type: ignore[union-attr]
+    assert source.read(2, 0).text == tars.read(2, 0).text
+    with pytest.raises(RecordError, match="0001: its image could not be read"):
+        source.read(1, 0)
+    with pytest.raises(ValueError, match="ids of 3 images are needed, got 2"):
+        Pretokenized(tars, np.zeros((2, 2)), "abc")
+
+
+@pytest.mark.parametrize(("name", "content"), [("none.jsonl", None), ("empty.jsonl", b""), ("x.csv", b"a"), ("z.tar", b"z")])
+def test_what_holds_no_records_is_refused(tmp_path: Path, name: str, content: bytes | None):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=name):
+        open_records(tmp_path / name, "text")
+
+
+def test_the_fingerprint_changes_with_the_data(tmp_path: Path):
+    path = write_lines(tmp_path / "a.jsonl", [{"text": "one"}])
+    before = JsonLines(path, "text").fingerprint
+    assert JsonLines(path, "text").fingerprint == before
+    write_lines(path, [{"text": "one"}, {"text": "two"}])
+    assert JsonLines(path, "text").fingerprint != before
+    assert json.loads(path.read_text().splitlines()[1]) == {"text": "two"}
