@@ -22,6 +22,8 @@ from semhitok.training.state import derive_seed
 DIM = 64
 FITTED, TESTED = 8192, 2048
 TEACHER_SIZE = 128
+QuantizerKind = Literal["multi_codebook", "residual"]
+Vectors = Literal["random", "image"]
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,8 @@ class QuantizationErrorExperiment:
         codebook_size: K.
     """
 
-    quantizer: Literal["multi_codebook", "residual"]
-    features: Literal["random", "image"]
+    quantizer: QuantizerKind
+    features: Vectors
     codes: int = 8
     codebook_size: int = 1024
 

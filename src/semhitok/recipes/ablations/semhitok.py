@@ -27,6 +27,7 @@ SEMANTIC_FIELDS = ("image_size", "patch_size")
 SEMANTIC_PREFIXES = ("teacher.", "semantic.")
 PROBE_IMAGES = 2000
 ALLOTMENT_IMAGES = 4000
+LARGEST_OVER_MEAN = 4  # no sub-codebook is larger than this many times the mean
 
 
 def ablation_recipe() -> Recipe:
@@ -193,9 +194,9 @@ def _adaptive_sizes(recipe: Recipe, semantic: Path, place: Workplace) -> list[in
         patches_ND = rearrange(pixel_values.cpu(), "b c (h p) (w q) -> (b h w) (c p q)", p=patch, q=patch)
         variance.update(patches_ND, ids_N)
         counts_K += torch.bincount(ids_N, minlength=size)
-    total = size * recipe.model["subcodebook_size"]
+    mean = recipe.model["subcodebook_size"]
     dim = recipe.model["pixel_dim"] - 1
-    return allot_sizes(counts_K, variance.errors(), total, dim=dim).tolist()
+    return allot_sizes(counts_K, variance.errors(), size * mean, dim=dim, maximum=LARGEST_OVER_MEAN * mean)
 
 
 @torch.no_grad()
