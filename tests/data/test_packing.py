@@ -76,7 +76,9 @@ def test_rows_hold_sequences_one_after_the_other():
     assert len(batch.split(4)) == 4
     packed = rows().block(0)
     for row, ids, labels, places, image_ids in zip(
-        packed.rows, *(batch.extras[name].tolist() for name in (INPUT_IDS, LABELS, POSITION_IDS, IMAGE_IDS)), strict=True
+        packed.rows,
+        *(batch.extras[name].tolist() for name in (INPUT_IDS, LABELS, POSITION_IDS, IMAGE_IDS)),
+        strict=True,
     ):
         wanted = [int(each) for sequence in row for each in sequence.ids_L]
         assert ids == wanted + [0] * (64 - len(wanted))

@@ -105,7 +105,9 @@ def test_ids_computed_beforehand_come_from_the_record_or_stand_for_a_tars_images
         Pretokenized(tars, np.zeros((2, 2)), "abc")
 
 
-@pytest.mark.parametrize(("name", "content"), [("none.jsonl", None), ("empty.jsonl", b""), ("x.csv", b"a"), ("z.tar", b"z")])
+@pytest.mark.parametrize(
+    ("name", "content"), [("none.jsonl", None), ("empty.jsonl", b""), ("x.csv", b"a"), ("z.tar", b"z")]
+)
 def test_what_holds_no_records_is_refused(tmp_path: Path, name: str, content: bytes | None):
     if content is not None:
         (tmp_path / name).write_bytes(content)

@@ -224,7 +224,7 @@ class StreamFeed:
 
     def batches(self, start: int, batch_size: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """See ``Feed``."""
-        read = bad_reads = 0
+        read, bad_reads, from_captions = 0, 0, self._from_captions
         # Workers are told positions and indices: an order of their own would cost each 8 bytes per sample.
         asked, answered = itertools.tee(_local_positions(start, batch_size, rank, world))
         places = (list(zip(p.tolist(), self._order.indices(int(p[0]), len(p)).tolist(), strict=True)) for p in asked)
@@ -234,8 +234,8 @@ class StreamFeed:
             self._report(decoded, read, bad_reads, complete=len(decoded.indices) == len(positions))
             images = torch.from_numpy(decoded.images).to(self._augmentation.device)
             batch = self._augmentation.batch(images, decoded.indices, positions)
-            if self._from_captions is not None:
-                found = self._from_captions(decoded.captions)
+            if from_captions is not None:
+                found = from_captions(decoded.captions)
                 batch.extras.update({name: value.to(images.device) for name, value in found.items()})
             yield batch
 

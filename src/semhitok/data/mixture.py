@@ -69,7 +69,7 @@ class Mixture:
         self._bounds = np.concatenate([[0.0], np.cumsum(shares)])
         self._bounds[-1] = 1.0
         self._orders = [SampleOrder(len(source), seed + 1 + index) for index, source in enumerate(sources)]
-        self._block: tuple[int, np.ndarray] | None = None
+        self._block: tuple[int, np.ndarray, np.ndarray] | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -83,11 +83,10 @@ class Mixture:
 
     def at(self, position: int) -> Drawn:
         """What comes at a position >= 0."""
-        block, place = divmod(position, BLOCK)
-        slot = int(self._places(block)[place])
-        begins, ends = self._given(block), self._given(block + 1)
-        source = int(np.searchsorted(np.cumsum(ends - begins), slot, side="right"))
-        own_position = int(begins[source]) + slot - int((ends - begins)[:source].sum())
+        number, place = divmod(position, BLOCK)
+        sources, ranks = self._places(number)
+        source = int(sources[place])
+        own_position = int(self._given(number)[source] + ranks[place])
         bits = [int(random_bits(self.seed, stream, np.array([position]))[0]) for stream in (_CHOICE, _CHANCE)]
         index = int(self._orders[source].indices(own_position, 1)[0])
         return Drawn(source, index, bits[0], bits[1] / 2**64)
@@ -104,8 +103,15 @@ class Mixture:
         """Positions that each source has had before a block, (sources,) int64."""
         return np.diff(np.round(block * BLOCK * self._bounds).astype(np.int64))
 
-    def _places(self, block: int) -> np.ndarray:
-        if self._block is None or self._block[0] != block:
-            # The stream of a block must not be one of those above.
-            self._block = block, np.argsort(random_bits(self.seed + 1, _PLACES - block, np.arange(BLOCK)))
-        return self._block[1]
+    def _places(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """The source at each place of a block, and how many of the block's places before it are that source's."""
+        if self._block is None or self._block[0] != number:
+            counts = self._given(number + 1) - self._given(number)
+            # The seed and stream of a block must not be those of another use.
+            shuffled = np.argsort(random_bits(self.seed + 1, _PLACES - number, np.arange(BLOCK)))
+            sources = np.repeat(np.arange(len(counts)), counts)[shuffled]
+            ranks = np.empty(BLOCK, dtype=np.int64)
+            for source, count in enumerate(counts):
+                ranks[sources == source] = np.arange(count)
+            self._block = number, sources, ranks
+        return self._block[1:]

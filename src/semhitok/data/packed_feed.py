@@ -16,7 +16,6 @@ from torch.utils.data import Dataset
 from semhitok.data.decoding import decoding_loader
 from semhitok.data.feed import Batch
 from semhitok.data.images import ImageError
-from semhitok.data.loading import too_many_bad
 from semhitok.data.packing import IGNORED, PackedRows, TokenSequence
 from semhitok.data.sample import digest_of_lines
 from semhitok.data.transforms import FitMode, fit_image, to_array
@@ -112,7 +111,9 @@ class PackedFeed:
             read, bad = read + found.read, bad + len(found.bad)
             self.bad.update(found.bad)
             if bad > self._max_bad_share * max(read, 1000):
-                raise too_many_bad(bad, read, self._max_bad_share, next(iter(self.bad.values())))
+                first = next(iter(self.bad.values()))
+                count = f"{bad} of {read}, {self._max_bad_share:.0%} are accepted"
+                raise ValueError(f"too many records cannot be used ({count}); the first: {first}")
             extras = {name: torch.from_numpy(array).to(self._device) for name, array in found.arrays.items()}
             size = len(found.images)
             yield Batch(

@@ -15,7 +15,7 @@ from semhitok.data.records import Picture, Record, RecordError
 
 IGNORED = -100
 # Blocks are filled a little less than they could be: what does not fit into a block's rows is left out.
-FILL = 0.97
+FILL = 0.99
 PROBED = 384
 
 

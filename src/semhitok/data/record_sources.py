@@ -49,7 +49,8 @@ class JsonLines:
     """
 
     def __init__(self, path: str | os.PathLike[str], kind: RecordKind) -> None:
-        self.path, self.kind = Path(path), kind
+        self.path = Path(path)
+        self.kind: RecordKind = kind
         if not self.path.is_file():
             raise ValueError(f"{path}: no such file.")
         ends, position = [0], 0
@@ -110,7 +111,7 @@ class RecordTars:
     """
 
     def __init__(self, shards: Sequence[str | os.PathLike[str]], kind: RecordKind) -> None:
-        self.kind = kind
+        self.kind: RecordKind = kind
         paths = [tar for path in map(Path, shards) for tar in (sorted(path.glob("*.tar")) if path.is_dir() else [path])]
         if not paths:
             raise ValueError(f"{', '.join(map(str, shards))}: there are no tar files.")

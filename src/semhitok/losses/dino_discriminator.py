@@ -59,7 +59,9 @@ class DinoDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         config = backbone.config
-        width, layers, patch = config.hidden_size, config.num_hidden_layers, config.patch_size
+        width, layers = config.hidden_size, config.num_hidden_layers
+        patch = config.patch_size
+        assert isinstance(patch, int), "DINOv2's patches are square"
         if not taps or not all(0 <= tap < layers for tap in taps):
             raise ValueError(f"taps must name blocks between 0 and {layers - 1}, at least one, but got {tuple(taps)}.")
         if image_size < patch or image_size % patch:

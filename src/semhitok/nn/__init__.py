@@ -1,4 +1,7 @@
-"""Building blocks of the tokenizers: transformer blocks, patches, rotary positions. No quantizer, no loss."""
+"""Building blocks of the tokenizers: transformer blocks, patches, rotary positions. No quantizer, no loss.
+
+UniTok's lie in ``vitamin`` and ``attention_projection``.
+"""
 
 from semhitok.nn.patches import Patchify, PixelHead
 from semhitok.nn.rotary import apply_rotary, axial_rotary

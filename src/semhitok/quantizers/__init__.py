@@ -1,8 +1,9 @@
 """Quantizers: features to codes and ids. One file per idea; all return ``semhitok.types.Quantized``.
 
 ``ema`` the semantic codebook, ``flat`` vanilla and normalised codebooks, ``hierarchical`` SGHC with its joint ids in
-``layout``, its controls in ``grouping`` and sizes for it in ``allotment``; ``lookup``, ``kmeans``, ``grouped`` and
-``revival`` are what they are made of, ``usage`` measures them.
+``layout``, its controls in ``grouping`` and sizes for it in ``allotment``; ``multi_codebook`` (UniTok) and ``residual`` with
+several codes per token; ``lookup``, ``kmeans``, ``grouped`` and ``revival`` are what they are made of, ``usage`` measures
+them.
 """
 
 from semhitok.quantizers.assignments import Assignments

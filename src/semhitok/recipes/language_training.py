@@ -136,8 +136,8 @@ def _run_stage(
     rows = settings.loop.batch_size
     report(f"stage {stage}: {settings.loop.steps} steps of {rows} rows of {settings.row_length} tokens")
     state = train(task, feed, settings.loop, run, begun=begun)
-    for name, reason in [*feed.bad.items()][:LISTED_BAD_RECORDS]:
-        report(f"skipped {name}: {reason}")
+    for reason in [*feed.bad.values()][:LISTED_BAD_RECORDS]:  # which begins with the record's name
+        report(f"skipped {reason}")
     if feed.bad:
         report(f"{len(feed.bad)} bad records skipped in all")
     if state.finished:

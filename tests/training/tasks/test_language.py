@@ -32,7 +32,9 @@ def scenes(tmp_path_factory) -> Path:
     return write_scenes(tmp_path_factory.mktemp("scenes"), 24)
 
 
-def feed(model: SemHiTokForConditionalGeneration, scenes: Path, learn: Any = "everything", **options: Any) -> PackedFeed:
+def feed(
+    model: SemHiTokForConditionalGeneration, scenes: Path, learn: Any = "everything", **options: Any
+) -> PackedFeed:
     """Captions and prompts; ids computed beforehand where they are given."""
     kinds = options.pop("kinds", ("caption", "text_to_image"))
     sources: list[Any] = [RecordTars([scenes], kind) for kind in kinds]
@@ -125,7 +127,9 @@ def test_ids_computed_beforehand_train_alike(scenes: Path):
     read = next(feed(mllm(tokenizer=tokenizer), scenes, ids=ids).batches(0, 4))
     assert read.images_BCHW.shape[1] == 0
     assert batch.images_BCHW.shape[1] == batch.extras[IMAGE_IDS].shape[1] > 0
-    losses = [float(task(mllm(tokenizer=tokenizer)).step([each], TrainState(total_steps=9))["loss"]) for each in (batch, read)]
+    losses = [
+        float(task(mllm(tokenizer=tokenizer)).step([each], TrainState(total_steps=9))["loss"]) for each in (batch, read)
+    ]
     assert losses[0] == losses[1]
 
 

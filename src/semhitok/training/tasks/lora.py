@@ -22,7 +22,7 @@ def add_lora(language_model: nn.Module, *, rank: int, alpha: float) -> None:
         ValueError: peft is not installed, or the language model's matrices have other names.
     """
     try:
-        from peft import LoraConfig, inject_adapter_in_model
+        from peft import LoraConfig, inject_adapter_in_model  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ValueError("LoRA needs peft: pip install semhitok[mllm]") from error
     found = {
@@ -31,7 +31,7 @@ def add_lora(language_model: nn.Module, *, rank: int, alpha: float) -> None:
     targets = [name for name in TARGETS if name in found]
     if not targets:
         raise ValueError(f"LoRA looks for matrices named {', '.join(TARGETS)}, the language model has {sorted(found)}")
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, lora_dropout=0.0)  # pyright: ignore
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, lora_dropout=0.0)
     inject_adapter_in_model(config, language_model)
 
 
@@ -48,6 +48,7 @@ def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
         owner, _, base = name.partition(_BASE)
         if base == ".weight" and owner in layers:
             layer = layers[owner]
-            tensor = tensor + sum(layer.get_delta_weight(each) for each in layer.active_adapters).to(tensor.dtype)
+            for adapter in layer.active_adapters:
+                tensor = tensor + layer.get_delta_weight(adapter).to(tensor.dtype)
         merged[name.replace(_BASE, "")] = tensor
     return merged
