@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from semhitok.recipes.ablations.quantization_error import QuantizationErrorExperiment, QuantizerKind, Vectors
+from semhitok.recipes.ablations.raw_error import QuantizationErrorExperiment, QuantizerKind, Vectors
 from semhitok.recipes.ablations.semhitok_tables import BITS, FRECHET, PERCEPTUAL, PSNR, SSIM, USAGE
 from semhitok.recipes.ablations.table import Ablation, Metric, Row
 from semhitok.recipes.ablations.unitok import UniTokExperiment, changed
