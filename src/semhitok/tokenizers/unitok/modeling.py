@@ -93,7 +93,7 @@ class UniTokModel(PreTrainedModel):
     """The tokenizer: ``encode``, ``decode``, ``embed``; ``image_embedding`` and ``text_embedding``; ``forward`` for training.
 
     Images whose sides are multiples of 16 can be encoded; the token grid is (H / 16, W / 16), row by row. Codebooks,
-    projections and image head stay in fp32 however the model is cast.
+    projections and image head stay in fp32 however the model is cast, and in eval mode autocast does not change ids.
 
     With ``quantizer`` none features stay continuous: ``encode``, ``decode`` and ``embed`` raise a ``ValueError``.
     """
@@ -172,7 +172,12 @@ class UniTokModel(PreTrainedModel):
         if self.encoder is None or self.project_down is None:
             raise ValueError("this model was loaded without its encoder side (encoder=False) and cannot encode images")
         self._check_images(pixel_values)
-        return self.project_down(self.encoder(pixel_values.to(self.encoder.to_grid.weight.dtype)))
+        pixel_values = pixel_values.to(self.encoder.to_grid.weight.dtype)
+        if self.training:
+            return self.project_down(self.encoder(pixel_values))
+        # In use, ids must not depend on the caller's autocast; to encode in bf16, cast the model.
+        with torch.autocast(pixel_values.device.type, enabled=False):
+            return self.project_down(self.encoder(pixel_values))
 
     def image_embedding(self, pixel_values: Tensor) -> Tensor:
         """Images (B,3,H,W) in [-1,1] -> (B,E), l2-normalised, through the quantizer."""
