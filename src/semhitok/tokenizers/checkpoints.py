@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,28 @@ def _is_folder(path: str | os.PathLike[str]) -> bool:
     if not (folder / "config.json").exists():
         raise FileNotFoundError(f"{folder} is no checkpoint: it has no config.json")
     return True
+
+
+def load_strictly(
+    load: Callable[..., Any], place: str | os.PathLike[str], model_type: str, *args: Any, **kwargs: Any
+) -> Any:
+    """What ``load``, the ``from_pretrained`` of transformers, makes of a folder, a hub id or a shipped name.
+
+    Args:
+        load: called with the folder or id and the other arguments.
+        place: see ``builtin_checkpoint``.
+        model_type: that the checkpoint must have.
+
+    Raises:
+        ValueError, FileNotFoundError: see ``check_model_type`` and ``check_loading``.
+    """
+    path = builtin_checkpoint(place)
+    check_model_type(path, model_type)
+    want_info = kwargs.pop("output_loading_info", False)
+    kwargs.setdefault("ignore_mismatched_sizes", True)  # reported by check_loading, in one sentence
+    model, info = load(path, *args, output_loading_info=True, **kwargs)
+    check_loading(path, info)
+    return (model, info) if want_info else model
 
 
 def check_loading(path: str | os.PathLike[str], info: Mapping[str, Any]) -> None:

@@ -24,7 +24,8 @@ from transformers import initialization as init
 from semhitok.nn.patches import resize
 from semhitok.quantizers import EMAQuantizer, HierarchicalQuantizer, NormalizedQuantizer, VanillaQuantizer
 from semhitok.teachers import Teacher
-from semhitok.tokenizers.checkpoints import builtin_checkpoint, check_loading, check_model_type
+from semhitok.tokenizers.checkpoints import load_strictly
+from semhitok.tokenizers.checks import check_grid, check_ids, check_pixel_values
 from semhitok.tokenizers.semhitok.configuration import SemHiTokConfig
 from semhitok.tokenizers.semhitok.pixel import PixelDecoder, PixelEncoder
 from semhitok.tokenizers.semhitok.semantic import SemanticBranch
@@ -131,7 +132,7 @@ class SemHiTokModel(PreTrainedModel):
     def decode(self, ids: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
         """Ids (B,N) -> images (B,3,H,W) clamped to [-1,1]. ``grid`` (rows, columns) defaults to a square one."""
         semantic, pixel = self._codes(ids)
-        return self.decode_features(semantic, pixel, self._check_tokens(ids, grid)).clamp(-1, 1)
+        return self.decode_features(semantic, pixel, check_grid(ids, grid)).clamp(-1, 1)
 
     def decode_features(self, semantic: Tensor, pixel: Tensor, grid: tuple[int, int]) -> Tensor:
         """Semantic codes (B,N,d_s) and pixel codes (B,N,d_p) -> images (B,3,H,W), not clamped (paper eq. 6)."""
@@ -141,9 +142,9 @@ class SemHiTokModel(PreTrainedModel):
     def decode_semantic(self, ids: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
         """Ids (B,N) -> the teacher's features as the semantic decoder restores them, (B,N,D); for understanding only:
         the decoder attends over the whole image and cannot feed left-to-right generation."""
-        semantic_ids, _ = self.pixel_quantizer.split_ids(self._check_ids(ids))
+        semantic_ids, _ = self.pixel_quantizer.split_ids(check_ids(ids, self.vocab_size))
         codes = self.semantic.quantizer.lookup(semantic_ids).to(self.semantic.decoder.project_in.weight.dtype)
-        return self.semantic.decoder(codes, self._check_tokens(ids, grid))
+        return self.semantic.decoder(codes, check_grid(ids, grid))
 
     def embedding_table(self) -> Tensor:
         """All embeddings in id order: (V, d_s + d_p), fp32; row id = [semantic code ; pixel code].
@@ -206,13 +207,8 @@ class SemHiTokModel(PreTrainedModel):
         ``encoder=False`` leaves out the teacher and the pixel encoder: enough to decode and embed ids. The rest is as in
         transformers. Missing, unexpected or misshapen keys raise a ``ValueError`` that names them.
         """
-        path = builtin_checkpoint(pretrained_model_name_or_path)
-        check_model_type(path, SemHiTokConfig.model_type)
-        want_info = kwargs.pop("output_loading_info", False)
-        kwargs.setdefault("ignore_mismatched_sizes", True)  # reported by check_loading, in one sentence
-        model, info = super().from_pretrained(path, *args, output_loading_info=True, **kwargs)  # pyright: ignore
-        check_loading(path, info)
-        return (model, info) if want_info else model  # pyright: ignore[reportReturnType]
+        load = super().from_pretrained
+        return load_strictly(load, pretrained_model_name_or_path, SemHiTokConfig.model_type, *args, **kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """As in transformers, safetensors only; the image processor's configuration is written beside the weights."""
@@ -247,33 +243,14 @@ class SemHiTokModel(PreTrainedModel):
             )
 
     def _check_images(self, pixel_values: Tensor) -> None:
-        if pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
-            raise ValueError(f"pixel_values must have shape (batch, 3, height, width), got {tuple(pixel_values.shape)}")
-        if not pixel_values.is_floating_point():
-            raise ValueError(f"pixel_values must be floating-point numbers in [-1, 1], got {pixel_values.dtype}")
-        if min(pixel_values.shape[-2:]) < self.config.patch_size:
+        height, width = check_pixel_values(pixel_values)
+        if min(height, width) < self.config.patch_size:
             raise ValueError(
-                f"images must be at least {self.config.patch_size} pixels on each side (one patch), got "
-                f"{pixel_values.shape[-2]}x{pixel_values.shape[-1]}"
+                f"images must be at least {self.config.patch_size} pixels on each side (one patch), got {height}x{width}"
             )
-        self._check_grid(*pixel_values.shape[-2:])
+        self._check_grid(height, width)
 
     def _codes(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Semantic codes (B,N,d_s) and pixel codes (B,N,d_p) of checked ids (B,N)."""
-        semantic_ids, pixel_ids = self.pixel_quantizer.split_ids(self._check_ids(ids))
+        semantic_ids, pixel_ids = self.pixel_quantizer.split_ids(check_ids(ids, self.vocab_size))
         return self.semantic.quantizer.lookup(semantic_ids), self.pixel_quantizer.lookup(semantic_ids, pixel_ids)
-
-    def _check_ids(self, ids: Tensor) -> Tensor:
-        if ids.ndim != 2 or ids.is_floating_point():
-            raise ValueError(f"ids must be whole numbers of shape (batch, tokens), got {ids.dtype} {tuple(ids.shape)}")
-        if ids.numel() and (ids.min() < 0 or ids.max() >= self.vocab_size):
-            worst = int(ids.max() if ids.max() >= self.vocab_size else ids.min())
-            raise ValueError(f"ids must lie in [0, {self.vocab_size}), got {worst}")
-        return ids.long()
-
-    def _check_tokens(self, ids: Tensor, grid: tuple[int, int] | None) -> tuple[int, int]:
-        rows, columns = (int(size) for size in grid) if grid is not None else (math.isqrt(ids.shape[1]),) * 2
-        if rows * columns != ids.shape[1] or rows < 1:
-            wanted = f"{rows}x{columns} = {rows * columns}" if grid is not None else "a square number of"
-            raise ValueError(f"ids hold {ids.shape[1]} tokens per image where the grid needs {wanted}; pass grid=")
-        return rows, columns

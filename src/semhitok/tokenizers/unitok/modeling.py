@@ -26,7 +26,8 @@ from semhitok.nn.attention_projection import AttentionProjection
 from semhitok.nn.vitamin import EPSILON
 from semhitok.quantizers import MultiCodebookQuantizer, ResidualQuantizer
 from semhitok.quantizers.codebook import Float32Module
-from semhitok.tokenizers.checkpoints import builtin_checkpoint, check_loading, check_model_type
+from semhitok.tokenizers.checkpoints import load_strictly
+from semhitok.tokenizers.checks import check_grid, check_ids, check_pixel_values
 from semhitok.tokenizers.image_processing import TokenizerImageProcessor
 from semhitok.tokenizers.unitok.configuration import UniTokConfig
 from semhitok.tokenizers.unitok.decoder import UniTokDecoder
@@ -154,12 +155,14 @@ class UniTokModel(PreTrainedModel):
         Raises:
             ValueError: ids are out of range or of another shape, or the grid does not hold N tokens.
         """
-        codes = self._discrete().lookup(self._check_ids(ids))
-        return self._draw(self.project_up(codes), self._check_tokens(ids, grid)).clamp(-1, 1)
+        codes = self._discrete().lookup(check_ids(ids, self.vocab_size, self.codes_per_token))
+        return self._draw(self.project_up(codes), check_grid(ids, grid)).clamp(-1, 1)
 
     def embed(self, ids: Tensor) -> Embedded:
         """Ids (B,N,C) -> quantized features (B,N,W), fp32, as ``pixel``: meaning and looks lie in the same codes."""
-        return Embedded(semantic=None, pixel=self._discrete().lookup(self._check_ids(ids)))
+        return Embedded(
+            semantic=None, pixel=self._discrete().lookup(check_ids(ids, self.vocab_size, self.codes_per_token))
+        )
 
     def embedding_tables(self) -> Tensor:
         """The codes of each codebook, of unit length: (C, vocab_size, W / C), fp32; for multi-codebook quantization."""
@@ -221,13 +224,8 @@ class UniTokModel(PreTrainedModel):
         ``encoder=False`` leaves out encoder and text tower: enough to decode and embed ids. The rest is as in
         transformers. Missing, unexpected or misshapen keys raise a ``ValueError`` that names them.
         """
-        path = builtin_checkpoint(pretrained_model_name_or_path)
-        check_model_type(path, UniTokConfig.model_type)
-        want_info = kwargs.pop("output_loading_info", False)
-        kwargs.setdefault("ignore_mismatched_sizes", True)  # reported by check_loading, in one sentence
-        model, info = super().from_pretrained(path, *args, output_loading_info=True, **kwargs)  # pyright: ignore
-        check_loading(path, info)
-        return (model, info) if want_info else model  # pyright: ignore[reportReturnType]
+        load = super().from_pretrained
+        return load_strictly(load, pretrained_model_name_or_path, UniTokConfig.model_type, *args, **kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """As in transformers, safetensors only; the image processor's configuration is written beside the weights."""
@@ -263,33 +261,10 @@ class UniTokModel(PreTrainedModel):
         return self.quantizer
 
     def _check_images(self, pixel_values: Tensor) -> None:
-        if pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
-            raise ValueError(f"pixel_values must have shape (batch, 3, height, width), got {tuple(pixel_values.shape)}")
-        if not pixel_values.is_floating_point():
-            raise ValueError(f"pixel_values must be floating-point numbers in [-1, 1], got {pixel_values.dtype}")
-        height, width = pixel_values.shape[-2:]
+        height, width = check_pixel_values(pixel_values)
         side = self.config.patch_size
         if height % side or width % side or not height or not width:
             raise ValueError(f"the sides of images must be multiples of {side} pixels, got {height}x{width}")
-
-    def _check_ids(self, ids: Tensor) -> Tensor:
-        wanted = self.codes_per_token
-        if ids.ndim != 3 or ids.is_floating_point() or ids.shape[2] != wanted:
-            raise ValueError(
-                f"ids must be whole numbers of shape (batch, tokens, {wanted}), {wanted} codes per token, got {ids.dtype} "
-                f"{tuple(ids.shape)}"
-            )
-        if ids.numel() and (ids.min() < 0 or ids.max() >= self.vocab_size):
-            worst = int(ids.max() if ids.max() >= self.vocab_size else ids.min())
-            raise ValueError(f"ids must lie in [0, {self.vocab_size}), got {worst}")
-        return ids.long()
-
-    def _check_tokens(self, ids: Tensor, grid: tuple[int, int] | None) -> tuple[int, int]:
-        rows, columns = (int(size) for size in grid) if grid is not None else (math.isqrt(ids.shape[1]),) * 2
-        if rows * columns != ids.shape[1] or rows < 1:
-            wanted = f"{rows}x{columns} = {rows * columns}" if grid is not None else "a square number of"
-            raise ValueError(f"ids hold {ids.shape[1]} tokens per image where the grid needs {wanted}; pass grid=")
-        return rows, columns
 
 
 def _quantizer(config: UniTokConfig) -> MultiCodebookQuantizer | ResidualQuantizer | None:

@@ -1,0 +1,52 @@
+"""What users hand to a tokenizer, checked; errors are one sentence."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+
+def check_pixel_values(pixel_values: Tensor) -> tuple[int, int]:
+    """Height and width of a batch of images (B,3,H,W) of floating-point numbers.
+
+    Raises:
+        ValueError: another shape or type.
+    """
+    if pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
+        raise ValueError(f"pixel_values must have shape (batch, 3, height, width), got {tuple(pixel_values.shape)}")
+    if not pixel_values.is_floating_point():
+        raise ValueError(f"pixel_values must be floating-point numbers in [-1, 1], got {pixel_values.dtype}")
+    return pixel_values.shape[2], pixel_values.shape[3]
+
+
+def check_ids(ids: Tensor, vocab_size: int, codes_per_token: int | None = None) -> Tensor:
+    """Ids (B,N), or (B,N,C) where ``codes_per_token`` is C, as int64.
+
+    Raises:
+        ValueError: another shape or type, or an id outside [0, vocab_size).
+    """
+    if codes_per_token is None and (ids.ndim != 2 or ids.is_floating_point()):
+        raise ValueError(f"ids must be whole numbers of shape (batch, tokens), got {ids.dtype} {tuple(ids.shape)}")
+    if codes_per_token is not None and (ids.ndim != 3 or ids.is_floating_point() or ids.shape[2] != codes_per_token):
+        raise ValueError(
+            f"ids must be whole numbers of shape (batch, tokens, {codes_per_token}), {codes_per_token} codes per token, "
+            f"got {ids.dtype} {tuple(ids.shape)}"
+        )
+    if ids.numel() and (ids.min() < 0 or ids.max() >= vocab_size):
+        worst = int(ids.max() if ids.max() >= vocab_size else ids.min())
+        raise ValueError(f"ids must lie in [0, {vocab_size}), got {worst}")
+    return ids.long()
+
+
+def check_grid(ids: Tensor, grid: tuple[int, int] | None) -> tuple[int, int]:
+    """Rows and columns of the tokens of ids (B,N) or (B,N,C); a square grid if none is given.
+
+    Raises:
+        ValueError: there are more or fewer tokens.
+    """
+    rows, columns = (int(size) for size in grid) if grid is not None else (math.isqrt(ids.shape[1]),) * 2
+    if rows * columns != ids.shape[1] or rows < 1:
+        wanted = f"{rows}x{columns} = {rows * columns}" if grid is not None else "a square number of"
+        raise ValueError(f"ids hold {ids.shape[1]} tokens per image where the grid needs {wanted}; pass grid=")
+    return rows, columns
