@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -171,9 +173,7 @@ def test_the_upper_bound_of_llavas_setting(place: Path, tmp_path: Path):
 
 def run_killed(recipe: LanguageRecipe, data: Path, directory: Path) -> None:
     """For a process of its own: die in the midst of the third step."""
-    import os
-    import signal
-
+    torch.set_num_threads(1)
     step = LanguageTask.step
 
     def killed(self, microbatches, state):

@@ -166,7 +166,9 @@ def _train_language(run: LanguageRun, recipe: LanguageRecipe) -> TrainState:
     directory = run.out or Path("runs") / recipe.name
     stages: tuple[LanguageStageName, ...] = LANGUAGE_STAGES if run.stage == "all" else (run.stage,)
     if run.max_seconds is not None:
-        unfinished = tuple(stage for stage in stages if not is_language_trained(directory / stage, stage))
+        unfinished: tuple[LanguageStageName, ...] = tuple(
+            stage for stage in stages if not is_language_trained(directory / stage, stage)
+        )
         total = sum(LANGUAGE_TIME_SHARES[stage] for stage in unfinished)
         for stage in unfinished:
             part, limit = recipe.stage(stage), run.max_seconds * LANGUAGE_TIME_SHARES[stage] / total

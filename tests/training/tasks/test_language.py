@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def unpacked_loss(model: SemHiTokForConditionalGeneration, batch: Batch) -> tupl
         ids, labels, places = (batch.extras[name][row] for name in (INPUT_IDS, LABELS, POSITION_IDS))
         images = batch.pixel_values()[row]
         starts = [*(places == 0).nonzero()[:, 0].tolist(), len(ids)]
-        for begin, end in zip(starts, starts[1:], strict=False):
+        for begin, end in pairwise(starts):
             part, wanted = ids[None, begin:end], labels[None, begin:end]
             labelled = int((wanted[:, 1:] != -100).sum())
             number = int((part == model.vocabulary.placeholder_id).sum()) // model.vocabulary.image_tokens

@@ -1,0 +1,101 @@
+"""Configuration of the unified multimodal language model (arXiv 2503.06764, section 3.3)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, get_args
+
+from transformers import AutoConfig, PreTrainedConfig
+
+from semhitok.mllm.vocabulary import Vocabulary
+
+AdapterKind = Literal["semantic", "pixel", "single", "dual"]
+
+
+class SemHiTokMLLMConfig(PreTrainedConfig):
+    """A causal language model, a frozen image tokenizer, and what joins them.
+
+    Args:
+        text_config: configuration of the language model (any causal LM that AutoModel knows), or its dict.
+        tokenizer_config: configuration of the image tokenizer, or its dict.
+        adapter: how visual ids become input embeddings (Table 7): from the ``semantic`` or the ``pixel`` features alone,
+            both joined through one MLP (``single``), or each through its own (``dual``, the paper).
+        own_begin_id, own_end_id: text ids by which the language model marks begin and end of an image; None for two
+            control ids of our own (see ``Vocabulary``).
+        code_head_layers, code_head_width, code_head_heads: the small autoregressive head over the C codes of a token;
+            used only with a tokenizer of several codes per token. UniTok's sizes are not published; ours.
+
+    Raises:
+        ValueError: if a value is out of its range or the parts do not fit together.
+    """
+
+    model_type = "semhitok_mllm"
+    sub_configs = {"text_config": AutoConfig, "tokenizer_config": AutoConfig}  # pyright: ignore[reportAssignmentType]
+
+    def __init__(
+        self,
+        text_config: PreTrainedConfig | dict[str, Any] | None = None,
+        tokenizer_config: PreTrainedConfig | dict[str, Any] | None = None,
+        adapter: AdapterKind = "dual",
+        own_begin_id: int | None = None,
+        own_end_id: int | None = None,
+        code_head_layers: int = 2,
+        code_head_width: int = 512,
+        code_head_heads: int = 8,
+        **kwargs: Any,
+    ) -> None:
+        kwargs["tie_word_embeddings"] = False  # the head has rows that the text table has not
+        # First: it sets the attention implementation of all parts to None, those of built models included.
+        super().__init__(**kwargs)
+        self.text_config = _config(text_config, "qwen2")
+        self.tokenizer_config = _config(tokenizer_config, "semhitok")
+        self.adapter: AdapterKind = adapter
+        self.own_begin_id = own_begin_id
+        self.own_end_id = own_end_id
+        self.code_head_layers = code_head_layers
+        self.code_head_width = code_head_width
+        self.code_head_heads = code_head_heads
+        self._check()
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The id layout; derived, never stored."""
+        tokenizer, size = self.tokenizer_config, self.tokenizer_config.image_size
+        return Vocabulary(
+            text_size=self.text_config.vocab_size,
+            visual_size=tokenizer.vocab_size,
+            image_tokens=math.prod(tokenizer.grid(size, size)),
+            codes_per_token=getattr(tokenizer, "codes_per_token", 1),
+            own_begin_id=self.own_begin_id,
+            own_end_id=self.own_end_id,
+        )
+
+    @property
+    def context_length(self) -> int:
+        """Positions that the language model was made for."""
+        return self.text_config.max_position_embeddings
+
+    def _check(self) -> None:
+        if self.adapter not in get_args(AdapterKind):
+            raise ValueError(f"adapter must be one of {', '.join(get_args(AdapterKind))}, got {self.adapter!r}")
+        for name in ("code_head_layers", "code_head_width", "code_head_heads"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if self.code_head_width % self.code_head_heads:
+            raise ValueError(
+                f"code_head_width {self.code_head_width} must be a multiple of code_head_heads {self.code_head_heads}"
+            )
+        if getattr(self.tokenizer_config, "pixel_codebook", None) == "random":
+            raise ValueError(
+                "a tokenizer with pixel_codebook random cannot feed a language model: its features depend on the place "
+                "in the image, not on the id alone"
+            )
+        self.vocabulary  # noqa: B018  raises where the parts do not fit
+
+
+def _config(given: PreTrainedConfig | dict[str, Any] | None, default: str) -> PreTrainedConfig:
+    if isinstance(given, PreTrainedConfig):
+        return given
+    fields = dict(given or {})
+    return AutoConfig.for_model(fields.pop("model_type", default), **fields)

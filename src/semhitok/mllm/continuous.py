@@ -1,0 +1,96 @@
+"""The upper bound of the LLaVA-v1.5 setting (paper, Table 4, first row): the teacher's continuous features in place of ids.
+
+    image -> teacher features (B,N,F) -> two-layer MLP -> the places that the text keeps for the image
+
+Everything else is as with tokens: places, text, language model. It reads images only; nothing can be drawn.
+
+Shapes: B sequences, L positions, I images, N tokens of one image, F channels of the teacher, D of the language model.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from semhitok.mllm.adapter import MLP
+
+if TYPE_CHECKING:
+    from semhitok.mllm.modeling import SemHiTokForConditionalGeneration
+
+FILE = "continuous_projector.safetensors"
+
+
+class ContinuousProjector(nn.Module):
+    """Teacher features to input embeddings; as many parameters as the single-MLP adapter but for the first layer's width.
+
+    Args:
+        feature_dim: F.
+        width: D.
+    """
+
+    def __init__(self, *, feature_dim: int, width: int) -> None:
+        super().__init__()
+        self.mlp = MLP(feature_dim, width)
+
+    @classmethod
+    def for_model(cls, model: SemHiTokForConditionalGeneration) -> ContinuousProjector:
+        """Random weights, for the teacher inside the model's tokenizer.
+
+        Raises:
+            ValueError: the tokenizer has no teacher, or was loaded without its encoder side.
+        """
+        config = getattr(model.image_tokenizer.config, "teacher_config", None)
+        if config is None or getattr(model.image_tokenizer, "teacher", None) is None:
+            raise ValueError(
+                f"continuous features come from the tokenizer's teacher, which a {type(model.image_tokenizer).__name__} "
+                "without encoder side or of another kind has not: use a SemHiTok tokenizer with its encoder side"
+            )
+        projector = cls(feature_dim=_feature_dim(model), width=model.config.text_config.hidden_size)
+        return projector.to(model.device, model.get_input_embeddings().weight.dtype)
+
+    def forward(self, features_INF: Tensor) -> Tensor:
+        """(I,N,F) -> (I,N,D)."""
+        return self.mlp(features_INF)
+
+    def embeds(self, model: SemHiTokForConditionalGeneration, input_ids: Tensor, pixel_values: Tensor) -> Tensor:
+        """Input embeddings (B,L,D) of ids (B,L) with placeholders, and images (I,3,H,W) in [-1,1] in their order."""
+        with torch.no_grad():
+            features_INF = model.image_tokenizer.teacher_features(pixel_values) if len(pixel_values) else None
+        places_BL = input_ids == model.vocabulary.placeholder_id
+        embeds_BLD = model.embed(input_ids)
+        if features_INF is None:
+            # Nothing to put anywhere, but every rank must use the projector in every step.
+            weight = self.mlp.hidden.weight
+            features_INF = weight.new_zeros(0, model.vocabulary.image_tokens, weight.shape[1])
+        return embeds_BLD.masked_scatter(places_BL[..., None], self(features_INF).to(embeds_BLD.dtype))
+
+    def save(self, directory: str | os.PathLike[str]) -> None:
+        """Write the weights beside the model's."""
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()},
+            Path(directory) / FILE,
+        )
+
+    @classmethod
+    def load(
+        cls, directory: str | os.PathLike[str], model: SemHiTokForConditionalGeneration
+    ) -> ContinuousProjector | None:
+        """The projector saved beside a model, or None where that was trained on tokens."""
+        path = Path(directory) / FILE
+        if not path.exists():
+            return None
+        projector = cls.for_model(model)
+        projector.load_state_dict(load_file(path))
+        return projector
+
+
+@torch.no_grad()
+def _feature_dim(model: SemHiTokForConditionalGeneration) -> int:
+    side = model.image_tokenizer.config.image_size
+    blank = torch.zeros(1, 3, side, side, device=model.image_tokenizer.device, dtype=model.image_tokenizer.dtype)
+    return model.image_tokenizer.teacher_features(blank).shape[-1]

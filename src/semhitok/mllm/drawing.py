@@ -1,0 +1,208 @@
+"""Our own loop for images: one pass per step over conditional and unconditional prompts, visual rows of the head only.
+
+Guidance g: logits = u + g (c - u) with conditional logits c and unconditional logits u. ``generate`` of transformers
+normalises both first, which shifts all logits of a row alike and changes no choice. The unconditional prompt is the image
+begin id alone, as in training, where the text is dropped with probability 0.1 (paper section 4.1).
+
+Shapes: B prompts, R rows of the pass (B, or 2B with guidance), L positions, N tokens of one image, C codes per token,
+D channels, V ids of one code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from torch import Tensor
+
+from semhitok.mllm.prompts import check_guidance, check_prompt, with_begin
+from semhitok.mllm.sampling import Sampling
+
+if TYPE_CHECKING:
+    from semhitok.mllm.modeling import SemHiTokForConditionalGeneration
+
+GREY = 0.0
+
+
+@torch.no_grad()
+def stream_codes(
+    model: SemHiTokForConditionalGeneration,
+    input_ids: Tensor,
+    attention_mask: Tensor | None = None,
+    *,
+    guidance: float = 1.0,
+    negative_ids: Tensor | None = None,
+    negative_attention_mask: Tensor | None = None,
+    sampling: Sampling | None = None,
+    pixel_values: Tensor | None = None,
+    visual_codes: Tensor | None = None,
+) -> Iterator[Tensor]:
+    """The ids of one image for each prompt, token by token.
+
+    Args:
+        model: the unified model.
+        input_ids: (B,L) prompts, padded on the left; the image begin id is appended where they do not end with it.
+        attention_mask: (B,L), 0 at padding.
+        guidance: g above 0; 1 is none and costs half.
+        negative_ids, negative_attention_mask: (B,L') or (1,L') in place of the unconditional prompt.
+        sampling: see ``Sampling``; by default from the model's own distribution.
+        pixel_values: (images,3,H,W), see ``fill_images``.
+        visual_codes: (B,L,C) of images in the prompts that are ids already, where C > 1.
+
+    Returns:
+        N tensors, (B) or (B,C), ids of the image tokenizer.
+
+    Raises:
+        ValueError: for guidance <= 0 and for the prompts that ``check_prompt`` refuses, at once.
+    """
+    check_guidance(guidance)
+    input_ids, visual_codes = model.fill_images(input_ids, pixel_values, visual_codes)
+    prompts = _Prompts.of(model, input_ids, attention_mask, visual_codes)
+    if guidance != 1.0:
+        if negative_ids is None:
+            negative_ids = input_ids.new_full((1, 1), model.vocabulary.image_begin_id)
+        if len(negative_ids) not in (1, len(input_ids)):
+            raise ValueError(f"negative_ids must hold 1 or {len(input_ids)} prompts, got {len(negative_ids)}")
+        prompts = prompts.above(_Prompts.of(model, negative_ids, negative_attention_mask, None))
+    return _steps(model, prompts, guidance, sampling or Sampling())
+
+
+def stream_rows(
+    model: SemHiTokForConditionalGeneration, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any
+) -> Iterator[Tensor]:
+    """See ``SemHiTokForConditionalGeneration.stream_images``."""
+    columns = _grid(model)[1]
+    codes = stream_codes(model, input_ids, attention_mask, **options)
+
+    def rows() -> Iterator[Tensor]:
+        drawn = []
+        for chosen in codes:
+            drawn.append(chosen)
+            if len(drawn) % columns == 0:
+                yield torch.stack(drawn, dim=1)
+
+    return rows()
+
+
+@torch.no_grad()
+def decode_partial(model: SemHiTokForConditionalGeneration, ids: Tensor) -> Tensor:
+    """See ``SemHiTokForConditionalGeneration.decode_partial``."""
+    rows, columns = _grid(model)
+    done = ids.shape[1] // columns
+    if not 1 <= done <= rows:
+        raise ValueError(
+            f"ids must hold between one row of {columns} tokens and {rows} rows, got {ids.shape[1]} tokens"
+        )
+    finished = ids[:, : done * columns]
+    filling = [finished[:, -columns:]] * (rows - done)
+    pixel_values = model.image_tokenizer.decode(torch.cat([finished, *filling], dim=1))
+    pixel_values[:, :, pixel_values.shape[-2] * done // rows :] = GREY
+    return pixel_values
+
+
+@dataclass(frozen=True)
+class _Prompts:
+    """Prompts that end with the image begin id.
+
+    Attributes:
+        ids_RL: padded on the left.
+        mask_RL: 0 at padding.
+        codes_RLC: codes at visual positions, where C > 1; zeros and unread otherwise.
+    """
+
+    ids_RL: Tensor
+    mask_RL: Tensor
+    codes_RLC: Tensor
+
+    @classmethod
+    def of(
+        cls, model: SemHiTokForConditionalGeneration, ids_BL: Tensor, mask_BL: Tensor | None, codes_BLC: Tensor | None
+    ) -> _Prompts:
+        if codes_BLC is None:
+            codes_BLC = ids_BL.new_zeros(*ids_BL.shape, model.vocabulary.codes_per_token)
+        mask_BL = torch.ones_like(ids_BL) if mask_BL is None else mask_BL
+        ids_RL, mask_RL = with_begin(model.vocabulary, ids_BL, mask_BL)
+        check_prompt(model.vocabulary, ids_RL, mask_RL, mode="image", context_length=model.config.context_length)
+        assert mask_RL is not None
+        return cls(ids_RL, mask_RL, F.pad(codes_BLC, (0, 0, 0, ids_RL.shape[1] - ids_BL.shape[1])))
+
+    def above(self, other: _Prompts) -> _Prompts:
+        """These prompts, then the other ones, repeated to the same number if there is one only."""
+        copies = len(self.ids_RL) // len(other.ids_RL)
+        length = max(self.ids_RL.shape[1], other.ids_RL.shape[1])
+
+        def stacked(upper: Tensor, lower: Tensor) -> Tensor:
+            lower = repeat(lower, "r ... -> (r copies) ...", copies=copies)
+            padded = [each.new_zeros(len(each), length, *each.shape[2:]) for each in (upper, lower)]
+            for target, each in zip(padded, (upper, lower), strict=True):
+                target[:, length - each.shape[1] :] = each
+            return torch.cat(padded)
+
+        return _Prompts(
+            stacked(self.ids_RL, other.ids_RL),
+            stacked(self.mask_RL, other.mask_RL),
+            stacked(self.codes_RLC, other.codes_RLC),
+        )
+
+
+@torch.no_grad()
+def _steps(
+    model: SemHiTokForConditionalGeneration, prompts: _Prompts, guidance: float, sampling: Sampling
+) -> Iterator[Tensor]:
+    vocabulary = model.vocabulary
+    count, codes = vocabulary.image_tokens, vocabulary.codes_per_token
+    copies = 1 if guidance == 1.0 else 2
+    draws_BNC = rearrange(
+        sampling.draws(len(prompts.ids_RL) // copies, count * codes).to(model.device), "b (n c) -> b n c", c=codes
+    )
+    padded = not bool(prompts.mask_RL.all())
+    mask_RL = prompts.mask_RL
+    places_RL = (mask_RL.cumsum(dim=1) - 1).clamp_min(0)
+    outputs = model.body(
+        prompts.ids_RL,
+        prompts.codes_RLC,
+        attention_mask=mask_RL if padded else None,
+        position_ids=places_RL,
+        use_cache=True,
+    )
+    for step in range(count):
+        assert outputs.last_hidden_state is not None
+        chosen_R = _next_codes(model, outputs.last_hidden_state[:, -1], draws_BNC[:, step], guidance, sampling)
+        yield chosen_R[: len(chosen_R) // copies]
+        if step == count - 1:
+            return
+        mask_RL, places_RL = F.pad(mask_RL, (0, 1), value=1), places_RL[:, -1:] + 1
+        outputs = model.body(
+            inputs_embeds=rearrange(model.embed_visual(chosen_R), "r d -> r 1 d"),
+            attention_mask=mask_RL if padded else None,
+            position_ids=places_RL,
+            past_key_values=outputs.past_key_values,
+            use_cache=True,
+        )
+
+
+def _next_codes(
+    model: SemHiTokForConditionalGeneration, hidden_RD: Tensor, draws_BC: Tensor, guidance: float, sampling: Sampling
+) -> Tensor:
+    """Ids (R) or (R,C) of the next token; with guidance both halves of the pass get the same."""
+    draws = iter(draws_BC.unbind(dim=1))
+
+    def choose(logits_RV: Tensor) -> Tensor:
+        if guidance == 1.0:
+            return sampling.choose(logits_RV, next(draws))
+        conditional_BV, unconditional_BV = logits_RV.float().chunk(2)
+        guided_BV = unconditional_BV + guidance * (conditional_BV - unconditional_BV)
+        return repeat(sampling.choose(guided_BV, next(draws)), "b -> (copies b)", copies=2)
+
+    if model.code_head is not None:
+        return model.code_head.generate(hidden_RD, choose)
+    return choose(F.linear(hidden_RD, model.head_rows(model.vocabulary.visual_begin, model.vocabulary.visual_end)))
+
+
+def _grid(model: SemHiTokForConditionalGeneration) -> tuple[int, int]:
+    tokenizer = model.config.tokenizer_config
+    return tokenizer.grid(tokenizer.image_size, tokenizer.image_size)

@@ -1,0 +1,292 @@
+"""Texts, images and conversations to what the model takes, and its ids back to text and images.
+
+Shapes: B texts, L positions, N tokens of one image.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import BatchFeature, ProcessorMixin
+
+from semhitok.mllm.chat import DEFAULT_CHAT_TEMPLATE, flattened
+from semhitok.mllm.configuration import SemHiTokMLLMConfig
+from semhitok.mllm.legal_ids import GenerationMode
+from semhitok.mllm.places import IMAGE, assigned
+from semhitok.mllm.vocabulary import Vocabulary
+from semhitok.tokenizers import TokenizerImageProcessor
+from semhitok.tokenizers.checkpoints import builtin_checkpoint
+
+_TEXT, _VISUAL, _NEITHER = range(3)
+
+
+class SemHiTokMLLMProcessor(ProcessorMixin):
+    """Texts with ``<image>`` where images stand -> ``input_ids``, ``attention_mask``, ``pixel_values``.
+
+    The text tokenizer is never extended: texts are split at ``<image>``, the pieces tokenized, and begin id, N placeholders,
+    end id put between them; the model fills in the images. Batches are padded on the left.
+
+    Args:
+        image_processor: a tokenizer's image processor; its size is that of the image tokenizer.
+        tokenizer: the language model's text tokenizer (transformers asks for this name).
+        text_size, visual_size, image_tokens, codes_per_token, own_begin_id, own_end_id: see ``Vocabulary``.
+        context_length: positions that the language model was made for.
+        chat_template: the text tokenizer's own where it has one, otherwise "role: content" line by line.
+
+    Raises:
+        ValueError: if the text tokenizer has ids that the language model has not.
+    """
+
+    def __init__(
+        self,
+        image_processor: Any,
+        tokenizer: Any,
+        text_size: int,
+        visual_size: int,
+        image_tokens: int,
+        context_length: int,
+        codes_per_token: int = 1,
+        own_begin_id: int | None = None,
+        own_end_id: int | None = None,
+        chat_template: str | None = None,
+    ) -> None:
+        super().__init__(
+            image_processor,
+            tokenizer,
+            chat_template=chat_template or getattr(tokenizer, "chat_template", None) or DEFAULT_CHAT_TEMPLATE,
+        )
+        self.text_size = text_size
+        self.visual_size = visual_size
+        self.image_tokens = image_tokens
+        self.context_length = context_length
+        self.codes_per_token = codes_per_token
+        self.own_begin_id = own_begin_id
+        self.own_end_id = own_end_id
+        if len(tokenizer) > text_size:
+            raise ValueError(
+                f"the text tokenizer has {len(tokenizer)} ids, the language model only {text_size}: they do not match"
+            )
+
+    @classmethod
+    def for_config(
+        cls, config: SemHiTokMLLMConfig, text_tokenizer: Any, chat_template: str | None = None
+    ) -> SemHiTokMLLMProcessor:
+        """The processor of a model: ``for_config(model.config, text_tokenizer)``."""
+        vocabulary = config.vocabulary
+        return cls(
+            TokenizerImageProcessor(size=config.tokenizer_config.image_size),
+            text_tokenizer,
+            text_size=vocabulary.text_size,
+            visual_size=vocabulary.visual_size,
+            image_tokens=vocabulary.image_tokens,
+            context_length=config.context_length,
+            codes_per_token=vocabulary.codes_per_token,
+            own_begin_id=vocabulary.own_begin_id,
+            own_end_id=vocabulary.own_end_id,
+            chat_template=chat_template,
+        )
+
+    @classmethod
+    def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
+    ) -> SemHiTokMLLMProcessor:
+        """Load the processor of a checkpoint: a folder, a hub id, or the name of one shipped with the package."""
+        return super().from_pretrained(builtin_checkpoint(pretrained_model_name_or_path), **kwargs)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The id layout."""
+        return Vocabulary(
+            text_size=self.text_size,
+            visual_size=self.visual_size,
+            image_tokens=self.image_tokens,
+            codes_per_token=self.codes_per_token,
+            own_begin_id=self.own_begin_id,
+            own_end_id=self.own_end_id,
+        )
+
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        images: Any = None,
+        text: str | Sequence[str] | None = None,
+        videos: None = None,
+        audio: None = None,
+        *,
+        generation_mode: GenerationMode = "text",
+        add_special_tokens: bool = True,
+        padding: bool | str = True,
+        return_tensors: str | None = "pt",
+    ) -> BatchFeature:
+        """Prepare one text or several, with their images.
+
+        Args:
+            images: for each ``<image>`` one, in order: a single image, a list over all texts, or a list of lists, one for each
+                text. Paths, bytes, PIL images, uint8 arrays.
+            text: one text or several.
+            videos, audio: nothing; the pipelines of transformers name them.
+            generation_mode: "image" appends the image begin id: the model is to draw next.
+            add_special_tokens: begin with the text tokenizer's begin-of-text id, if it has one.
+            padding: False leaves lists of different lengths as they are; they need return_tensors None then.
+            return_tensors: "pt", or None for lists of ids.
+
+        Returns:
+            input_ids and attention_mask (B,L), and with images pixel_values (images,3,H,W) in [-1,1].
+
+        Raises:
+            ValueError: for an empty text, one longer than the context, or images and ``<image>`` that differ in number.
+        """
+        if videos is not None or audio is not None:
+            raise ValueError("videos and audio cannot be read, only text and images")
+        if text is None:
+            raise ValueError(f"text is missing: a prompt, with {IMAGE} where images stand")
+        texts = [text] if isinstance(text, str) else list(text)
+        given = assigned(images, [each.count(IMAGE) for each in texts])
+        rows = [self.token_ids(each, add_special_tokens=add_special_tokens) for each in texts]
+        if generation_mode == "image":
+            rows = [[*row, self.vocabulary.image_begin_id] for row in rows]
+        for row in rows:
+            if len(row) > self.context_length:
+                raise ValueError(
+                    f"a text has {len(row)} tokens, the context of the language model is {self.context_length}"
+                )
+        length = max(map(len, rows)) if padding else 0
+        data: dict[str, Any] = {
+            "input_ids": [[self.pad_id] * (length - len(row)) + row for row in rows],
+            "attention_mask": [[0] * (length - len(row)) + [1] * len(row) for row in rows],
+        }
+        features = BatchFeature(data, tensor_type=return_tensors)
+        if given:
+            features["pixel_values"] = self.image_processor(given, return_tensors="pt")["pixel_values"]
+        return features
+
+    @property
+    def pad_id(self) -> int:
+        """What fills the left of shorter rows; its attention mask is 0."""
+        candidates = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
+        return next(each for each in candidates if each is not None)
+
+    def token_ids(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Ids of one text; each ``<image>`` becomes begin, N placeholders, end.
+
+        Raises:
+            ValueError: if the text is empty, or spells out one of the image marks.
+        """
+        vocabulary = self.vocabulary
+        if not text.strip():
+            raise ValueError("the prompt is empty: a text of at least one character is needed")
+        span = [vocabulary.image_begin_id, *[vocabulary.placeholder_id] * self.image_tokens, vocabulary.image_end_id]
+        ids = self.beginning() if add_special_tokens else []
+        for index, piece in enumerate(text.split(IMAGE)):
+            found = self.tokenizer(piece, add_special_tokens=False)["input_ids"] if piece else []
+            if {vocabulary.image_begin_id, vocabulary.image_end_id} & set(found):
+                raise ValueError(
+                    f"images are written as {IMAGE}, got a text that spells out the image marks: {piece!r}"
+                )
+            ids += (span if index else []) + list(found)
+        return ids
+
+    def beginning(self) -> list[int]:
+        """The id that the text tokenizer puts before a text, or none."""
+        found = list(self.tokenizer("")["input_ids"])
+        return found[:1] if found[:1] == [self.tokenizer.bos_token_id] else []
+
+    def apply_chat_template(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        conversation: Sequence[Any],
+        chat_template: str | None = None,
+        *,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool = False,
+        tokenize: bool = False,
+        return_dict: bool = False,
+        return_tensors: str | None = "pt",
+        processor_kwargs: dict[str, Any] | None = None,
+        **template_variables: Any,
+    ) -> Any:
+        """A conversation, or a list of them, as text or as model inputs.
+
+        Args:
+            conversation: messages with "role" and "content"; content is a text or a list of parts
+                {"type": "text", "text": ...} and {"type": "image", "image": ...} (or "path", or nothing: images beside the text).
+            chat_template: in place of the processor's own. It sees contents as texts with ``<image>`` in them.
+            add_generation_prompt, continue_final_message, template_variables: as in transformers.
+            tokenize: False returns the text; True the inputs, of which all with return_dict and input_ids otherwise.
+            return_tensors, processor_kwargs: for ``__call__``.
+        """
+        several = bool(conversation) and not isinstance(conversation[0], dict)
+        texts, images = [], []
+        for messages in conversation if several else [conversation]:
+            plain, found = flattened(messages, IMAGE)
+            images.append(found)
+            texts.append(
+                self.tokenizer.apply_chat_template(
+                    plain,
+                    chat_template=chat_template or self.chat_template,
+                    add_generation_prompt=add_generation_prompt,
+                    continue_final_message=continue_final_message,
+                    tokenize=False,
+                    **template_variables,
+                )
+            )
+        if not tokenize:
+            return texts if several else texts[0]
+        # The template has written the special tokens already.
+        options = {"return_tensors": return_tensors, "add_special_tokens": False} | (processor_kwargs or {})
+        inputs = self(images, texts, **options)
+        return inputs if return_dict else inputs["input_ids"]
+
+    def post_process_multimodal_output(
+        self,
+        generated_outputs: Any,
+        skip_special_tokens: bool = True,
+        generation_mode: GenerationMode | None = None,
+        **kwargs: Any,
+    ) -> list[Any]:
+        """What ``generate`` gave, for people.
+
+        Args:
+            generated_outputs: "text": ids (B,L). "image": images (B,3,H,W) in [-1,1] from ``decode_image_tokens``.
+                "interleaved": ids (B,L).
+            skip_special_tokens: leave out the text tokenizer's special tokens.
+            generation_mode: "text" (also for None), "image" or "interleaved".
+            kwargs: for the text tokenizer's ``decode``.
+
+        Returns:
+            "text": a text for each row, without its images. "image": PIL images. "interleaved": for each row a list of texts and
+            ids of images (N), which ``decode_image_tokens`` takes as a batch.
+        """
+        if generation_mode == "image":
+            return self.image_processor.postprocess(generated_outputs)
+        kwargs["skip_special_tokens"] = skip_special_tokens
+        rows = [torch.as_tensor(row) for row in generated_outputs]
+        if generation_mode == "interleaved":
+            return [self._segments(row, kwargs) for row in rows]
+        return [self.tokenizer.decode(row[self._kinds(row) == _TEXT].tolist(), **kwargs) for row in rows]
+
+    def post_process_image_text_to_text(
+        self, generated_outputs: Any, skip_special_tokens: bool = True, **kwargs: Any
+    ) -> list[str]:
+        """Ids (B,L) -> a text for each row, without its images."""
+        return self.post_process_multimodal_output(generated_outputs, skip_special_tokens, **kwargs)
+
+    def _kinds(self, ids_L: Tensor) -> Tensor:
+        """Of each id: text, visual, or neither (image marks and placeholders); (L)."""
+        vocabulary = self.vocabulary
+        marks = torch.tensor([vocabulary.image_begin_id, vocabulary.image_end_id, vocabulary.placeholder_id])
+        kinds_L = torch.where(torch.isin(ids_L, marks.to(ids_L.device)), _NEITHER, _TEXT)
+        return kinds_L.masked_fill(vocabulary.is_visual(ids_L), _VISUAL)
+
+    def _segments(self, ids_L: Tensor, options: dict[str, Any]) -> list[str | Tensor]:
+        """Texts and images in order."""
+        segments: list[str | Tensor] = []
+        kinds, counts = self._kinds(ids_L).unique_consecutive(return_counts=True)
+        for kind, part in zip(kinds.tolist(), ids_L.split(counts.tolist()), strict=True):
+            if kind == _TEXT:
+                segments.append(self.tokenizer.decode(part.tolist(), **options))
+            elif kind == _VISUAL:
+                segments.append(self.vocabulary.tokenizer_ids(part))
+        return segments

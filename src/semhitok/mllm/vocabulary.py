@@ -1,0 +1,166 @@
+"""Which ids are text, which are visual: the only file that knows offsets.
+
+    [0, T)          text ids; T is the language model's ``config.vocab_size``, padding included, never ``len(text_tokenizer)``
+    [T, T + S)      visual ids. One code per token: S = V and the visual id is T + tokenizer id. Several codes per token:
+                    S = 1, every visual position holds the id T and its C codes travel beside the ids.
+    T + S, T + S + 1    image begin and image end, unless the language model has its own such tokens among its text ids
+    placeholder     one past the last id: where an image is to be filled in; no row of the head, never generated
+
+Shapes: B sequences, L positions, N tokens of one image, C codes per token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Begin and end of an image in the vocabularies of known language models; the first pair that exists is used.
+OWN_MARKS = (("<|vision_start|>", "<|vision_end|>"),)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The joint vocabulary of text and images.
+
+    Attributes:
+        text_size: T, rows of the language model's own table.
+        visual_size: V, ids of the image tokenizer (entries of one codebook where a token has several codes).
+        image_tokens: N, tokens of one image.
+        codes_per_token: C.
+        own_begin_id, own_end_id: text ids that the language model itself has for begin and end of an image, or None.
+
+    Raises:
+        ValueError: if a size is below 1, only one mark is given, or a mark is no text id.
+    """
+
+    text_size: int
+    visual_size: int
+    image_tokens: int
+    codes_per_token: int = 1
+    own_begin_id: int | None = None
+    own_end_id: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("text_size", "visual_size", "image_tokens", "codes_per_token"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        marks = (self.own_begin_id, self.own_end_id)
+        if (marks[0] is None) != (marks[1] is None):
+            raise ValueError(f"own_begin_id and own_end_id must be given together or not at all, got {marks}")
+        for mark in marks:
+            if mark is not None and not 0 <= mark < self.text_size:
+                raise ValueError(f"the image marks must be text ids in [0, {self.text_size}), got {mark}")
+        if marks[0] is not None and marks[0] == marks[1]:
+            raise ValueError(f"own_begin_id and own_end_id must differ, both are {marks[0]}")
+
+    @property
+    def visual_slots(self) -> int:
+        """S: ids, and rows of the head, that images take up."""
+        return self.visual_size if self.codes_per_token == 1 else 1
+
+    @property
+    def visual_begin(self) -> int:
+        """The first visual id: T."""
+        return self.text_size
+
+    @property
+    def visual_end(self) -> int:
+        """One past the last visual id: T + S."""
+        return self.text_size + self.visual_slots
+
+    @property
+    def controls(self) -> int:
+        """Ids for begin and end that follow the visual ids: 2, or 0 where the language model has its own."""
+        return 2 if self.own_begin_id is None else 0
+
+    @property
+    def size(self) -> int:
+        """Rows of the head: T + S + controls."""
+        return self.visual_end + self.controls
+
+    @property
+    def image_begin_id(self) -> int:
+        return self.visual_end if self.own_begin_id is None else self.own_begin_id
+
+    @property
+    def image_end_id(self) -> int:
+        return self.visual_end + 1 if self.own_end_id is None else self.own_end_id
+
+    @property
+    def placeholder_id(self) -> int:
+        """Marks a position that an image fills; no head row, not valid once the images are filled in."""
+        return self.size
+
+    @property
+    def span_length(self) -> int:
+        """Positions of one image with its begin and end: N + 2."""
+        return self.image_tokens + 2
+
+    def is_visual(self, ids: Tensor) -> Tensor:
+        """Same shape, bool."""
+        return (ids >= self.visual_begin) & (ids < self.visual_end)
+
+    def is_control(self, ids: Tensor) -> Tensor:
+        """Begin and end ids with rows of their own; same shape, bool. Empty where the language model has its own marks."""
+        return (ids >= self.visual_end) & (ids < self.size)
+
+    def visual_ids(self, tokenizer_ids: Tensor) -> Tensor:
+        """Ids of the image tokenizer, (...,N) or (...,N,C) -> visual ids (...,N).
+
+        Raises:
+            ValueError: if an id is none of the tokenizer's.
+        """
+        if tokenizer_ids.numel() and not 0 <= int(tokenizer_ids.min()) <= int(tokenizer_ids.max()) < self.visual_size:
+            worst = max((int(tokenizer_ids.min()), int(tokenizer_ids.max())), key=lambda value: abs(value - 0.5))
+            raise ValueError(f"ids of the image tokenizer must lie in [0, {self.visual_size}), got {worst}")
+        if self.codes_per_token == 1:
+            return tokenizer_ids + self.visual_begin
+        return torch.full_like(tokenizer_ids[..., 0], self.visual_begin)
+
+    def tokenizer_ids(self, visual_ids: Tensor) -> Tensor:
+        """Visual ids of a model with one code per token -> ids of the image tokenizer; the same shape."""
+        assert self.codes_per_token == 1, "the ids of several codes per token are not in the sequence"
+        return visual_ids - self.visual_begin
+
+    def span(self, tokenizer_ids: Tensor) -> Tensor:
+        """Ids of images (...,N) or (...,N,C) -> sequence ids (...,N+2), with begin and end."""
+        visual = self.visual_ids(tokenizer_ids)
+        marks = [torch.full_like(visual[..., :1], mark) for mark in (self.image_begin_id, self.image_end_id)]
+        return torch.cat([marks[0], visual, marks[1]], dim=-1)
+
+    def check_spans(self, ids_BL: Tensor) -> None:
+        """Refuse sequences in which images are not begin, N visual ids (or placeholders), end.
+
+        The last image may be unfinished: generation goes on from there. Runs on the CPU in one pass over the ids.
+
+        Raises:
+            ValueError: for an id that is none, a visual id outside an image, an image of another length, or a missing begin.
+        """
+        if ids_BL.numel() and not 0 <= int(ids_BL.min()) <= int(ids_BL.max()) <= self.placeholder_id:
+            worst = int(ids_BL.min()) if int(ids_BL.min()) < 0 else int(ids_BL.max())
+            raise ValueError(f"input ids must lie in [0, {self.size}), got {worst}")
+        inside_BL = self.is_visual(ids_BL) | (ids_BL == self.placeholder_id)
+        for ids, inside in zip(ids_BL.tolist(), inside_BL.tolist(), strict=True):
+            self._check_row(ids, inside)
+
+    def _check_row(self, ids: list[int], inside: list[bool]) -> None:
+        run = 0
+        for position, (value, visual) in enumerate(zip(ids, inside, strict=True)):
+            if visual:
+                if run == 0 and (position == 0 or ids[position - 1] != self.image_begin_id):
+                    raise ValueError(
+                        f"visual id {value} at position {position} stands outside an image; images are begin id "
+                        f"{self.image_begin_id}, {self.image_tokens} visual ids, end id {self.image_end_id}"
+                    )
+                run += 1
+            elif run:
+                if run != self.image_tokens or value != self.image_end_id:
+                    raise ValueError(
+                        f"an image holds {self.image_tokens} visual ids and then the end id {self.image_end_id}, got "
+                        f"{run} and then {value} at position {position}"
+                    )
+                run = 0
+        if run > self.image_tokens:
+            raise ValueError(f"an image holds {self.image_tokens} visual ids, got {run} at the end of the sequence")
