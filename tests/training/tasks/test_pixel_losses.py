@@ -93,7 +93,10 @@ def test_the_discriminator_learns_the_hinge_loss_from_its_start_on():
     batch = tiny_batch(start=24)
     with torch.no_grad():
         reconstruction = task.model(batch.pixel_values()).reconstruction
-        real, generated = task.adversary.discriminator(batch.pixel_values()), task.adversary.discriminator(reconstruction)
+        real, generated = (
+            task.adversary.discriminator(batch.pixel_values()),
+            task.adversary.discriminator(reconstruction),
+        )
         expected = 0.5 * ((1 - real).clamp(min=0).mean() + (1 + generated).clamp(min=0).mean())
     first = take_steps(task, tiny_feed(), 1, state=state)[0]
     assert first["loss/discriminator"] == pytest.approx(float(expected), rel=1e-4)
