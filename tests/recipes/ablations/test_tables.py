@@ -73,9 +73,9 @@ def test_the_table_shows_means_spread_and_published_values(ablation, place, tmp_
     result_file(tmp_path, "wide", 1).unlink()
     lines = draw(ablation, results_of(ablation, tmp_path, [0, 1])).splitlines()
     assert lines[2] == "| width | PSNR, dB | usage, % | paper: rFID | seeds |"
-    assert lines[4] == "| 10 | 10.25 ± 0.25 | 25.0 ± 0.0 | 1.5 | 2 |"
+    assert lines[4] == "| 10 | 10.25 ± 0.25 | 25.0 | 1.5 | 2 |"
     assert lines[5] == "| 20 | 20.00 | 25.0 | 1.2 | 1 |"
-    assert lines[6] == "| 10 again | 10.25 ± 0.25 | 25.0 ± 0.0 |  | 2 |"
+    assert lines[6] == "| 10 again | 10.25 ± 0.25 | 25.0 |  | 2 |"
     assert lines[8] == "Published values: a paper, Table 1. All equal but the width."
     assert "| 20 | – | – | 1.2 | 0 |" in draw(ablation, {})
 

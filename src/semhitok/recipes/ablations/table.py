@@ -67,7 +67,7 @@ def draw(ablation: Ablation, results: Mapping[str, Sequence[Result]]) -> str:
     """The table as Markdown.
 
     A cell is the mean over seeds, with half the distance between the largest and the smallest seed after ``±``; a figure
-    of one seed stands alone, an experiment not yet run shows a dash.
+    of one seed, or the same for all, stands alone; an experiment not yet run shows a dash.
 
     Args:
         ablation: the table.
@@ -92,7 +92,7 @@ def _cell(metric: Metric, results: Sequence[Result]) -> str:
     if not values:
         return "–"
     text = f"{statistics.fmean(values):,.{metric.digits}f}"
-    return text if len(values) == 1 else f"{text} ± {(max(values) - min(values)) / 2:.{metric.digits}f}"
+    return text if max(values) == min(values) else f"{text} ± {(max(values) - min(values)) / 2:.{metric.digits}f}"
 
 
 def _line(cells: Sequence[str]) -> str:
