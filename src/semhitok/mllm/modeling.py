@@ -10,7 +10,7 @@ Shapes: B sequences, L positions, P visual positions, N tokens of one image, C c
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ from semhitok.mllm.joining import feature_dims, join
 from semhitok.mllm.legal_ids import GenerationMode
 from semhitok.mllm.next_token import IGNORED, next_token_loss
 from semhitok.mllm.vocabulary import Vocabulary
-from semhitok.tokenizers.checkpoints import builtin_checkpoint, check_loading, check_model_type
+from semhitok.tokenizers.checkpoints import load_strictly
 
 
 class SemHiTokForConditionalGeneration(PreTrainedModel, GenerationMixin):
@@ -358,14 +358,14 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, GenerationMixin):
         ``encoder=False`` leaves out the encoder side of the image tokenizer: enough for text in, image out. The rest is as in
         transformers. Missing, unexpected or misshapen keys raise a ``ValueError`` that names them.
         """
-        path = builtin_checkpoint(pretrained_model_name_or_path)
-        check_model_type(path, SemHiTokMLLMConfig.model_type)
-        if not encoder:
-            kwargs["config"] = kwargs.get("config") or SemHiTokMLLMConfig.from_pretrained(path)
-            kwargs["config"].tokenizer_config.encoder = False
-        want_info = kwargs.pop("output_loading_info", False)
-        kwargs.setdefault("ignore_mismatched_sizes", True)  # reported by check_loading, in one sentence
-        model, info = super().from_pretrained(path, *args, output_loading_info=True, **kwargs)  # pyright: ignore
-        check_loading(path, info)
-        model.image_tokenizer.requires_grad_(False)  # loading makes new parameters
-        return (model, info) if want_info else model  # pyright: ignore[reportReturnType]
+        load_checked: Callable[..., Any] = super().from_pretrained
+
+        def load(path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+            if not encoder:
+                kwargs["config"] = kwargs.get("config") or SemHiTokMLLMConfig.from_pretrained(path)
+                kwargs["config"].tokenizer_config.encoder = False
+            model, info = load_checked(path, *args, **kwargs)
+            model.image_tokenizer.requires_grad_(False)  # loading makes new parameters
+            return model, info
+
+        return load_strictly(load, pretrained_model_name_or_path, SemHiTokMLLMConfig.model_type, *args, **kwargs)
