@@ -33,6 +33,20 @@ def test_loss_and_gradients_are_those_of_torch(chunk: int):
     assert not losses.requires_grad
 
 
+def test_each_token_counts_by_its_factor():
+    hidden, weight, targets = inputs()
+    factors = torch.linspace(0.1, 2, len(targets))
+    plain = F.cross_entropy(hidden @ weight.T, targets, reduction="none")
+    wanted = torch.autograd.grad((plain * factors).sum() * 0.5, (hidden, weight))
+    total, losses = large_head_loss(hidden, weight, targets, factors_N=factors, chunk_tokens=7)
+    found = torch.autograd.grad(total * 0.5, (hidden, weight))
+    torch.testing.assert_close(total, (plain * factors).sum())
+    torch.testing.assert_close(losses, plain.detach())
+    torch.testing.assert_close(found, wanted)
+    with pytest.raises(ValueError, match=r"one for each of 23 targets, got \(3,\)"):
+        large_head_loss(hidden, weight, targets, factors_N=factors[:3])
+
+
 def test_under_autocast_it_follows_the_plain_loss_under_autocast():
     hidden, weight, targets = inputs(rows=BLOCK_ROWS + 5)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -75,8 +75,9 @@ class Scenes:
     """Compose captioned scenes from the fetched sources, as webdataset tars with exact ground truth.
 
     Cut-outs on photographs, the same bytes for the same seed. Splits differ in concepts and in photographs: train;
-    heldout (neither in train); shared (concepts of train, photographs of heldout); scenes-100 (100 common concepts) and
-    its test side. dataset.json says from what the scenes were made, with licences and authors.
+    heldout (neither in train); shared (concepts of train, photographs of heldout); scenes-100 (100 common concepts);
+    scenes-100-shared (its cut-outs, photographs of heldout); scenes-100-test (other cut-outs of its concepts, too).
+    dataset.json says from what the scenes were made, with licences and authors.
     """
 
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]

@@ -27,7 +27,12 @@ BLOCK_ROWS = 16384
 
 
 def large_head_loss(
-    hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, *, chunk_tokens: int = CHUNK_TOKENS
+    hidden_ND: Tensor,
+    weight_VD: Tensor,
+    targets_N: Tensor,
+    *,
+    factors_N: Tensor | None = None,
+    chunk_tokens: int = CHUNK_TOKENS,
 ) -> tuple[Tensor, Tensor]:
     """Cross entropy of ``hidden @ weight.T`` against ``targets``.
 
@@ -37,11 +42,12 @@ def large_head_loss(
         hidden_ND: (N,D) hidden states.
         weight_VD: (V,D) rows of the head; its gradient is computed only if it requires one.
         targets_N: (N,) int64 in [0, V).
+        factors_N: (N,) what each token's loss counts in the sum; None is 1 for all.
         chunk_tokens: n, tokens whose logits are held at a time.
 
     Returns:
-        The sum over tokens, an fp32 scalar with gradients of first order, and the loss of each token, (N,) fp32, without
-        gradient.
+        The sum over tokens, an fp32 scalar with gradients of first order, and the loss of each token before its factor,
+        (N,) fp32, without gradient.
 
     Raises:
         ValueError: the shapes do not fit together, a target is no row, or chunk_tokens is below 1.
@@ -53,13 +59,15 @@ def large_head_loss(
             f"hidden (N,D), weight (V,D) and targets (N) are needed, got {tuple(hidden_ND.shape)}, "
             f"{tuple(weight_VD.shape)} and {tuple(targets_N.shape)}"
         )
+    if factors_N is not None and factors_N.shape != targets_N.shape:
+        raise ValueError(f"factors must be one for each of {len(targets_N)} targets, got {tuple(factors_N.shape)}")
     if len(targets_N) and not 0 <= int(targets_N.min()) <= int(targets_N.max()) < len(weight_VD):
         worst = int(targets_N.min()) if int(targets_N.min()) < 0 else int(targets_N.max())
         raise ValueError(f"targets must lie in [0, {len(weight_VD)}), got {worst}")
     device = hidden_ND.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight_VD.dtype
     wants = torch.is_grad_enabled() and hidden_ND.requires_grad, torch.is_grad_enabled() and weight_VD.requires_grad
-    return _LargeHead.apply(hidden_ND, weight_VD, targets_N, chunk_tokens, dtype, wants)  # pyright: ignore
+    return _LargeHead.apply(hidden_ND, weight_VD, targets_N, factors_N, chunk_tokens, dtype, wants)  # pyright: ignore
 
 
 class _LargeHead(torch.autograd.Function):
@@ -71,6 +79,7 @@ class _LargeHead(torch.autograd.Function):
         hidden_ND: Tensor,
         weight_VD: Tensor,
         targets_N: Tensor,
+        factors_N: Tensor | None,
         chunk_tokens: int,
         dtype: torch.dtype,
         wants: tuple[bool, bool],
@@ -90,6 +99,8 @@ class _LargeHead(torch.autograd.Function):
                     continue
                 gradient_nV = logits_nV.sub_(total_n1).exp_()
                 gradient_nV.scatter_add_(1, targets_n, gradient_nV.new_full(targets_n.shape, -1.0))
+                if factors_N is not None:
+                    gradient_nV.mul_(factors_N[part, None])
                 gradient_nV = gradient_nV.to(dtype)
                 if hidden_gradient is not None:
                     hidden_gradient[part] = gradient_nV @ rows_VD
@@ -99,14 +110,14 @@ class _LargeHead(torch.autograd.Function):
         ctx.wants = wants
         losses_N = torch.cat(losses) if losses else hidden_ND.new_zeros(0, dtype=torch.float32)
         ctx.mark_non_differentiable(losses_N)
-        return losses_N.sum(), losses_N
+        return losses_N.sum() if factors_N is None else losses_N @ factors_N.float(), losses_N
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         factor, found = gradients[0], iter(ctx.saved_tensors)
         # In place: a copy of the weight's gradient would be as large as the weight.
         scaled = [next(found).mul_(factor) if wanted else None for wanted in ctx.wants]
-        return (*scaled, None, None, None, None)
+        return (*scaled, None, None, None, None, None)
 
 
 def _add_outer(weight_gradient: Tensor, gradient_nV: Tensor, hidden_nD: Tensor) -> None:

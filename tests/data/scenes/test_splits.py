@@ -80,6 +80,15 @@ def test_splits_share_what_they_should(sides: tuple[CutOutLibrary, PhotographLib
     assert len(train.cutouts.concepts) > 4 * len(held_out.cutouts.concepts) > 0
 
 
+def test_common_concepts_have_two_test_sides(sides: tuple[CutOutLibrary, PhotographLibrary]) -> None:
+    train, shared, test = (material(split, *sides) for split in ("scenes-100", "scenes-100-shared", "scenes-100-test"))
+    assert set(train.cutouts.entries) == set(shared.cutouts.entries)
+    assert set(train.cutouts.concepts) == set(test.cutouts.concepts)
+    assert not set(train.cutouts.entries) & set(test.cutouts.entries)
+    assert set(shared.photographs.entries) == set(test.photographs.entries)
+    assert not set(train.photographs.entries) & set(test.photographs.entries)
+
+
 def test_a_photograph_of_a_concept_goes_with_it(backdrops: PhotographLibrary) -> None:
     portrait = next(entry for entry in backdrops.entries if entry.subjects == ("wolf",))
     assert photograph_side(portrait, frozenset({"owl"}), frozenset({"grey wolf"})) == "heldout"

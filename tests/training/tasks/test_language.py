@@ -97,6 +97,28 @@ def test_loss_is_logged_per_modality_and_weighs_every_token_alike(scenes: Path):
     assert "loss/image" not in metrics
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_visual_labels_count_as_much_as_their_weight_says(scenes: Path, several: bool):
+    found = {}
+    for weight in (1.0, 0.25):
+        model = codes_mllm() if several else mllm(tokenizer=image_tokenizer())
+        made = task(model, image_weight=weight)
+        batch = next(feed(model, scenes).batches(0, 4))
+        total, by_kind = made._loss(batch, *made._labels(batch))
+        total.backward()
+        head = model.lm_head if model.code_head is None else model.code_head
+        gradients = torch.cat([each.grad.flatten() for each in head.parameters() if each.grad is not None])
+        found[weight] = float(total), {kind: float(value) for kind, value in by_kind.items()}, gradients
+    (whole, parts, _), (less, same_parts, gradients) = found[1.0], found[0.25]
+    assert parts == pytest.approx(same_parts)
+    assert whole == pytest.approx(parts["text"] + parts["image"])
+    assert less == pytest.approx(parts["text"] + 0.25 * parts["image"])
+    if several:  # nothing but images moves the code head
+        torch.testing.assert_close(gradients, 0.25 * found[1.0][2], rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match="image_weight must be above 0, got 0"):
+        LanguageConfig(image_weight=0)
+
+
 def test_micro_batches_change_nothing(scenes: Path):
     weights = []
     for accumulation in (1, 4):

@@ -5,8 +5,9 @@ is in train. ``shared``: the concepts of train on the photographs of heldout. Co
 'grey wolf' stays with 'wolf'. A concept whose name mentions a word of the other side ('hot dog' when 'dog' is held
 out) is in neither.
 
-``scenes-100`` and ``scenes-100-test``: 100 common concepts of train with several cut-outs each, for question answering
-and drawing by small models. The test side has the photographs of heldout and, of every concept, cut-outs of its own.
+``scenes-100``: 100 common concepts of train with several cut-outs each, for question answering and drawing by small models.
+``scenes-100-shared`` puts the same cut-outs on the photographs of heldout, ``scenes-100-test`` other cut-outs of the same
+concepts.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from semhitok.data.scenes.cutouts import CutOutLibrary
 from semhitok.data.scenes.naming import content_words, group
 from semhitok.data.scenes.photograph_table import GCOMPRIS
 
-Split = Literal["train", "heldout", "shared", "scenes-100", "scenes-100-test"]
+Split = Literal["train", "heldout", "shared", "scenes-100", "scenes-100-shared", "scenes-100-test"]
 
 HELD_OUT_CONCEPTS = 0.15
 HELD_OUT_PHOTOGRAPHS = 0.2
@@ -107,7 +108,7 @@ def material(split: Split, cutouts: CutOutLibrary, photographs: PhotographLibrar
     train, held_out = concept_sides(cutouts.concepts)
     concepts = held_out if split == "heldout" else train
     chosen = cutouts.subset(lambda entry: entry.concept in concepts)
-    if split in ("scenes-100", "scenes-100-test"):
+    if split.startswith("scenes-100"):
         chosen = common_cutouts(chosen, test=split == "scenes-100-test")
     side = "train" if split in ("train", "scenes-100") else "heldout"
     scenery = photographs.subset(lambda entry: photograph_side(entry, train, held_out) == side)

@@ -50,6 +50,8 @@ class LanguageConfig:
             together with adapter, head and control rows, the text table frozen; ``adapter`` the adapter alone (LLaVA-v1.5's
             first stage).
         lora_rank, lora_alpha: read with ``lora`` only.
+        image_weight: what a visual label counts beside a text label. 1 is the paper's one loss, in which the 64 or more
+            tokens of a drawn image drown the two of an answer; small models learn to answer sooner with less.
         chunk_tokens: tokens whose logits are held at a time.
         checkpoint_activations: compute the layers' activations again in the backward pass, for less memory.
         precision: ``bf16`` autocast or ``fp32``.
@@ -59,6 +61,7 @@ class LanguageConfig:
     trained: Trained = "all"
     lora_rank: int = 16
     lora_alpha: float = 32.0
+    image_weight: float = 1.0
     chunk_tokens: int = CHUNK_TOKENS
     checkpoint_activations: bool = False
     precision: Precision = "bf16"
@@ -68,13 +71,16 @@ class LanguageConfig:
             raise ValueError(
                 f"lora_rank and chunk_tokens must be at least 1, got {self.lora_rank} and {self.chunk_tokens}"
             )
+        if not self.image_weight > 0:
+            raise ValueError(f"image_weight must be above 0, got {self.image_weight}; a mix without images needs none")
 
 
 class LanguageTask:
     """Trains ``model`` in place, on batches of a ``PackedFeed``.
 
-    Every labelled position counts alike, over all micro-batches and ranks; a visual position with C codes counts as one, with
-    the mean of their losses. The log has ``loss``, and ``loss/text`` and ``loss/image`` of the steps that have such labels.
+    The loss is the mean over labelled positions of all micro-batches and ranks, visual ones weighted by ``image_weight``; a
+    visual position with C codes counts as one, with the mean of their losses. The log has ``loss``, and ``loss/text`` and
+    ``loss/image``, unweighted, of the steps that have such labels.
 
     Args:
         model: see ``SemHiTokForConditionalGeneration``.
@@ -116,14 +122,15 @@ class LanguageTask:
                 "image": float(sum(int((kinds_T == 1).sum()) for _, kinds_T in prepared)),
             }
         )
-        labels = max(1.0, sum(counts.values()))
+        weight = self.config.image_weight
+        labels = max(1.0, counts["text"] + weight * counts["image"])
         sums: dict[str, Tensor] = {}
         for batch, (labelled_BR, kinds_T) in zip(microbatches, prepared, strict=True):
             total, by_kind = self._loss(batch, labelled_BR, kinds_T)
             (total / labels).backward()
             for name, value in by_kind.items():
                 sums[name] = sums[name] + value if name in sums else value
-        found: dict[str, float | Tensor] = {"loss": sum(sums.values()) / labels}  # pyright: ignore
+        found: dict[str, float | Tensor] = {"loss": (sums["text"] + weight * sums["image"]) / labels}
         found |= {f"loss/{name}": sums[name] / count for name, count in counts.items() if count}
         found |= {f"tokens/{name}": count for name, count in counts.items()}
         for name in (BAD_RECORDS, LEFT_OUT):
@@ -177,7 +184,7 @@ class LanguageTask:
         return labelled_BR, (following_BR[labelled_BR] == self.model.vocabulary.placeholder_id).long()
 
     def _loss(self, batch: Batch, labelled_BR: Tensor, kinds_T: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The summed loss, and its parts by kind without gradient."""
+        """The weighted sum of the losses, and the plain sums by kind without gradient."""
         model = self.model
         ids_BR, position_ids = batch.extras[INPUT_IDS], batch.extras[POSITION_IDS]
         attention = {"position_ids": position_ids, "use_cache": False}
@@ -194,15 +201,20 @@ class LanguageTask:
             hidden_TD, targets_T = hidden_BRD[:, :-1][labelled_BR], filled_BR[:, 1:][labelled_BR]
             image_T = kinds_T == 1
             in_head_T = torch.ones_like(image_T) if model.code_head is None else ~image_T
+            weight = self.config.image_weight
             total, losses = large_head_loss(
-                hidden_TD[in_head_T], model.lm_head.weight, targets_T[in_head_T], chunk_tokens=self.config.chunk_tokens
+                hidden_TD[in_head_T],
+                model.lm_head.weight,
+                targets_T[in_head_T],
+                factors_N=None if weight == 1 else torch.where(image_T, weight, 1.0)[in_head_T],
+                chunk_tokens=self.config.chunk_tokens,
             )
             of_image = losses[image_T[in_head_T]].sum()
             by_kind = {"text": losses.sum() - of_image, "image": of_image}
             if model.code_head is not None and image_T.any():
                 assert codes is not None
                 image = code_loss(model.code_head, hidden_TD[image_T], codes[:, 1:][labelled_BR][image_T])
-                total, by_kind["image"] = total + image, image.detach()
+                total, by_kind["image"] = total + weight * image, image.detach()
             elif model.code_head is not None:  # every rank uses the code head in every step
                 total = total + 0.0 * sum(parameter.sum() for parameter in model.code_head.parameters())
         return total, by_kind
