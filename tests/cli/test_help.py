@@ -8,13 +8,29 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from semhitok.cli import codes, data, decode, encode, evaluate, export, inspect, reconstruct, train
+from semhitok.cli import (
+    chat,
+    codes,
+    data,
+    decode,
+    encode,
+    evaluate,
+    evaluate_mllm,
+    export,
+    generate,
+    inspect,
+    reconstruct,
+    train,
+)
 from semhitok.recipes import RECIPES, STAGES, UNITOK_RECIPES
 
 PAGES = {
     "reconstruct": reconstruct.Arguments,
     "encode": encode.Arguments,
     "decode": decode.Arguments,
+    "chat": chat.Arguments,
+    "generate": generate.Arguments,
+    "evaluate-mllm": evaluate_mllm.Arguments,
     "codes": codes.Arguments,
     "inspect": inspect.Arguments,
     "evaluate": evaluate.Arguments,

@@ -6,12 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import tyro
 
 from semhitok.cli.arguments import OptionalPath
+from semhitok.cli.language_loading import language_place
 from semhitok.cli.loading import load_processor, load_tokenizer
+from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMConfig, SemHiTokMLLMProcessor
+from semhitok.recipes.language_card import language_card
 from semhitok.recipes.model_card import data_sources, model_card, read_data, read_figures
-from semhitok.recipes.ship import newest_model, ship
+from semhitok.recipes.ship import Shipped, newest_model, ship
+from semhitok.recipes.ship_language import ship_language
+from semhitok.tokenizers.checkpoints import builtin_checkpoint, find_model_type
 from semhitok.tokenizers.unitok.processing import UniTokProcessor
 
 
@@ -21,8 +27,8 @@ class Arguments:
 
     SemHiTok: teacher, semantic branch and codebooks stay in float32, so that semantic ids are exactly those of the trained
     model; the pixel encoder and decoder are stored in bfloat16. UniTok: all that decides ids stays in float32; the decoder
-    and the text tower are stored in bfloat16. It loads like any other checkpoint, in float32. Measure the export, not what
-    it was made from.
+    and the text tower are stored in bfloat16. A unified language model is stored in bfloat16, without its image tokenizer
+    where that is a shipped one. It loads like any other checkpoint, in float32. Measure the export, not what it was made from.
     """
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_MODEL")]
@@ -34,7 +40,7 @@ class Arguments:
     license: Annotated[str | None, tyro.conf.arg(metavar="SPDX", help_behavior_hint="")] = None
     """Licence of the weights, such as apache-2.0."""
     figures: OptionalPath = None
-    """report.json of `semhitok evaluate`; its figures go into the model card."""
+    """report.json of `semhitok evaluate`, or report.md of `semhitok evaluate-mllm`; its figures go into the model card."""
     data: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH ...", help_behavior_hint="")] = ()
     """Training sets of scenes: their sources, authors and licences go into the model card."""
 
@@ -42,19 +48,14 @@ class Arguments:
 def main(arguments: list[str]) -> int:
     """Run the command."""
     options = tyro.cli(Arguments, args=arguments, prog="semhitok export")
-    figures = read_figures(options.figures) if options.figures is not None else None
     data = [read_data(path) for path in options.data]
-    place = newest_model(Path(options.model))
-    model = load_tokenizer(place or options.model, "cpu")
-    name = options.name or options.out.resolve().name
-    card = model_card(name, model, licence=options.license, figures=figures, data=data)
     provenance: dict[str, Any] = {"licence": options.license} if options.license else {}
     if data:
         provenance["sources"] = [f"{source} ({licence})" for source, licence, _, _ in data_sources(data)]
-    processor = load_processor(options.model, model)
-    texts = processor if isinstance(processor, UniTokProcessor) else None
-    shipped = ship(model, options.out, card=card, provenance=provenance, processor=texts)
-    print(f"exported {place or options.model}; stages done: {', '.join(model.config.stages) or 'none'}")
+    place = language_place(newest_model(Path(options.model)) or options.model)
+    language = find_model_type(builtin_checkpoint(place)) == SemHiTokMLLMConfig.model_type
+    stages, shipped = (_language if language else _tokenizer)(place, options, data, provenance)
+    print(f"exported {place}; stages done: {', '.join(stages) or 'none'}")
     for file, size in shipped.sizes.items():
         print(
             f"wrote {shipped.folder / file} ({size / 2**20:.2f} MB)"
@@ -63,3 +64,29 @@ def main(arguments: list[str]) -> int:
         )
     print(f"{shipped.total / 2**20:.2f} MB in all")
     return 0
+
+
+def _tokenizer(
+    place: str, options: Arguments, data: list[dict[str, Any]], provenance: dict[str, Any]
+) -> tuple[list[str], Shipped]:
+    figures = read_figures(options.figures) if options.figures is not None else None
+    model = load_tokenizer(place, "cpu")
+    card = model_card(_title(options), model, licence=options.license, figures=figures, data=data)
+    processor = load_processor(place, model)
+    texts = processor if isinstance(processor, UniTokProcessor) else None
+    return model.config.stages, ship(model, options.out, card=card, provenance=provenance, processor=texts)
+
+
+def _language(
+    place: str, options: Arguments, data: list[dict[str, Any]], provenance: dict[str, Any]
+) -> tuple[list[str], Shipped]:
+    figures = options.figures.read_text(encoding="utf-8") if options.figures is not None else ""
+    model = SemHiTokForConditionalGeneration.from_pretrained(place, dtype=torch.float32)
+    processor = SemHiTokMLLMProcessor.from_pretrained(place)
+    card = language_card(_title(options), model, licence=options.license, figures=figures, data=data)
+    shipped = ship_language(model, processor, options.out, card=card, provenance=provenance)
+    return getattr(model.config, "stages", []), shipped
+
+
+def _title(options: Arguments) -> str:
+    return options.name or options.out.resolve().name

@@ -24,6 +24,8 @@ class SemHiTokMLLMConfig(PreTrainedConfig):
             control ids of our own (see ``Vocabulary``).
         code_head_layers, code_head_width, code_head_heads: the small autoregressive head over the C codes of a token;
             used only with a tokenizer of several codes per token. UniTok's sizes are not published; ours.
+        shared_tokenizer, tokenizer_fingerprint: the shipped image tokenizer whose weights the checkpoint does not repeat, and
+            its fingerprint; None in a loaded model, which is whole (see ``shared_tokenizer.py``).
 
     Raises:
         ValueError: if a value is out of its range or the parts do not fit together.
@@ -42,6 +44,8 @@ class SemHiTokMLLMConfig(PreTrainedConfig):
         code_head_layers: int = 2,
         code_head_width: int = 512,
         code_head_heads: int = 8,
+        shared_tokenizer: str | None = None,
+        tokenizer_fingerprint: str | None = None,
         **kwargs: Any,
     ) -> None:
         kwargs["tie_word_embeddings"] = False  # the head has rows that the text table has not
@@ -55,6 +59,8 @@ class SemHiTokMLLMConfig(PreTrainedConfig):
         self.code_head_layers = code_head_layers
         self.code_head_width = code_head_width
         self.code_head_heads = code_head_heads
+        self.shared_tokenizer = shared_tokenizer
+        self.tokenizer_fingerprint = tokenizer_fingerprint
         self._check()
 
     @property

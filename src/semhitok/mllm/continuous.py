@@ -69,6 +69,41 @@ class ContinuousProjector(nn.Module):
             features_INF = weight.new_zeros(0, model.vocabulary.image_tokens, weight.shape[1])
         return embeds_BLD.masked_scatter(places_BL[..., None], self(features_INF).to(embeds_BLD.dtype))
 
+    @torch.no_grad()
+    def generate(
+        self,
+        model: SemHiTokForConditionalGeneration,
+        input_ids: Tensor,
+        pixel_values: Tensor,
+        *,
+        max_new_tokens: int,
+    ) -> Tensor:
+        """Greedy text after prompts of one length; ``generate`` of the model takes ids, not features.
+
+        Args:
+            model: whose language model answers.
+            input_ids: (B,L) with placeholders, without padding.
+            pixel_values: (I,3,H,W) in [-1,1], the images in their order.
+            max_new_tokens: ids that follow at most.
+
+        Returns:
+            (B,L + n) ids, prompts included; after its end of text a row goes on with that.
+        """
+        end = model.generation_config.eos_token_id if model.generation_config is not None else None
+        ends = torch.tensor([-1] if end is None else end, device=input_ids.device).flatten()
+        outputs = model.body(inputs_embeds=self.embeds(model, input_ids, pixel_values), use_cache=True)
+        found, done_B = [], torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+        for _ in range(max_new_tokens):
+            assert outputs.last_hidden_state is not None
+            logits_BT = outputs.last_hidden_state[:, -1] @ model.head_rows(0, model.vocabulary.text_size).T
+            next_B = torch.where(done_B, ends[0], logits_BT.argmax(dim=-1))
+            found.append(next_B)
+            done_B |= torch.isin(next_B, ends)
+            if done_B.all():
+                break
+            outputs = model.body(next_B[:, None], past_key_values=outputs.past_key_values, use_cache=True)
+        return torch.cat([input_ids, torch.stack(found, dim=1)], dim=1)
+
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Write the weights beside the model's."""
         save_file(

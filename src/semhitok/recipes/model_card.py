@@ -46,7 +46,7 @@ def model_card(
         _use(name, model, facts),
         _facts(model, facts, licence),
         _training(model, facts),
-        _data(data),
+        data_section(data),
         _figures(figures),
         _limits(model, facts, data),
     ]
@@ -155,7 +155,8 @@ def _training(model: Tokenizer, facts: CardFacts) -> str:
     return "## How it was trained\n\n" + table(head, rows)
 
 
-def _data(data: Sequence[Mapping[str, Any]]) -> str:
+def data_section(data: Sequence[Mapping[str, Any]]) -> str:
+    """Sources, licences and authors of the training sets; nothing without any."""
     sources = data_sources(data)
     if not sources:
         return ""

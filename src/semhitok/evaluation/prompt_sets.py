@@ -1,0 +1,296 @@
+"""Benchmarks of drawing from prompts: their files of prompts, and images in the layouts that their scorers read.
+
+    layout       prompts                     images
+    geneval      evaluation_metadata.jsonl   00000/samples/0000.png ... with 00000/metadata.jsonl; 4 a prompt
+    mjhq         meta_data.json              <category>/<id>.png
+    genai-bench  genai_image.json            <id>.jpeg
+    plain        a prompt on each line       00000.png
+
+GenEval: ``evaluation/evaluate_images.py`` (github.com/djghosh13/geneval) goes through the folders whose names are digits,
+reads ``metadata.jsonl`` as one JSON object, that of the prompt's line, and scores each ``samples/<digits>.png``.
+
+MJHQ-30K: clean-fid (github.com/GaParmar/clean-fid), ``fid.compute_fid(reference, drawn)``, takes every image file below both
+folders, whatever its name. The reference (huggingface.co/datasets/playgroundai/MJHQ-30K) has a folder for each category, so
+that the same folders serve for the overall distance and for that of a category.
+
+GenAI-Bench: ``genai_bench/evaluate.py`` (github.com/linzhiqiu/t2v_metrics) reads ``<output_dir>/<gen_model>/<id>.jpeg`` for
+each key of the file; the folder written here is ``<output_dir>/<gen_model>``.
+
+No other images may lie in such a folder, and all of its images come from the same settings, which lie beside them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from semhitok.data.randomness import random_bits
+
+Layout = Literal["plain", "geneval", "mjhq", "genai-bench"]
+
+Draw = Callable[[Sequence[str], Sequence[int]], Sequence[Image.Image]]
+"""Prompts and as many seeds to images; consecutive images of a set have consecutive seeds."""
+
+SETTINGS = "settings.json"
+GENEVAL_SAMPLES = 4
+_STREAM = 0x6472_6177  # tells these random numbers from others of the same seed
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What to draw.
+
+    Attributes:
+        key: names its images.
+        text: to draw from.
+        extra: GenEval's line of metadata, MJHQ's category; empty otherwise.
+    """
+
+    key: str
+    text: str
+    extra: str = ""
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """A file of prompts; its images are numbered, those of one prompt one after the other.
+
+    Attributes:
+        layout: of the images.
+        prompts: in the order of the file.
+        samples: images for each prompt.
+        digest: of the file's content.
+    """
+
+    layout: Layout
+    prompts: tuple[Prompt, ...]
+    samples: int
+    digest: str
+
+    def __len__(self) -> int:
+        """How many images there are to draw."""
+        return len(self.prompts) * self.samples
+
+    def prompt(self, number: int) -> Prompt:
+        """What image ``number`` is drawn from."""
+        return self.prompts[number // self.samples]
+
+    def image(self, folder: Path, number: int) -> Path:
+        """Where image ``number`` lies."""
+        prompt = self.prompt(number)
+        match self.layout:
+            case "geneval":
+                return folder / prompt.key / "samples" / f"{number % self.samples:04d}.png"
+            case "mjhq":
+                return folder / prompt.extra / f"{prompt.key}.png"
+            case "genai-bench":
+                return folder / f"{prompt.key}.jpeg"
+            case "plain":
+                return folder / f"{prompt.key}.png"
+
+    def missing(self, folder: Path) -> list[int]:
+        """Numbers of the images that are not there; an empty file, which a power failure can leave, is none."""
+        return [number for number in range(len(self)) if not _has_content(self.image(folder, number))]
+
+
+def read_prompt_set(file: Path, layout: Layout, samples: int | None = None) -> PromptSet:
+    """Read the prompts of a benchmark.
+
+    Args:
+        file: as it is published; see the head of this file.
+        layout: what it is.
+        samples: images for each prompt: any number for GenEval, whose own is 4; one in the other layouts.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a line or key has no prompt or lacks what the scorer reads, a key cannot name a file, there are no
+            prompts, or several images are asked for where the layout has one.
+    """
+    if samples is None:
+        samples = GENEVAL_SAMPLES if layout == "geneval" else 1
+    if layout != "geneval" and samples != 1:
+        raise ValueError(f"the layout {layout} has one image for each prompt, got {samples} (geneval has several)")
+    if not file.is_file():
+        raise FileNotFoundError(f"no such file: {file}")
+    content = file.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is no text in UTF-8") from error
+    match layout:
+        case "geneval":
+            prompts = [_geneval(line, index, file) for index, line in enumerate(_lines(text))]
+        case "plain":
+            prompts = [_plain(line, index, file) for index, line in enumerate(_lines(text))]
+        case "mjhq":
+            prompts = [_keyed(key, entry, file, "category") for key, entry in _object(text, file).items()]
+        case "genai-bench":
+            prompts = [_keyed(key, entry, file) for key, entry in _object(text, file).items()]
+    if not prompts:
+        raise ValueError(f"{file} holds no prompts")
+    return PromptSet(layout, tuple(prompts), samples, hashlib.sha256(content).hexdigest())
+
+
+def image_seeds(seed: int, numbers: Sequence[int]) -> list[int]:
+    """The seed of each image of a set, by its number alone; other seeds of the set give quite other ones."""
+    first = int(random_bits(seed, _STREAM, np.zeros(1, dtype=np.int64))[0] >> np.uint64(2))
+    return [first + number for number in numbers]
+
+
+def draw_prompt_set(
+    prompts: PromptSet,
+    folder: Path,
+    draw: Draw,
+    *,
+    seed: int,
+    batch_size: int,
+    settings: Mapping[str, Any],
+    advance: Callable[[int, int], None] | None = None,
+) -> int:
+    """Draw the images that are not there yet.
+
+    Each is drawn from a seed of its own and appears whole or not at all, so that a set that was interrupted ends up as one
+    that was not (as far as ``draw`` gives an image the same numbers in any batch).
+
+    Args:
+        prompts: to draw from.
+        folder: to write to; new, empty, or of an earlier call with the same arguments.
+        draw: gives the images.
+        seed: of the whole set.
+        batch_size: images at a time.
+        settings: whatever else decides the images, as JSON has it.
+        advance: called with the numbers of images that are there and of all.
+
+    Returns:
+        How many images were drawn now.
+
+    Raises:
+        ValueError: the folder holds images of other settings, or other files.
+    """
+    claim_folder(
+        folder,
+        {"layout": prompts.layout, "prompts": prompts.digest, "samples": prompts.samples, "seed": seed, **settings},
+    )
+    if prompts.layout == "geneval":
+        for prompt in prompts.prompts:
+            _write(folder / prompt.key / "metadata.jsonl", prompt.extra + "\n")
+    missing = prompts.missing(folder)
+    for start in range(0, len(missing), batch_size):
+        numbers = missing[start : start + batch_size]
+        texts = [prompts.prompt(number).text for number in numbers]
+        for number, image in zip(numbers, draw(texts, image_seeds(seed, numbers)), strict=True):
+            save_image(image, prompts.image(folder, number))
+        if advance is not None:
+            advance(len(prompts) - len(missing) + start + len(numbers), len(prompts))
+    return len(missing)
+
+
+def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write the settings of a set into its folder, or compare them with those that lie there.
+
+    Raises:
+        ValueError: they differ, or the folder is not empty and has none.
+    """
+    file, wanted = folder / SETTINGS, json.loads(json.dumps(settings))
+    if not file.is_file():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ValueError(f"{folder} holds other files: choose a new or empty folder")
+        _write(file, json.dumps(wanted, indent=1) + "\n")
+        return
+    try:
+        found = dict(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{file} cannot be read ({error}): choose another folder") from error
+    for name in {**wanted, **found}:
+        if wanted.get(name) != found.get(name):
+            raise ValueError(
+                f"{folder} holds images of other settings, {name} is {found.get(name)} there and {wanted.get(name)} now: "
+                "choose another folder"
+            )
+
+
+def save_image(image: Image.Image, path: Path) -> None:
+    """Write a PNG, or by its name a JPEG of quality 95 with full colour resolution; it appears whole or not at all."""
+    unfinished = _unfinished(path)
+    if path.suffix == ".jpeg":
+        image.save(unfinished, "JPEG", quality=95, subsampling=0)
+    else:
+        image.save(unfinished, "PNG")
+    os.replace(unfinished, path)
+
+
+def _write(path: Path, text: str) -> None:
+    unfinished = _unfinished(path)
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def _unfinished(path: Path) -> Path:
+    """A name that no scorer takes for an image, in a folder that exists."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f".{path.name}.unfinished")
+
+
+def _has_content(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
+
+
+def _lines(text: str) -> list[str]:
+    """Lines as files have them: not at the other characters that Unicode counts as line ends, which prompts may hold."""
+    return [line.strip() for line in text.rstrip().split("\n")] if text.strip() else []
+
+
+def _plain(line: str, index: int, file: Path) -> Prompt:
+    if not line:
+        raise ValueError(f"{file}: line {index + 1} is empty, a prompt is expected")
+    return Prompt(f"{index:05d}", line)
+
+
+def _geneval(line: str, index: int, file: Path) -> Prompt:
+    try:
+        fields = json.loads(line)
+    except ValueError:
+        fields = None
+    place = f"line {index + 1}"
+    _text(fields, "tag", place, file)  # without it the scorer stops, after everything has been drawn
+    return Prompt(f"{index:05d}", _text(fields, "prompt", place, file), extra=line)
+
+
+def _keyed(key: str, fields: Any, file: Path, folder: str | None = None) -> Prompt:
+    text, extra = _text(fields, "prompt", f"key {key}", file), ""
+    if folder is not None:
+        extra = _text(fields, folder, f"key {key}", file)
+    for name in (key, *([extra] if folder else [])):
+        if not re.fullmatch(r"[\w-][\w.-]*", name):
+            raise ValueError(
+                f"{file}: key {key} gives {name!r}, which cannot name a file (letters, digits, -, _ and . can)"
+            )
+    return Prompt(key, text, extra)
+
+
+def _object(text: str, file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"{file} must hold a JSON object with an entry for each prompt, it holds a {type(found).__name__}"
+        )
+    return found
+
+
+def _text(fields: Any, name: str, place: str, file: Path) -> str:
+    found = fields.get(name) if isinstance(fields, dict) else None
+    if not isinstance(found, str) or not found.strip():
+        raise ValueError(f"{file}: {place} must be a JSON object with a text under {name!r}")
+    return found.strip()
