@@ -36,6 +36,10 @@ COMMANDS: dict[str, Command] = {
     ),
     "encode": Command("semhitok.cli.encode", "images to token ids (.npy, .json, .safetensors)", "lower --batch-size"),
     "decode": Command("semhitok.cli.decode", "token ids to images", "lower --batch-size"),
+    "chat": Command("semhitok.cli.chat", "ask a language model about images, once or as a conversation"),
+    "generate": Command(
+        "semhitok.cli.generate", "draw images from prompts, or a benchmark's set", "lower --batch-size"
+    ),
     "codes": Command(
         "semhitok.cli.codes", "draw the patches that fall on semantic codes", "lower --batch-size or --limit"
     ),
@@ -50,6 +54,9 @@ COMMANDS: dict[str, Command] = {
         "measure a tokenizer: reconstruction, codebooks, semantics",
         "lower --batch-size or --limit",
     ),
+    "evaluate-mllm": Command(
+        "semhitok.cli.evaluate_mllm", "measure a language model: answers, captions, drawings", "lower --batch-size"
+    ),
     "ablate": Command(
         "semhitok.cli.ablate", "run a table of experiments again, beside the published values", "lower --test-images"
     ),
@@ -63,7 +70,7 @@ COMMANDS: dict[str, Command] = {
 
 def usage() -> str:
     """The overview that ``semhitok --help`` prints."""
-    lines = [f"  {name:<12} {command.summary}" for name, command in COMMANDS.items()]
+    lines = [f"  {name:<14} {command.summary}" for name, command in COMMANDS.items()]
     return "\n".join(
         [
             "usage: semhitok COMMAND [options]",

@@ -76,6 +76,8 @@ def _run(ablation: Ablation, options: Arguments, train: Path, test: Path) -> int
     place = Workplace(
         train=open_source(train),
         test=open_source(test),
+        train_folder=train,
+        test_folder=test,
         data_name=train.name,
         directory=options.out,
         device=device,

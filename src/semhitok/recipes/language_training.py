@@ -48,6 +48,7 @@ def run_language(
     device: torch.device,
     start_from: Path | None = None,
     data_name: str,
+    cache: Path | None = None,
     compile_blocks: bool = False,
     report: Report = print,
 ) -> TrainState:
@@ -61,6 +62,7 @@ def run_language(
         device: to train on.
         start_from: a unified model to start from, with its processor.
         data_name: written into the model's provenance.
+        cache: for ids of images, which several runs may share; by default ``cache/`` in ``directory``.
         compile_blocks: compile the transformer blocks (``torch.compile``), which pays on GPUs.
         report: takes lines for the user.
 
@@ -75,7 +77,18 @@ def run_language(
         if is_language_trained(directory / stage, stage):
             report(f"stage {stage} is done")
             continue
-        state = _run_stage(recipe, stage, data, directory, device, start_from, data_name, compile_blocks, report)
+        state = _run_stage(
+            recipe,
+            stage,
+            data,
+            directory,
+            device,
+            start_from,
+            data_name,
+            cache or directory / "cache",
+            compile_blocks,
+            report,
+        )
         start_from = None
         if not state.finished:
             break
@@ -96,6 +109,7 @@ def _run_stage(
     device: torch.device,
     start_from: Path | None,
     data_name: str,
+    cache: Path,
     compile_blocks: bool,
     report: Report,
 ) -> TrainState:
@@ -117,7 +131,7 @@ def _run_stage(
     if not recipe.continuous:  # features need the images
         fingerprint = tokenizer_fingerprint(model.image_tokenizer)
     if recipe.records.pretokenize and fingerprint is not None:
-        cache, fit = directory / "cache", recipe.records.fit
+        fit = recipe.records.fit
         # One rank writes, the others read what it wrote.
         if parallel.is_main():
             for source in sources:

@@ -40,7 +40,7 @@ def nano() -> Recipe:
         perceptual_depth="conv3_3",
         data=DataConfig(flip=False),
         semantic=SemanticStage(
-            loop=LoopConfig(steps=3000, batch_size=128, preview_every=1000, checkpoint_every=500),
+            loop=LoopConfig(steps=1500, batch_size=128, preview_every=1000, checkpoint_every=500),
             task=SemanticConfig(
                 optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=100, weight_decay=0.01), revive_every=50
             ),
@@ -62,9 +62,9 @@ def nano() -> Recipe:
                 discriminator_optimizer=OptimizerConfig(
                     learning_rate=2e-4, beta1=0.5, warmup_steps=100, weight_decay=0.0, final_ratio=1.0
                 ),
-                perceptual_weight=1.0,
+                perceptual_weight=0.3,  # 1 buys sharper edges at 0.5 dB and a faint grid over flat areas
                 adversarial_weight=0.1,
-                adversarial_start=800,
+                adversarial_start=500,
                 discriminator_channels=32,
                 revive_every=500,
             ),
@@ -77,8 +77,8 @@ def nano() -> Recipe:
                     learning_rate=2e-4, beta1=0.5, warmup_steps=100, weight_decay=0.0, final_ratio=1.0
                 ),
                 decoder_only=True,
-                perceptual_weight=0.5,
-                adversarial_weight=0.4,
+                perceptual_weight=0.3,
+                adversarial_weight=0.1,
                 adversarial_start=100,
                 discriminator_channels=32,
             ),

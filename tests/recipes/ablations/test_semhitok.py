@@ -25,7 +25,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def place(folder: Path) -> Workplace:
     source = ImageFolder(save_images(folder / "images"))
-    return Workplace(source, source, "images", folder / "out", torch.device("cpu"), 12, lambda line: None, None, ())
+    return Workplace(
+        source, source, folder, folder, "images", folder / "out", torch.device("cpu"), 12, lambda line: None, None, ()
+    )
 
 
 @pytest.fixture(scope="module")

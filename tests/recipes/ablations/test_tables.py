@@ -57,7 +57,19 @@ def ablation(log) -> Ablation:
 @pytest.fixture
 def place(tmp_path: Path) -> Workplace:
     source = ImageFolder(save_images(tmp_path / "images", 8))
-    return Workplace(source, source, "images", tmp_path / "out", torch.device("cpu"), 8, lambda line: None, None, ())
+    return Workplace(
+        source,
+        source,
+        tmp_path,
+        tmp_path,
+        "images",
+        tmp_path / "out",
+        torch.device("cpu"),
+        8,
+        lambda line: None,
+        None,
+        (),
+    )
 
 
 def test_every_seed_is_complete_before_the_next_and_nothing_runs_twice(ablation, place, log, tmp_path: Path):

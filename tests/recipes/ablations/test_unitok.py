@@ -32,7 +32,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
         }
         path.with_suffix(".json").write_text(json.dumps(scene))
     source = ImageFolder(images)
-    return Workplace(source, source, "images", folder / "out", torch.device("cpu"), 24, lambda line: None, None, ())
+    return Workplace(
+        source, source, folder, folder, "images", folder / "out", torch.device("cpu"), 24, lambda line: None, None, ()
+    )
 
 
 def with_losses(recipe: UniTokRecipe, **task: object) -> UniTokRecipe:

@@ -1,6 +1,7 @@
 """Tables that can be rerun: the papers' ablations, the controls they lack, and what goes beyond; ``semhitok ablate NAME``."""
 
 from semhitok.recipes.ablations.experiment import InterruptionError, Workplace, instruments
+from semhitok.recipes.ablations.language_tables import adapters
 from semhitok.recipes.ablations.running import results_of, run
 from semhitok.recipes.ablations.semhitok_tables import (
     adaptive,
@@ -37,6 +38,7 @@ ABLATIONS: dict[str, Ablation] = {
         supervision(),
         projection(),
         road(),
+        adapters(),
     )
 }
 

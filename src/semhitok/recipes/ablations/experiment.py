@@ -34,6 +34,7 @@ class Workplace:
 
     Attributes:
         train, test: training images, and those that every experiment is measured on.
+        train_folder, test_folder: where they lie; experiments with language read records there.
         data_name: of the training images, for provenance.
         directory: holds ``runs/`` (training), ``cache/`` (teacher features, ids), ``pictures/``.
         device: to train and measure on.
@@ -44,6 +45,8 @@ class Workplace:
 
     train: ImageSource
     test: ImageSource
+    train_folder: Path
+    test_folder: Path
     data_name: str
     directory: Path
     device: torch.device

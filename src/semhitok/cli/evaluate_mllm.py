@@ -1,0 +1,145 @@
+"""``semhitok evaluate-mllm``: what a language model understands of composed scenes, and what it draws."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+
+from semhitok.cli.arguments import Checkpoint, Count, DataPlaces, Device, Limit, OptionalPath, UsageError
+from semhitok.cli.language_loading import SHIPPED_LANGUAGE_MODEL, load_language_model
+from semhitok.cli.progress import Advance, progress_bars
+from semhitok.evaluation.drawing_prompts import prompts_of
+from semhitok.evaluation.generation import draw_and_judge, draw_images
+from semhitok.evaluation.generation_picture import guidance_picture
+from semhitok.evaluation.generation_report import GenerationReport
+from semhitok.evaluation.judge import Judge
+from semhitok.evaluation.judge_training import fit_judge
+from semhitok.evaluation.prompt_sets import save_image
+from semhitok.evaluation.scene_truth import read_scenes
+from semhitok.evaluation.understanding import UnderstandingReport, understand
+
+PICTURED = 6
+JUDGE = "judge.safetensors"
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Measure a unified language model on composed scenes with ground truth.
+
+    Understanding: questions whether a thing is there (POPE's metrics), how many, where, of what kind, and captions; beside
+    answers given without looking. Drawing: whether a judge finds what a prompt asks for, how many and where, beside real and
+    reconstructed scenes. The judge is fitted on the training scenes once and kept in --out.
+    """
+
+    scenes: DataPlaces
+    """Test scenes (`semhitok data scenes`), such as scenes-100/shared; drawing takes its prompts from the first."""
+    train: Annotated[Path, tyro.conf.arg(metavar="PATH")]
+    """Training scenes: the judge is fitted on them, and what can be answered without looking is learned from them."""
+    model: Checkpoint = SHIPPED_LANGUAGE_MODEL
+    """A folder of a model or of a training run, a hub id, or the name of a shipped checkpoint."""
+    limit: Limit = None
+    """Test scenes of each set, the first ones; whole shards keep the questions balanced."""
+    draw: bool = True
+    """Draw, and judge what was drawn; without it only answers are measured."""
+    prompts: Count = 300
+    """Prompts to draw."""
+    guidance: Annotated[tuple[float, ...], tyro.conf.arg(metavar="SCALE ...")] = (1.0, 2.0, 4.0, 7.0)
+    """Scales of classifier-free guidance; 1 is none."""
+    top_k: int = 0
+    """Draw each token from the most likely ones only; 0 for all."""
+    judge: OptionalPath = None
+    """A judge that was fitted before, in place of a new one."""
+    judge_scenes: Count = 8000
+    """Training scenes that a new judge is fitted on."""
+    seed: int = 0
+    """Prompt i is drawn from seed + i."""
+    batch_size: Count = 64
+    """Prompts at a time."""
+    device: Device = None
+    """cpu, cuda, cuda:1 ..."""
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("evaluation-mllm")
+    """Folder to write to."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command."""
+    options = tyro.cli(Arguments, args=arguments, prog="semhitok evaluate-mllm")
+    names = [Path(place).name for place in options.scenes]
+    if len(set(names)) < len(names):
+        raise UsageError(f"sets of scenes must have different names, got {', '.join(names)}")
+    model, processor = load_language_model(options.model, options.device)
+    answers: dict[str, UnderstandingReport] = {}
+    drawing: GenerationReport | None = None
+    options.out.mkdir(parents=True, exist_ok=True)
+    with progress_bars() as advance:
+        for name, place in zip(names, options.scenes, strict=True):
+            answers[name] = understand(
+                model,
+                processor,
+                place,
+                train_folder=options.train,
+                limit=options.limit,
+                batch_size=options.batch_size,
+                progress=advance,
+            )
+        if options.draw:
+            drawing = draw_and_judge(
+                model,
+                processor,
+                _judge(options, model, advance),
+                options.scenes[0],
+                guidances=options.guidance,
+                prompts=options.prompts,
+                seed=options.seed,
+                batch_size=options.batch_size,
+                top_k=options.top_k,
+                progress=advance,
+            )
+            _picture(options, model, processor)
+    _write(options, answers, drawing)
+    return 0
+
+
+def _judge(options: Arguments, model: Any, advance: Advance) -> Judge:
+    path = options.judge or options.out / JUDGE
+    if path.is_file() or options.judge is not None:
+        return Judge.load(path)
+    judge = fit_judge(options.train, model.image_tokenizer, limit=options.judge_scenes, progress=advance)
+    judge.save(path)
+    return judge
+
+
+def _picture(options: Arguments, model: Any, processor: Any) -> None:
+    """The first prompts, not picked, with every guidance."""
+    scenes = read_scenes(options.scenes[0], processor.image_processor.size, limit=20 * PICTURED, bare=False)
+    texts = [prompt.text for prompt in prompts_of(scenes.truths, PICTURED)]
+    drawn: dict[float, torch.Tensor] = {
+        guidance: draw_images(
+            model, processor, texts, guidance=guidance, seed=options.seed, batch_size=PICTURED, top_k=options.top_k
+        )
+        for guidance in options.guidance
+    }
+    title = f"{Path(options.model).name}: the first {PICTURED} prompts by guidance"
+    picture = guidance_picture(drawn, texts, title=title, subtitle=f"seed {options.seed} + row; not picked")
+    save_image(picture, options.out / "guidance.png")
+
+
+def _write(options: Arguments, answers: dict[str, UnderstandingReport], drawing: GenerationReport | None) -> None:
+    content = {
+        "model": options.model,
+        "understanding": {name: asdict(report) for name, report in answers.items()},
+        "drawing": None if drawing is None else json.loads(drawing.to_json()),
+    }
+    sections = [f"### Answers: {name}\n\n{report.to_markdown()}" for name, report in answers.items()]
+    if drawing is not None:
+        sections.append(f"### Drawings: {Path(options.scenes[0]).name}\n\n{drawing.to_markdown()}")
+    text = "\n".join(sections)
+    (options.out / "report.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+    (options.out / "report.md").write_text(text, encoding="utf-8")
+    print(text)
+    print(f"wrote {options.out / 'report.json'}\nwrote {options.out / 'report.md'}")
