@@ -18,7 +18,17 @@ from pathlib import Path
 import torch
 from benchmarks.reporting import add_options, machine
 
-NAMES = ("sghc_lookup", "ema_step", "encode_overhead", "training_parts", "beside_janus", "scaling")
+NAMES = (
+    "sghc_lookup",
+    "ema_step",
+    "encode_overhead",
+    "training_parts",
+    "beside_janus",
+    "scaling",
+    "guidance",
+    "large_head",
+    "language_tokens",
+)
 GPU_NAMES = ("accelerator",)
 
 

@@ -4,7 +4,7 @@
     d loss_n / d logit_nv = softmax_nv - [v = t_n]
 
 Tokens are taken in chunks. A chunk's logits turn in place into their gradient, which is folded into those of hidden states
-and weight at once, so the backward pass only scales what is there. At 352,256 rows the logits of 4,096 tokens take 5.7 GB in
+and weight at once, so the backward pass only scales what is there. At 348,672 rows the logits of 4,096 tokens take 5.7 GB in
 fp32, and twice that with their gradient; a chunk of 128 takes 0.2 GB.
 
 ``torch.nn.functional.linear_cross_entropy`` (torch 2.13) chunks likewise when given options, but gives one reduced number,

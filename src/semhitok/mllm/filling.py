@@ -24,6 +24,8 @@ def fill_images(
     if vocabulary.codes_per_token > 1 and visual_codes is None:
         visual_codes = input_ids.new_zeros(*input_ids.shape, vocabulary.codes_per_token)
     empty_BL = input_ids == vocabulary.placeholder_id
+    if pixel_values is None and not empty_BL.any():  # as in each step of generation
+        return input_ids, visual_codes
     begins_BL = empty_BL & ~F.pad(empty_BL, (1, 0))[:, :-1]
     places, images = int(begins_BL.sum()), 0 if pixel_values is None else len(pixel_values)
     if int(empty_BL.sum()) != places * vocabulary.image_tokens:

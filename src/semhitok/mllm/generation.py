@@ -60,13 +60,17 @@ def generate(
                 "image"
             )
         kwargs["visual_codes"] = visual_codes
-    if mode == "text" and kwargs.get("guidance_scale") in (None, 1):
+    text_only = mode == "text" and kwargs.get("guidance_scale") in (None, 1)
+    if text_only:
         kwargs["text_only"] = True  # a guidance pass would not know of it
     if mode == "interleaved" and kwargs.get("max_new_tokens") is None:
         kwargs["max_new_tokens"] = model.config.context_length - prompt.shape[1]
-    legal = LegalIds(model.vocabulary, mode, prompt.shape[1] + (kwargs.get("max_new_tokens") or 0))
-    processors = LogitsProcessorList([legal, *(kwargs.pop("logits_processor", None) or [])])
-    return stock(prompt, attention_mask=attention_mask, logits_processor=processors, **kwargs)
+    processors = list(kwargs.pop("logits_processor", None) or [])
+    if not (text_only and model.vocabulary.controls):  # text rows alone, without image marks among them, are all legal
+        length = prompt.shape[1] + (kwargs.get("max_new_tokens") or 0)
+        processors.insert(0, LegalIds(model.vocabulary, mode, length))
+    kwargs["logits_processor"] = LogitsProcessorList(processors)
+    return stock(prompt, attention_mask=attention_mask, **kwargs)
 
 
 def _draw(

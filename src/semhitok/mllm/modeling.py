@@ -23,10 +23,12 @@ from semhitok.mllm import drawing, generation
 from semhitok.mllm.adapter import Adapter
 from semhitok.mllm.code_head import CodeHead
 from semhitok.mllm.configuration import AdapterKind, SemHiTokMLLMConfig
+from semhitok.mllm.embedding import embed_ids
 from semhitok.mllm.filling import fill_images
 from semhitok.mllm.joining import feature_dims, join
 from semhitok.mllm.legal_ids import GenerationMode
 from semhitok.mllm.next_token import IGNORED, next_token_loss
+from semhitok.mllm.shared_tokenizer import take_shared_tokenizer
 from semhitok.mllm.vocabulary import Vocabulary
 from semhitok.tokenizers.checkpoints import load_strictly
 
@@ -71,6 +73,8 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, GenerationMixin):
         # A tokenizer without its encoder side ignores those keys; here they have a prefix.
         ignored = getattr(self.image_tokenizer, "_keys_to_ignore_on_load_unexpected", None) or []
         self._keys_to_ignore_on_load_unexpected = [rf"^image_tokenizer\.{pattern.lstrip('^')}" for pattern in ignored]
+        if config.shared_tokenizer is not None:
+            self._keys_to_ignore_on_load_missing = [r"^image_tokenizer\."]
         semantic_dim, pixel_dim = feature_dims(self.image_tokenizer, vocabulary.codes_per_token)
         self.adapter = Adapter(config.adapter, semantic_dim=semantic_dim, pixel_dim=pixel_dim, width=width)
         self.controls = nn.Embedding(vocabulary.controls, width) if vocabulary.controls else None
@@ -172,24 +176,7 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def embed(self, input_ids: Tensor, visual_codes: Tensor | None = None) -> Tensor:
         """Ids (B,L) of text and images, without placeholders, and codes (B,L,C) where C > 1 -> embeddings (B,L,D)."""
-        vocabulary = self.vocabulary
-        visual_BL = vocabulary.is_visual(input_ids)
-        embeds_BLD = self.get_input_embeddings()(input_ids.masked_fill(input_ids >= vocabulary.text_size, 0))
-        if self.controls is not None:
-            rows_BLD = self.controls((input_ids - vocabulary.visual_end).clamp(0, vocabulary.controls - 1))
-            embeds_BLD = torch.where(vocabulary.is_control(input_ids)[..., None], rows_BLD, embeds_BLD)
-        if vocabulary.codes_per_token == 1:
-            ids_P = vocabulary.tokenizer_ids(input_ids[visual_BL])
-        elif visual_codes is None:
-            ids_P = input_ids.new_zeros(0, vocabulary.codes_per_token)
-            if visual_BL.any():
-                raise ValueError(
-                    f"visual positions carry {vocabulary.codes_per_token} codes with this tokenizer: pass visual_codes"
-                )
-        else:
-            ids_P = visual_codes[visual_BL]
-        # Also with no visual position at all: every rank then uses the adapter in every step.
-        return embeds_BLD.masked_scatter(visual_BL[..., None], self.embed_visual(ids_P).to(embeds_BLD.dtype))
+        return embed_ids(self, input_ids, visual_codes)
 
     def body(
         self,
@@ -243,10 +230,11 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if use_cache is None and labels is not None:
             use_cache = False
         if input_ids is not None:
-            placeholders_BL = input_ids == self.vocabulary.placeholder_id
-            input_ids, visual_codes = self.fill_images(input_ids, pixel_values, visual_codes)
+            given_BL = input_ids
+            input_ids, visual_codes = self.fill_images(given_BL, pixel_values, visual_codes)
             if labels is not None:
-                labels = torch.where(placeholders_BL & (labels != IGNORED), input_ids, labels)
+                drawn_BL = (given_BL == self.vocabulary.placeholder_id) & (labels != IGNORED)
+                labels = torch.where(drawn_BL, input_ids, labels)
         outputs = self.body(
             input_ids,
             visual_codes,
@@ -365,6 +353,8 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 kwargs["config"] = kwargs.get("config") or SemHiTokMLLMConfig.from_pretrained(path)
                 kwargs["config"].tokenizer_config.encoder = False
             model, info = load_checked(path, *args, **kwargs)
+            if model.config.shared_tokenizer is not None:
+                take_shared_tokenizer(model)
             model.image_tokenizer.requires_grad_(False)  # loading makes new parameters
             return model, info
 

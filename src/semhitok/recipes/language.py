@@ -21,28 +21,27 @@ from semhitok.training.tasks.language import LanguageConfig, Trained
 def mllm_nano() -> LanguageRecipe:
     """A language model of 6M parameters from scratch on `nano` tokens; under 2 hours on 2 cores, on `scenes-100`.
 
-    Learning goes on in the second stage with the same mix at a lower rate: the text of the scenes is a small language, and what
-    both stages are to learn is in the images. Hence only answers, captions and drawn images are learned in both, and a visual
-    label counts less than a text label (ours; the paper learns everything first, and weighs all alike).
+    The text of the scenes is a small language, and what both stages are to learn is in the images. Hence only answers, captions
+    and drawn images are learned in both, and a visual label counts less than a text label (ours; the paper learns everything
+    first, and weighs all alike). The second stage has more questions and fewer drawings: answers come late.
     """
     optimizer = OptimizerConfig(learning_rate=1.5e-3, warmup_steps=200, weight_decay=0.05, final_ratio=0.3)
-    later = OptimizerConfig(learning_rate=5e-4, warmup_steps=50, weight_decay=0.05, final_ratio=0.05)
-    mix = Mix(caption=2, text_to_image=3, chat=3)
+    later = OptimizerConfig(learning_rate=1.2e-3, warmup_steps=30, weight_decay=0.05, final_ratio=0.02)
     return LanguageRecipe(
         name="mllm_nano",
         tokenizer="nano",
         size=SmallLanguageModel(),
         pretrain=LanguageStage(
-            loop=_small_loop(steps=6000, batch_size=8),
+            loop=_small_loop(steps=3000, batch_size=8),
             task=LanguageConfig(optimizer=optimizer, image_weight=0.3),
-            mix=mix,
+            mix=Mix(caption=2, text_to_image=3, chat=3),
             learn="answers",
             row_length=448,
         ),
         sft=LanguageStage(
-            loop=_small_loop(steps=2600, batch_size=8),
-            task=LanguageConfig(optimizer=later, image_weight=0.3),
-            mix=mix,
+            loop=_small_loop(steps=6000, batch_size=8),
+            task=LanguageConfig(optimizer=later, image_weight=0.2),
+            mix=Mix(caption=3, text_to_image=2, chat=5),
             learn="answers",
             row_length=448,
         ),

@@ -1,0 +1,167 @@
+"""What does the loss of a head with very many rows take in memory and time, when logits are never held for all tokens?
+
+    python -m benchmarks.large_head [--quick]
+
+``large_head_loss`` against the plain cross entropy of all logits, and both against torch's own chunked
+``linear_cross_entropy`` where torch has it. Loss and gradients of hidden states and head are computed once; memory counts
+what is held at the peak above the weights, less the size of these gradients. Every side runs in a process of its own and
+leaves what it found in a file, where it is compared.
+
+Shapes: N tokens, V rows of the head, D channels.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from benchmarks.measuring import Operation, interleaved, memory_is_measurable, peak_memory
+from benchmarks.reporting import Aim, Report, Row, run_alone
+from torch import Tensor
+
+from semhitok.losses.large_head import large_head_loss
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Tokens whose memory and whose time is measured, rows, channels, rounds of timing."""
+
+    tokens: int
+    timed_tokens: int
+    rows: int
+    dim: int
+    rounds: int
+
+
+# Qwen2's padded vocabulary and the joint codebook of 16,384 x 12.
+FULL = Sizes(tokens=4096, timed_tokens=512, rows=152_064 + 196_608, dim=512, rounds=3)
+QUICK = Sizes(tokens=256, timed_tokens=64, rows=5000, dim=32, rounds=3)
+FEWEST_TOKENS = 1024
+# The plain loss holds the logits' log-probabilities and, on the way back, two gradients as large; and some room.
+PLAIN_COPIES = 3.5
+ALLOWED_DIFFERENCE = 1e-4
+
+
+def our_loss(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
+    """The mean, by chunks of tokens."""
+    return large_head_loss(hidden_ND, weight_VD, targets_N)[0] / len(targets_N)
+
+
+def plain_loss(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
+    """The mean, over all logits."""
+    return F.cross_entropy(F.linear(hidden_ND, weight_VD), targets_N)
+
+
+def torch_loss(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
+    """The mean, by torch's chunks."""
+    options = torch.nn.LinearCrossEntropyOptions()
+    return F.linear_cross_entropy(hidden_ND, weight_VD, targets_N, options=options)
+
+
+def sides() -> dict[str, Loss]:
+    """Our loss, the plain one, and torch's where there is one."""
+    has_chunks = hasattr(torch.nn, "LinearCrossEntropyOptions")
+    return {"ours": our_loss, "plain": plain_loss} | ({"torch": torch_loss} if has_chunks else {})
+
+
+def case(loss: Loss, tokens: int, rows: int, dim: int, found: Path | None = None) -> Operation:
+    """N, V, D -> the loss and its gradients with respect to hidden states and head, written to a file if one is named."""
+    torch.manual_seed(0)
+    hidden_ND = torch.randn(tokens, dim, requires_grad=True)
+    weight_VD = torch.randn(rows, dim).mul_(dim**-0.5).requires_grad_()
+    targets_N = torch.randint(rows, (tokens,))
+
+    def operation() -> None:
+        value = loss(hidden_ND, weight_VD, targets_N)
+        gradients = torch.autograd.grad(value, (hidden_ND, weight_VD))
+        if found is not None:
+            torch.save((value.detach(), *gradients), found)
+
+    return operation
+
+
+def tokens_that_fit(sizes: Sizes) -> int:
+    """``sizes.tokens``, halved until the plain loss fits into the memory that is free now.
+
+    Raises:
+        MemoryError: not even few tokens fit.
+    """
+    tokens, free = sizes.tokens, _free_memory()
+    while tokens * sizes.rows * 4 * PLAIN_COPIES > free:
+        tokens //= 2
+        if tokens < FEWEST_TOKENS:
+            raise MemoryError(f"the plain loss of {FEWEST_TOKENS} tokens does not fit into {free / 2**30:.1f} GiB")
+    return tokens
+
+
+def difference(found: Path, wanted: Path) -> float:
+    """The largest difference of losses and gradients, each relative to the largest magnitude in the wanted one."""
+    pairs = zip(torch.load(found, mmap=True), torch.load(wanted, mmap=True), strict=True)
+    return max(float((each - other).abs().max() / other.abs().max()) for each, other in pairs)
+
+
+def measure(quick: bool) -> Report:
+    """Memory and values in processes of their own, times in interleaved rounds."""
+    return report(QUICK if quick else FULL, judged=not quick)
+
+
+def report(sizes: Sizes, *, judged: bool) -> Report:
+    """At any sizes."""
+    tokens = tokens_that_fit(sizes) if memory_is_measurable() else sizes.tokens
+    rows = _memory_rows(sizes, tokens, judged=judged) if memory_is_measurable() else []
+    times = interleaved(
+        {name: case(loss, sizes.timed_tokens, sizes.rows, sizes.dim) for name, loss in sides().items()},
+        rounds=sizes.rounds,
+    )
+    what = f"time, {sizes.timed_tokens:,} tokens"
+    rows += [Row.of_times(what, ("ours", times["ours"]), (name, times[name])) for name in times if name != "ours"]
+    return Report(
+        name="large_head",
+        title="Loss of a large head",
+        method=f"{sizes.rows:,} rows, {sizes.dim} channels, fp32: loss and gradients of hidden states and head. Memory: what "
+        f"{tokens:,} tokens take above weights and gradients, in a process of its own. torch: `linear_cross_entropy` with "
+        "its default chunks.",
+        rows=rows,
+    )
+
+
+def _memory_rows(sizes: Sizes, tokens: int, *, judged: bool) -> list[Row]:
+    gradients = 4 * sizes.dim * (sizes.rows + tokens)
+    with tempfile.TemporaryDirectory() as folder:
+        files = {name: Path(folder) / f"{name}.pt" for name in sides()}
+        above = {
+            name: float(max(1, peak_memory(case, loss, tokens, sizes.rows, sizes.dim, files[name]) - gradients))
+            for name, loss in sides().items()
+        }
+        differences = {name: difference(files[name], files["plain"]) for name in files if name != "plain"}
+    what, ours = f"memory, {tokens:,} tokens", ("ours", above["ours"])
+    rows = [
+        Row.of_amounts(what, ours, ("plain", above["plain"]), "bytes", aim=Aim("at most", 0.25) if judged else None),
+        *(Row.of_amounts(what, ours, (name, above[name]), "bytes") for name in above if name not in ("ours", "plain")),
+    ]
+    allowed, unit = ("allowed", ALLOWED_DIFFERENCE), "of the largest"
+    aim = Aim("at most", 1) if judged else None
+    return [
+        *rows,
+        Row.of_amounts(
+            "loss and gradients beside plain", ("ours differ by", differences["ours"]), allowed, unit, aim=aim
+        ),
+    ]
+
+
+def _free_memory() -> int:
+    """Bytes that can be had without swapping."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("the kernel's account of memory has no field MemAvailable")
+
+
+if __name__ == "__main__":
+    run_alone(measure, __doc__)
