@@ -15,7 +15,11 @@ PLAN = [[3, 64, 64], [64, 128, 128], [128, 256, 256, 256], [256, 512, 512, 512],
 
 
 def oracle(
-    convolutions: list[list[tuple[Tensor, Tensor]]], heads: list[Tensor], first: Tensor, second: Tensor, pool: Any = None
+    convolutions: list[list[tuple[Tensor, Tensor]]],
+    heads: list[Tensor],
+    first: Tensor,
+    second: Tensor,
+    pool: Any = None,
 ) -> Tensor:
     """Zhang et al. 2018, eq. 1, for images already scaled as the network wants them."""
     pool = pool or functional.max_pool2d

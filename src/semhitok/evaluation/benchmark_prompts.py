@@ -1,0 +1,158 @@
+"""Conversations of benchmarks as prompts: images where the conversation has them, text cut where the context ends.
+
+A benchmark asks thousands of questions, and some are longer than a small model's context. An error would end the run, so
+they are cut on the left, and the caller counts them.
+
+Shapes: B prompts, L positions, N tokens of one image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from semhitok.mllm import SemHiTokMLLMProcessor, Vocabulary
+from semhitok.mllm.chat import flattened
+from semhitok.mllm.places import IMAGE
+
+Conversation = Sequence[Mapping[str, Any]]
+"""Messages with "role" and "content", a text or parts; images are under "image", "path" or "url"."""
+
+TEXT_SHARE = 8
+"""Of a prompt that is cut, text keeps at least one position in this many; images that leave it less go, the first one first."""
+WRITTEN_MARK = "[image]"
+"""What a mark becomes that belongs to no image: the processor has no other way to write it."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Ids of a prompt and the images that go to its placeholders.
+
+    Attributes:
+        ids: begin, N placeholders, end for every image.
+        images: in order, whatever the image processor takes.
+        cut: whether something was left out.
+    """
+
+    ids: tuple[int, ...]
+    images: tuple[Any, ...]
+    cut: bool = False
+
+
+def prompt_of(processor: SemHiTokMLLMProcessor, conversation: Conversation) -> Prompt:
+    """The prompt that asks for the answer to a conversation, through the chat template, of any length.
+
+    Raises:
+        ValueError: a message without role or content, or a part that is neither text nor an image, as a video is.
+    """
+    messages = [placed(message) for message in conversation]
+    _, images = flattened(messages, IMAGE)
+    text = processor.apply_chat_template(messages, add_generation_prompt=True)
+    # The template has written the special tokens already.
+    return Prompt(tuple(processor.token_ids(text, add_special_tokens=False)), tuple(images))
+
+
+def answer_ids(processor: SemHiTokMLLMProcessor, conversation: Conversation, answer: str) -> tuple[int, ...]:
+    """Ids that a given answer has after ``prompt_of``: as in training, without the end of the turn.
+
+    Spaces around the answer are the template's affair: benchmarks put one before it, as plain language models need.
+    """
+    if not answer.strip():
+        return ()
+    messages = [placed(message) for message in conversation]
+    asked = processor.apply_chat_template(messages, add_generation_prompt=True)
+    given = processor.apply_chat_template(
+        [*messages, {"role": "assistant", "content": answer.strip()}], continue_final_message=True
+    )
+    rest = given[len(asked) :] if given.startswith(asked) else answer
+    return tuple(processor.tokenizer(rest, add_special_tokens=False)["input_ids"])
+
+
+def placed(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The message with its images at the marks ``<image>`` in its text, if there are as many.
+
+    Other marks are words about images (a question that names the same image twice) and are written ``[image]``.
+    """
+    content = message.get("content")
+    if isinstance(content, str):
+        content = [{"type": "text", "text": content}]
+    if not isinstance(content, Sequence) or not any(IMAGE in _text(part) for part in content):
+        return message
+    images = [part for part in content if part.get("type") == "image"]
+    if len(images) != sum(_text(part).count(IMAGE) for part in content):
+        written = [
+            {**part, "text": part["text"].replace(IMAGE, WRITTEN_MARK)} if _text(part) else part for part in content
+        ]
+        return {**message, "content": written}
+    parts, waiting = [], iter(images)
+    for part in content:
+        if part.get("type") == "image":
+            continue
+        first, *others = _text(part).split(IMAGE)
+        parts.append({**part, "text": first} if first or others else part)
+        for text in others:
+            parts += [next(waiting), {"type": "text", "text": text}]
+    return {**message, "content": parts}
+
+
+def fitted(vocabulary: Vocabulary, prompt: Prompt, limit: int) -> Prompt:
+    """The prompt in at most ``limit`` positions: text goes from the left, images stay whole or go whole.
+
+    Args:
+        vocabulary: the id layout.
+        prompt: of any length.
+        limit: at least 1.
+
+    Raises:
+        ValueError: limit below 1.
+    """
+    if limit < 1:
+        raise ValueError(f"a prompt needs room for at least 1 token, got {limit}")
+    if len(prompt.ids) <= limit:
+        return prompt
+    span, count = vocabulary.span_length, len(prompt.images)
+    texts = len(prompt.ids) - count * span
+    images = min(count, (limit - min(texts, max(1, limit // TEXT_SHARE))) // span)
+    drop_images, drop_texts = count - images, max(0, texts - (limit - images * span))
+    kept: list[int] = []
+    position = 0
+    while position < len(prompt.ids):
+        if prompt.ids[position] == vocabulary.image_begin_id:
+            if drop_images:
+                drop_images -= 1
+            else:
+                kept += prompt.ids[position : position + span]
+            position += span
+            continue
+        if drop_texts:
+            drop_texts -= 1
+        else:
+            kept.append(prompt.ids[position])
+        position += 1
+    return Prompt(tuple(kept), prompt.images[count - images :], cut=True)
+
+
+def padded(processor: SemHiTokMLLMProcessor, prompts: Sequence[Prompt], device: torch.device) -> dict[str, Tensor]:
+    """Model inputs, padded on the left: input_ids, attention_mask (B,L), and with images pixel_values (images,3,H,W)."""
+    length = max(len(prompt.ids) for prompt in prompts)
+    missing = [length - len(prompt.ids) for prompt in prompts]
+    inputs = {
+        "input_ids": torch.tensor(
+            [[processor.pad_id] * empty + list(prompt.ids) for empty, prompt in zip(missing, prompts, strict=True)]
+        ),
+        "attention_mask": torch.tensor([[0] * empty + [1] * (length - empty) for empty in missing]),
+    }
+    images = [image for prompt in prompts for image in prompt.images]
+    if images:
+        inputs["pixel_values"] = processor.image_processor(images, return_tensors="pt")["pixel_values"]
+    return {name: value.to(device) for name, value in inputs.items()}
+
+
+def _text(part: Any) -> str:
+    """The text of a part, empty for all that is none."""
+    text = part.get("text") if isinstance(part, Mapping) else None
+    return text if isinstance(text, str) else ""
