@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from semhitok.data.images import MAX_PIXELS, ImageError, load_image
 
@@ -174,9 +174,13 @@ def test_bytes_and_opened_images_are_taken(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.asarray(load_image(Image.fromarray(pixels))), pixels)
 
 
+@pytest.mark.parametrize("filled", [False, True])  # whether another library has told Pillow to fill up such files
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"])
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
-def test_truncated_files_are_errors_that_name_the_file(tmp_path: Path, kind: str, share: float) -> None:
+def test_truncated_files_are_errors_that_name_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, share: float, filled: bool
+) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", filled)
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(noise).save(buffer, kind)
@@ -186,6 +190,7 @@ def test_truncated_files_are_errors_that_name_the_file(tmp_path: Path, kind: str
     with pytest.raises(ImageError, match=r"half\.img: .*\.$") as raised:
         load_image(path)
     assert "\n" not in str(raised.value)
+    assert filled is ImageFile.LOAD_TRUNCATED_IMAGES
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"])

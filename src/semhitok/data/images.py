@@ -14,10 +14,12 @@ from __future__ import annotations
 import io
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 IMAGE_SUFFIXES = frozenset(
     f".{ending}"
@@ -101,6 +103,16 @@ def _known_formats() -> list[str]:
     return [name for name in _FORMATS if name in Image.OPEN]
 
 
+@contextmanager
+def _whole_files() -> Iterator[None]:
+    """Refuse truncated files even where another library has told Pillow to fill them up, as lmms-eval does."""
+    told, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = told
+
+
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     width, height = image.size
     if width * height > MAX_PIXELS:
@@ -108,7 +120,8 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if min(width, height) < MIN_SIDE:
         raise ImageError(f"{name}: {width} x {height} pixels are too few, both sides must be {MIN_SIDE} or more.")
     try:
-        image.load()
+        with _whole_files():
+            image.load()
         converted = _convert_mode(image)
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from error
