@@ -76,7 +76,7 @@ class LanguageRun:
     max_seconds: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
     """Time limit: speed is measured over the first steps and the number of steps set to fit."""
     compile: bool = False
-    """Compile the transformer blocks (torch.compile): pays on GPUs, not on CPUs."""
+    """Compile the transformer blocks (torch.compile): pays on GPUs, and in long runs on CPUs."""
     device: Annotated[str | None, tyro.conf.arg(metavar="NAME"), default("a GPU where there is one")] = None
     """cpu, cuda, cuda:1 ... Several GPUs: torchrun --nproc-per-node N -m semhitok.cli.train RECIPE ..."""
 
