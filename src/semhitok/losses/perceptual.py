@@ -46,8 +46,8 @@ class VGGPerceptual(nn.Module):
     Args:
         deepest_layer: the last tap; deeper convolutions are not built. A training step costs 1, 2, 3.6, 5.2 and 6 (of
             ``conv1_2``) for the five; up to ``conv3_3`` it sees colour, edges and texture, deeper also object parts.
-        pooling: ``max``, as the network was trained; or ``average`` (Gatys et al. 2016), for a loss: through max pooling one
-            bright dot in every cell passes for texture, and a decoder learns to draw a grid of dots.
+        pooling: ``max``, as the network was trained; or ``average`` (Gatys et al. 2016), for a loss: with max pooling a small
+            decoder learned to draw a grid of dots, one in every cell.
     """
 
     pixel_shift: Tensor

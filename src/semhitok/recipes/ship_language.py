@@ -94,10 +94,11 @@ def _check(model: SemHiTokForConditionalGeneration, folder: Path) -> None:
     """
     shared = model.config.shared_tokenizer is not None
     loaded = SemHiTokForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    own = loaded.state_dict()
     for name, tensor in model.state_dict().items():
         if shared and name.startswith(PREFIX):
             continue
-        wanted, found = _stored(name, tensor).to(tensor.dtype), loaded.state_dict()[name]
+        wanted, found = _stored(name, tensor).to(tensor.dtype), own[name]
         if found.dtype != tensor.dtype or not torch.equal(found, wanted.to(found.device)):
             raise ValueError(f"{folder} does not give {name} back as it was written: the export was not kept")
     if tokenizer_fingerprint(loaded.image_tokenizer) != tokenizer_fingerprint(model.image_tokenizer):
