@@ -139,6 +139,7 @@ def controls() -> Ablation:
     choices = {
         "SGHC: by semantic code": _pixel(8),
         "one codebook of m entries for all (independent VQ, joined by dim)": _control("shared"),
+        "the same, joined by length": _control("shared", concat="length"),
         "by a fixed random partition": _control("random"),
         "one codebook of K (m - 1) entries for all, 1,459 bits": SemHiTokExperiment(
             "semhitok-shared7168", changed(model={"pixel_codebook": "shared", "subcodebook_size": 7168})
@@ -154,8 +155,8 @@ def controls() -> Ablation:
         source="",
         rows=tuple(Row({"pixel codebook": name}, experiment) for name, experiment in choices.items()),
         metrics=(*RECONSTRUCTION, Metric("semantic_cosine", "cosine to teacher", 3)),
-        note=f"{BUDGET} Joint: 2,400 steps of 16 images for both branches. Joined by length, an independent VQ of m "
-        "entries has the bits and the decoder input of the second row at twice the tokens.",
+        note=f"{BUDGET} Joint: 2,400 steps of 16 images for both branches. Joined by length, the decoder sees twice the "
+        "tokens, at the same bits.",
     )
 
 
@@ -204,5 +205,6 @@ def losses() -> Ablation:
     )
 
 
-def _control(kind: str) -> SemHiTokExperiment:
-    return SemHiTokExperiment(f"semhitok-m8-{kind}", changed(model={"pixel_codebook": kind}))
+def _control(kind: str, concat: str = "dim") -> SemHiTokExperiment:
+    name = f"semhitok-m8-{kind}" if concat == "dim" else f"semhitok-m8-{kind}-{concat}"
+    return SemHiTokExperiment(name, changed(model={"pixel_codebook": kind, "concat": concat}))
