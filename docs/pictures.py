@@ -1,6 +1,6 @@
-"""The pictures of docs/how-it-works.md, made by the shipped checkpoint from the photographs in examples/.
+"""The pictures of the tokenizer in docs/, made from the photographs in examples/.
 
-python docs/pictures.py [CHECKPOINT]
+python docs/pictures.py [CHECKPOINT [RUN]]    with the folder of a run, also what each of its stages gives back
 """
 
 from __future__ import annotations
@@ -15,22 +15,35 @@ from torch import Tensor
 
 from semhitok import SemHiTokModel, TokenizerImageProcessor
 from semhitok.data.transforms import to_pil
-from semhitok.evaluation.picture import BACKGROUND, FAINT, INK, MARGIN, font
+from semhitok.evaluation.picture import BACKGROUND, INK, MARGIN, font
 
 HERE = Path(__file__).parent
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
 TILE, GAP, HEAD = 192, 10, 34
 SWAPPED = 6  # tokens in the picture of sub-codebooks
+STAGES = {"pixel": "after pixel", "pixel-finetune": "after pixel-finetune", "decoder": "after decoder"}
 
 
 @torch.no_grad()
-def main(checkpoint: str) -> None:
+def main(checkpoint: str = "nano", run: str = "") -> None:
     tokenizer = SemHiTokModel.from_pretrained(checkpoint).eval()
     processor = TokenizerImageProcessor(size=tokenizer.config.image_size)
     files = [str(HERE.parent / "examples" / "photographs" / f"{name}.jpg") for name in PHOTOGRAPHS]
     pixel_values = processor(files)["pixel_values"]
     two_codes(tokenizer, pixel_values).save(HERE / "images" / "two_codes.png")
     sub_codebooks(tokenizer, pixel_values).save(HERE / "images" / "sub_codebooks.png")
+    if run:
+        stages(Path(run), pixel_values).save(HERE / "images" / "stages.png")
+
+
+def stages(run: Path, pixel_values: Tensor) -> Image.Image:
+    """Each photograph, and what comes back after each stage of a run that teaches to draw."""
+    columns = {"image": [to_pil(image) for image in pixel_values]}
+    for stage, heading in STAGES.items():
+        tokenizer = SemHiTokModel.from_pretrained(run / stage / "model", dtype=torch.float32).eval()
+        encoded = tokenizer.encode(pixel_values)
+        columns[heading] = [to_pil(image) for image in tokenizer.decode(encoded.ids, encoded.grid)]
+    return _table(columns)
 
 
 def two_codes(tokenizer: SemHiTokModel, pixel_values: Tensor) -> Image.Image:
@@ -105,7 +118,7 @@ def _table(columns: dict[str, list[Image.Image]], tile: int = TILE) -> Image.Ima
     draw = ImageDraw.Draw(picture)
     for number, (heading, images) in enumerate(columns.items()):
         x = MARGIN + number * (tile + GAP)
-        draw.text((x, MARGIN), heading, INK if "decoded" in heading or "image" in heading else FAINT, font(15))
+        draw.text((x, MARGIN), heading, INK, font(15))
         for row, image in enumerate(images):
             enlarged = image.resize((tile, tile), Image.Resampling.NEAREST)
             picture.paste(enlarged, (x, MARGIN + HEAD + row * (tile + GAP)))
@@ -113,4 +126,4 @@ def _table(columns: dict[str, list[Image.Image]], tile: int = TILE) -> Image.Ima
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "nano")
+    main(*sys.argv[1:3])
