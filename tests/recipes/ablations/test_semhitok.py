@@ -92,6 +92,29 @@ def test_the_enhanced_decoder_starts_from_the_same_pixel_stage(place: Workplace,
     assert len(folders(place, "pixel")) == len(set(folders(place, "pixel")))
 
 
+def test_rows_of_fine_tuning_start_from_one_pixel_stage_and_differ_in_their_losses(place: Workplace, recipe: Recipe):
+    def trained(stage: str) -> set[Path]:
+        return set((place.directory / "runs").glob(f"*/{stage}"))
+
+    stages = ("semantic", "pixel", "pixel-finetune")
+    SemHiTokExperiment("base", recipe).run(place, 0)
+    pixel, finetuned = trained("pixel"), trained("pixel-finetune")
+    weighted = replace(recipe.pixel_finetune, task=replace(recipe.pixel_finetune.task, commitment_weight=9.0))
+    plain = SemHiTokExperiment("plain", recipe, stages=stages).run(place, 0)
+    changed = SemHiTokExperiment("weighted", replace(recipe, pixel_finetune=weighted), stages=stages).run(place, 0)
+    assert trained("pixel") == pixel, "the pixel stage was trained again"
+    assert len(trained("pixel-finetune") - finetuned) == 2
+    assert plain["psnr"] != changed["psnr"]
+
+
+def test_settings_name_the_network_of_a_perceptual_loss_where_one_is_used(recipe: Recipe):
+    stages = ("semantic", "pixel", "pixel-finetune")
+    weighted = replace(recipe.pixel_finetune, task=replace(recipe.pixel_finetune.task, perceptual_weight=0.3))
+    settings = SemHiTokExperiment("weighted", replace(recipe, pixel_finetune=weighted), stages=stages).settings()
+    assert settings["pixel-finetune"]["perceptual_depth"] == recipe.perceptual_depth
+    assert "perceptual_depth" not in settings["pixel"]
+
+
 def test_settings_name_what_was_chosen(recipe: Recipe):
     settings = SemHiTokExperiment("base", recipe).settings()
     assert settings["model"]["subcodebook_size"] == 4

@@ -17,7 +17,7 @@ from semhitok.evaluation.variance import GroupedVariance
 from semhitok.quantizers.allotment import allot_sizes
 from semhitok.recipes.ablations.experiment import InterruptionError, Workplace
 from semhitok.recipes.nano import nano
-from semhitok.recipes.recipe import EnhancedDecoder, Recipe, Stage
+from semhitok.recipes.recipe import EnhancedDecoder, PixelStage, Recipe, Stage
 from semhitok.recipes.stages import is_done, run_stages
 from semhitok.teachers import digest_of_text
 from semhitok.tokenizers import SemHiTokConfig, SemHiTokModel
@@ -46,6 +46,18 @@ def ablation_recipe() -> Recipe:
             revive_every=150,
         ),
     )
+    finetune = recipe.pixel_finetune
+    finetune = replace(
+        finetune,
+        loop=replace(pixel.loop, steps=400),
+        task=replace(
+            finetune.task,
+            optimizer=replace(finetune.task.optimizer, warmup_steps=50),
+            discriminator_optimizer=replace(finetune.task.discriminator_optimizer, warmup_steps=50),
+            adversarial_start=50,
+            revive_every=100,
+        ),
+    )
     decoder_loop = replace(pixel.loop, steps=750)
     return replace(
         recipe,
@@ -58,6 +70,7 @@ def ablation_recipe() -> Recipe:
             task=replace(semantic.task, revive_every=25),
         ),
         pixel=pixel,
+        pixel_finetune=finetune,
         decoder=replace(recipe.decoder, loop=decoder_loop, task=replace(pixel.task, decoder_only=True)),
     )
 
@@ -174,6 +187,8 @@ def _settings(recipe: Recipe, stages: tuple[Stage, ...]) -> dict[str, Any]:
             "batch_size": part.loop.batch_size,
             "task": asdict(part.task),
         }
+        if isinstance(part, PixelStage) and part.task.perceptual_weight > 0:
+            found[stage] |= {"perceptual": recipe.perceptual, "perceptual_depth": recipe.perceptual_depth}
     if "decoder" in stages:
         found["enhanced_decoder"] = asdict(recipe.enhanced_decoder)
     return found
