@@ -5,11 +5,10 @@ the semantic code k and the patch's place n in the sequence. The decoder sees [s
 
 * ``BySemanticCode`` (the paper): K sub-codebooks of m codes, chosen by meaning.
 * ``OneForAll``: a single codebook of m codes. This is Figure 2's pair of independent codebooks, semantic K and pixel m,
-  joined along the dimension into a product vocabulary of K * m ids. Joined along the length the same two codes are
-  two tokens: vocabulary K + m, twice the sequence, the same bits and the same picture, so that reconstruction needs no
-  second run; what differs is only what a language model has to predict. A pixel codebook of K * (m - 1) codes makes
-  the *vocabulary* of that variant as large as SemHiTok's, but at log2(K) + log2(K * (m - 1)) bits and two tokens a
-  patch: a comparison at more bits, to be labelled so.
+  joined along the dimension into a product vocabulary of K * m ids. Joined along the length (``concat`` length) the same
+  two codes are two tokens: vocabulary K + m, twice the sequence for decoder and language model, the same bits. A pixel
+  codebook of K * (m - 1) codes makes the *vocabulary* of that variant as large as SemHiTok's, but at
+  log2(K) + log2(K * (m - 1)) bits and two tokens a patch: a comparison at more bits, to be labelled so.
 * ``ByShiftedCode``: K sub-codebooks of m codes, chosen without meaning: (k + shift(n)) mod K with a fixed shift for
   every place. It has as many parameters and sub-codebooks in use as the paper's rule, but each pools the patches of as
   many unrelated semantic codes as there are places. Two limits, to be said with its results: groups are more even in
