@@ -113,7 +113,7 @@ def semantic_quantizer() -> Ablation:
 
 def semantic_codebook_size() -> Ablation:
     """K, a limitation that the paper names."""
-    sizes: Sequence[int] = (256, 512, 1024, 2048)
+    sizes: Sequence[int] = (256, 1024, 4096)
     return Ablation(
         name="semantic-codebook-size",
         title="Number K of semantic codes, m = 8",
