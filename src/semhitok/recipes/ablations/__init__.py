@@ -11,6 +11,7 @@ from semhitok.recipes.ablations.semhitok_tables import (
     losses,
     semantic_codebook_size,
     semantic_quantizer,
+    sub_codebook_error,
 )
 from semhitok.recipes.ablations.table import Ablation, draw
 from semhitok.recipes.ablations.unitok_tables import (
@@ -30,6 +31,7 @@ ABLATIONS: dict[str, Ablation] = {
         semantic_quantizer(),
         semantic_codebook_size(),
         controls(),
+        sub_codebook_error(),
         adaptive(),
         losses(),
         quantization(),

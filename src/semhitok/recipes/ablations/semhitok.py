@@ -101,6 +101,23 @@ class SemHiTokExperiment:
 
     def run(self, place: Workplace, seed: int) -> dict[str, float]:
         """See ``Experiment``."""
+        model = self.train(place, seed)
+        tokenizer = SemHiTokModel.from_pretrained(model, dtype=torch.float32).eval()
+        tokenizer.to(place.device)  # pyright: ignore[reportArgumentType]
+        metrics = place.measure(
+            tokenizer,
+            f"{self.name}-seed{seed}",
+            reconstruction=self.stages != ("semantic",),
+            probe_images=PROBE_IMAGES if self.probe else 0,
+        )
+        return metrics | {"semantic_cosine": _cosine_to_teacher(tokenizer, place)}
+
+    def train(self, place: Workplace, seed: int) -> Path:
+        """Train the stages that are not there yet, resuming; the folder of the last one's model.
+
+        Raises:
+            InterruptionError: stopped by a signal.
+        """
         recipe = _seeded(self.recipe, seed)
         images = place.images(recipe.model["image_size"], recipe.data)
         model: Path | None = None
@@ -133,15 +150,7 @@ class SemHiTokExperiment:
                     raise InterruptionError
             model = folder / stage / "model"
         assert model is not None, "an experiment has at least one stage"
-        tokenizer = SemHiTokModel.from_pretrained(model, dtype=torch.float32).eval()
-        tokenizer.to(place.device)  # pyright: ignore[reportArgumentType]
-        metrics = place.measure(
-            tokenizer,
-            f"{self.name}-seed{seed}",
-            reconstruction=self.stages != ("semantic",),
-            probe_images=PROBE_IMAGES if self.probe else 0,
-        )
-        return metrics | {"semantic_cosine": _cosine_to_teacher(tokenizer, place)}
+        return model
 
 
 def changed(*, model: Mapping[str, Any] | None = None, pixel: Mapping[str, Any] | None = None, **fields: Any) -> Recipe:
