@@ -47,7 +47,7 @@ def test_a_run_is_trained_once_and_its_answers_are_measured(place: Workplace):
     assert {"existence", "existence_blind", "captions", "scenes"} <= found.keys()
     assert found["existence_blind"] == 0.5
     assert found["scenes"] == 8  # the other two are bare
-    log = place.directory / "runs" / "dual-seed0" / "pretrain" / "metrics.jsonl"
+    log = place.runs / "dual-seed0" / "pretrain" / "metrics.jsonl"
     lines = log.read_text()
     assert experiment.run(place, 0) == found
     assert log.read_text() == lines
@@ -58,7 +58,7 @@ def test_the_upper_bound_reads_features(place: Workplace):
     recipe = tiny(place, adapter="single", continuous=True)
     found = UnderstandingExperiment("continuous", recipe).run(place, 0)
     assert "existence" in found
-    folder = place.directory / "runs" / "continuous-seed0" / "pretrain" / "model"
+    folder = place.runs / "continuous-seed0" / "pretrain" / "model"
     assert (folder / "continuous_projector.safetensors").is_file()
 
 

@@ -40,7 +40,7 @@ def with_model(recipe: Recipe, **fields: object) -> Recipe:
 
 
 def folders(place: Workplace, stage: str) -> set[str]:
-    return {path.name for path in (place.directory / "runs").glob(f"{stage}-*")}
+    return {path.name for path in (place.runs).glob(f"{stage}-*")}
 
 
 def test_rows_share_the_stages_that_are_equal_and_differ_in_the_rest(place: Workplace, recipe: Recipe):
@@ -61,7 +61,7 @@ def test_rows_share_the_stages_that_are_equal_and_differ_in_the_rest(place: Work
     models = [
         SemHiTokModel.from_pretrained(path / stage / "model").state_dict()
         for stage in ("semantic", "pixel")
-        for path in (place.directory / "runs").glob(f"{stage}-*")
+        for path in (place.runs).glob(f"{stage}-*")
     ]
     for name in models[0]:
         if name.startswith(("teacher.", "semantic.")):
@@ -86,7 +86,7 @@ def test_the_enhanced_decoder_starts_from_the_same_pixel_stage(place: Workplace,
     stages = ("semantic", "pixel", "decoder")
     SemHiTokExperiment("enhanced", recipe, stages=stages).run(place, 0)
     (enhanced,) = folders(place, "decoder")
-    config = json.loads((place.directory / "runs" / enhanced / "decoder" / "model" / "config.json").read_text())
+    config = json.loads((place.runs / enhanced / "decoder" / "model" / "config.json").read_text())
     assert config["stages"] == list(stages)
     assert config["decoder_layers"] == 3
     assert len(folders(place, "pixel")) == len(set(folders(place, "pixel")))
@@ -94,7 +94,7 @@ def test_the_enhanced_decoder_starts_from_the_same_pixel_stage(place: Workplace,
 
 def test_rows_of_fine_tuning_start_from_one_pixel_stage_and_differ_in_their_losses(place: Workplace, recipe: Recipe):
     def trained(stage: str) -> set[Path]:
-        return set((place.directory / "runs").glob(f"*/{stage}"))
+        return set((place.runs).glob(f"*/{stage}"))
 
     stages = ("semantic", "pixel", "pixel-finetune")
     SemHiTokExperiment("base", recipe).run(place, 0)
@@ -105,6 +105,14 @@ def test_rows_of_fine_tuning_start_from_one_pixel_stage_and_differ_in_their_loss
     assert trained("pixel") == pixel, "the pixel stage was trained again"
     assert len(trained("pixel-finetune") - finetuned) == 2
     assert plain["psnr"] != changed["psnr"]
+
+
+def test_what_was_trained_on_other_images_is_not_taken(place: Workplace, recipe: Recipe, tmp_path: Path):
+    base = SemHiTokExperiment("base", recipe)
+    before = base.run(place, 0)
+    other = replace(place, train=ImageFolder(save_images(tmp_path / "others", count=20)))
+    assert base.run(other, 0)["psnr"] != before["psnr"]
+    assert base.run(place, 0) == before
 
 
 def test_settings_name_the_network_of_a_perceptual_loss_where_one_is_used(recipe: Recipe):

@@ -47,4 +47,4 @@ def test_rules_share_a_stage_1_and_pixel_codes_lower_the_error(tmp_path: Path):
     assert len({figures["error"] for figures in found.values()}) == 3
     for figures in found.values():
         assert 0 < figures["error"] < figures["semantic_error"] < 1
-    assert len(list((tmp_path / "out" / "runs").iterdir())) == 1
+    assert len(list(place.runs.iterdir())) == 1

@@ -36,7 +36,7 @@ class Workplace:
         train, test: training images, and those that every experiment is measured on.
         train_folder, test_folder: where they lie; experiments with language read records there.
         data_name: of the training images, for provenance.
-        directory: holds ``runs/`` (training), ``cache/`` (teacher features, ids), ``pictures/``.
+        directory: holds ``runs/`` (training, see ``runs``), ``cache/`` (teacher features, ids), ``pictures/``.
         device: to train and measure on.
         test_images: how many test images are measured, evenly spaced.
         report: takes lines for the user.
@@ -55,6 +55,11 @@ class Workplace:
     perceptual: PerceptualDistance | None
     extractors: Sequence[FeatureExtractor]
     _images: dict[int, TrainingImages] = field(default_factory=dict, init=False)
+
+    @property
+    def runs(self) -> Path:
+        """Folder of what was trained on these training images."""
+        return self.directory / "runs" / self.train.fingerprint[:8]
 
     def images(self, image_size: int, config: DataConfig) -> TrainingImages:
         """The training images at a size, read once."""

@@ -60,7 +60,7 @@ class UnderstandingExperiment:
         """See ``Experiment``."""
         stage = replace(self.recipe.pretrain, loop=replace(self.recipe.pretrain.loop, seed=seed))
         recipe = replace(self.recipe, pretrain=stage)
-        folder = place.directory / "runs" / f"{self.name}-seed{seed}"
+        folder = place.runs / f"{self.name}-seed{seed}"
         if not is_language_trained(folder / "pretrain", "pretrain"):
             place.report(f"{self.name}, seed {seed} in {folder}")
             state = run_language(

@@ -129,7 +129,7 @@ class SemHiTokExperiment:
                 sizes = _adaptive_sizes(recipe, model, place)
                 trained = recipe = replace(recipe, model=recipe.model | {"subcodebook_sizes": sizes})
             digest = digest_of_text(json.dumps(_settings(trained, done), sort_keys=True))[:10]
-            folder = place.directory / "runs" / f"{stage}-{digest}-seed{seed}"
+            folder = place.runs / f"{stage}-{digest}-seed{seed}"
             if not is_done(folder / stage, stage):
                 place.report(f"{self.name}, seed {seed}: stage {stage} in {folder}")
                 if stage == "pixel":

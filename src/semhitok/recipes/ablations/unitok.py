@@ -87,7 +87,7 @@ class UniTokExperiment:
         """See ``Experiment``."""
         recipe = replace(self.recipe, loop=replace(self.recipe.loop, seed=seed))
         run = f"{self.name}-seed{seed}"
-        folder = place.directory / "runs" / run
+        folder = place.runs / run
         if not is_trained(folder):
             images = place.images(recipe.model["image_size"], recipe.data)
             place.report(f"{run} in {folder}")
