@@ -1,6 +1,7 @@
 """The pictures of the tokenizer in docs/, made from the photographs in examples/.
 
-python docs/pictures.py [CHECKPOINT [RUN]]    with the folder of a run, also what each of its stages gives back
+python docs/pictures.py [CHECKPOINT]                    # those of how-it-works.md
+python docs/pictures.py OUT.png "HEADING=MODEL" ...     # what several models give back, beside each other
 """
 
 from __future__ import annotations
@@ -21,27 +22,34 @@ HERE = Path(__file__).parent
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
 TILE, GAP, HEAD = 192, 10, 34
 SWAPPED = 6  # tokens in the picture of sub-codebooks
-STAGES = {"pixel": "after pixel", "pixel-finetune": "after pixel-finetune", "decoder": "after decoder"}
 
 
 @torch.no_grad()
-def main(checkpoint: str = "nano", run: str = "") -> None:
-    tokenizer = SemHiTokModel.from_pretrained(checkpoint).eval()
-    processor = TokenizerImageProcessor(size=tokenizer.config.image_size)
-    files = [str(HERE.parent / "examples" / "photographs" / f"{name}.jpg") for name in PHOTOGRAPHS]
-    pixel_values = processor(files)["pixel_values"]
+def main(arguments: list[str]) -> None:
+    """Make the pictures of one checkpoint, or the comparison of several models."""
+    if arguments and arguments[0].endswith(".png"):
+        compared(dict(argument.split("=", 1) for argument in arguments[1:])).save(arguments[0])
+        return
+    tokenizer = SemHiTokModel.from_pretrained(arguments[0] if arguments else "nano").eval()
+    pixel_values = photographs(tokenizer.config.image_size)
     two_codes(tokenizer, pixel_values).save(HERE / "images" / "two_codes.png")
     sub_codebooks(tokenizer, pixel_values).save(HERE / "images" / "sub_codebooks.png")
-    if run:
-        stages(Path(run), pixel_values).save(HERE / "images" / "stages.png")
 
 
-def stages(run: Path, pixel_values: Tensor) -> Image.Image:
-    """Each photograph, and what comes back after each stage of a run that teaches to draw."""
-    columns = {"image": [to_pil(image) for image in pixel_values]}
-    for stage, heading in STAGES.items():
-        tokenizer = SemHiTokModel.from_pretrained(run / stage / "model", dtype=torch.float32).eval()
+def photographs(size: int) -> Tensor:
+    """(4,3,size,size) in [-1,1]."""
+    files = [str(HERE.parent / "examples" / "photographs" / f"{name}.jpg") for name in PHOTOGRAPHS]
+    return TokenizerImageProcessor(size=size)(files)["pixel_values"]
+
+
+def compared(models: dict[str, str]) -> Image.Image:
+    """Each photograph, and what comes back from each model, by heading; all take images of one size."""
+    columns: dict[str, list[Image.Image]] = {}
+    for heading, model in models.items():
+        tokenizer = SemHiTokModel.from_pretrained(model, dtype=torch.float32).eval()
+        pixel_values = photographs(tokenizer.config.image_size)
         encoded = tokenizer.encode(pixel_values)
+        columns.setdefault("image", [to_pil(image) for image in pixel_values])
         columns[heading] = [to_pil(image) for image in tokenizer.decode(encoded.ids, encoded.grid)]
     return _table(columns)
 
@@ -126,4 +134,4 @@ def _table(columns: dict[str, list[Image.Image]], tile: int = TILE) -> Image.Ima
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    main(sys.argv[1:])
