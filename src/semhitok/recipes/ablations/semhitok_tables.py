@@ -15,6 +15,7 @@ PSNR, SSIM = Metric("psnr", "PSNR, dB"), Metric("ssim", "SSIM", 3)
 PERCEPTUAL, FRECHET = Metric("perceptual", "perceptual", 3), Metric("frechet", "Fréchet (Lite2)", 1)
 USAGE, PERPLEXITY = Metric("usage", "usage, %", 1, 100), Metric("perplexity", "perplexity", 0)
 BITS = Metric("bits", "bits", 0)
+COSINE = Metric("semantic_cosine", "cosine to teacher", 3)
 PROBE, CHANCE = Metric("probe_semantic", "probe, %", 1, 100), Metric("probe_chance", "chance, %", 1, 100)
 RECONSTRUCTION = (BITS, PSNR, SSIM, PERCEPTUAL, FRECHET, USAGE)
 
@@ -110,7 +111,7 @@ def semantic_quantizer() -> Ablation:
         metrics=(
             PROBE,
             CHANCE,
-            Metric("semantic_cosine", "cosine to teacher", 3),
+            COSINE,
             Metric("semantic_usage", "usage, %", 1, 100),
             Metric("semantic_perplexity", "perplexity", 0),
         ),
@@ -135,7 +136,7 @@ def semantic_codebook_size() -> Ablation:
             )
             for size in sizes
         ),
-        metrics=RECONSTRUCTION,
+        metrics=(*RECONSTRUCTION, COSINE),
         note=BUDGET,
     )
 
@@ -166,7 +167,7 @@ def controls() -> Ablation:
         title="Which pixel codebook a patch uses, and staged against joint training",
         source="",
         rows=tuple(Row({"pixel codebook": name}, experiment) for name, experiment in choices.items()),
-        metrics=(*RECONSTRUCTION, Metric("semantic_cosine", "cosine to teacher", 3)),
+        metrics=(*RECONSTRUCTION, COSINE),
         note=f"{BUDGET} Joint: 2,400 steps of 16 images for both branches; the row above it is the staged run whose branches "
         "take as many steps on as many images each. Joined by length, the decoder sees twice the tokens, at the same bits.",
     )
