@@ -56,7 +56,11 @@ def test_a_shipped_tokenizer_is_left_out(trained: Path, tmp_path: Path, monkeypa
     place = trained / "pretrain" / "model"
     model = SemHiTokForConditionalGeneration.from_pretrained(place).eval()
     given = SemHiTokMLLMProcessor.from_pretrained(place)
+    model.config.tokenizer_config._name_or_path = str(tmp_path)
     shipped = ship_language(model, given, tmp_path / "out", card="# A card\n", provenance={"licence": "MIT"})
+    assert str(tmp_path) not in (tmp_path / "out" / "config.json").read_text(), (
+        "where it was loaded from is nobody's concern"
+    )
     assert not any(name.startswith("image_tokenizer.") for name in load_file(tmp_path / "out" / "model.safetensors"))
     assert shipped.total < sum(file.stat().st_size for file in place.iterdir()) / 2
     assert model.config.shared_tokenizer is None

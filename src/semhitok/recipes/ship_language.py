@@ -7,6 +7,7 @@ float32, so that loading gives fp32 everywhere.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,7 @@ def ship_language(
     try:
         with whole_folder(folder) as unfinished:
             model.save_pretrained(unfinished)
+            _forget_places(unfinished / "config.json")
             processor.save_pretrained(unfinished)
             (unfinished / "README.md").write_text(card, encoding="utf-8")
             kept = {
@@ -73,6 +75,12 @@ def ship_language(
     finally:
         config.provenance, config.shared_tokenizer, config.tokenizer_fingerprint = earlier, None, None
     return Shipped(folder, {file.name: file.stat().st_size for file in sorted(folder.iterdir())})
+
+
+def _forget_places(path: Path) -> None:
+    """Where the parts were loaded from says nothing to others; transformers writes it into nested configurations."""
+    text = re.sub(r'("_name_or_path": )"[^"]*"', r'\1""', path.read_text(encoding="utf-8"))
+    path.write_text(text, encoding="utf-8")
 
 
 def stored_as(shared_tokenizer: str | None) -> str:
