@@ -11,10 +11,11 @@ import torch
 from benchmarks.measuring import Spread, Timing, paired_ratio
 from benchmarks.reporting import Aim, Row
 from torch import Tensor
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2ForCausalLM
 
 from semhitok.mllm import SemHiTokForConditionalGeneration
 from semhitok.recipes import nano
+from semhitok.recipes.language_models import small_config
 from semhitok.recipes.language_recipe import SmallLanguageModel
 from semhitok.teachers import TeacherConfig
 from semhitok.tokenizers import SemHiTokConfig, SemHiTokModel
@@ -27,21 +28,8 @@ PROMPT = 16
 
 def bare_language_model(size: SmallLanguageModel, rows: int) -> Qwen2ForCausalLM:
     """A Qwen2 with a head of V rows, in eval mode; it has no id that ends a text."""
-    config = Qwen2Config(
-        vocab_size=rows,
-        hidden_size=size.width,
-        intermediate_size=size.feed_forward,
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.heads,
-        num_key_value_heads=size.key_value_heads,
-        max_position_embeddings=size.context_length,
-        bos_token_id=None,
-        eos_token_id=None,
-        pad_token_id=0,
-        tie_word_embeddings=False,
-    )
     torch.manual_seed(0)
-    return Qwen2ForCausalLM(config).eval()
+    return Qwen2ForCausalLM(small_config(size, rows, end=None, padding=0)).eval()
 
 
 def unified_model(size: SmallLanguageModel, image_size: int) -> SemHiTokForConditionalGeneration:

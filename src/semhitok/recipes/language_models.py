@@ -45,8 +45,15 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
 
 def small_language_model(size: SmallLanguageModel, text_tokenizer: Any) -> PreTrainedModel:
     """A Qwen2 with random weights, for a text tokenizer."""
-    config = Qwen2Config(
-        vocab_size=len(text_tokenizer),
+    return AutoModelForCausalLM.from_config(
+        small_config(size, len(text_tokenizer), end=text_tokenizer.eos_token_id, padding=text_tokenizer.pad_token_id)
+    )
+
+
+def small_config(size: SmallLanguageModel, rows: int, *, end: int | None, padding: int) -> Qwen2Config:
+    """Of a Qwen2 over ids in [0,rows); ``end`` is the id that ends a text, if there is one."""
+    return Qwen2Config(
+        vocab_size=rows,
         hidden_size=size.width,
         intermediate_size=size.feed_forward,
         num_hidden_layers=size.layers,
@@ -54,11 +61,10 @@ def small_language_model(size: SmallLanguageModel, text_tokenizer: Any) -> PreTr
         num_key_value_heads=size.key_value_heads,
         max_position_embeddings=size.context_length,
         bos_token_id=None,
-        eos_token_id=text_tokenizer.eos_token_id,
-        pad_token_id=text_tokenizer.pad_token_id,
+        eos_token_id=end,
+        pad_token_id=padding,
         tie_word_embeddings=False,
     )
-    return AutoModelForCausalLM.from_config(config)
 
 
 def load_language_model(name: str) -> tuple[PreTrainedModel, Any]:
