@@ -138,6 +138,12 @@ class CodeVariance:
         return f"* pixel features: {self.features.sentence()}\n* raw pixels: {self.pixels.sentence()}\n"
 
 
+def raw_patches(model: SemHiTokModel, pixel_values_BCHW: Tensor) -> Tensor:
+    """The pixels under each token of images (B,3,H,W), as the pixel branch sees them: (B*N, 3 p^2) fp32, on the CPU."""
+    view, side = model.pixel_view(pixel_values_BCHW), model.config.patch_size
+    return rearrange(view.float().cpu(), "b c (h p) (w q) -> (b h w) (c p q)", p=side, q=side)
+
+
 @torch.no_grad()
 def code_variance(model: SemHiTokModel, images: SizedImages, *, seed: int = 0) -> CodeVariance:
     """Measure a tokenizer on images. Features of all patches are held in memory.
@@ -155,11 +161,8 @@ def code_variance(model: SemHiTokModel, images: SizedImages, *, seed: int = 0) -
         pixel_values = to_float(batch.images.to(model.device)).to(model.dtype)
         features_BND = F.normalize(model.pixel_features(pixel_values).float(), dim=-1)
         ids_BN = model.encode_semantic(pixel_values).ids
-        side = model.config.patch_size
-        pixels_ND = rearrange(
-            model.pixel_view(pixel_values).float(), "b c (h p) (w q) -> (b h w) (c p q)", p=side, q=side
-        )
-        found.append((features_BND.flatten(0, 1).cpu(), pixels_ND.cpu(), ids_BN.flatten().cpu()))
+        pixels_ND = raw_patches(model, pixel_values)
+        found.append((features_BND.flatten(0, 1).cpu(), pixels_ND, ids_BN.flatten().cpu()))
     if not found:
         raise ValueError("no image could be read, and at least one is needed")
     features_ND, pixels_ND, ids_N = (torch.cat(column) for column in zip(*found, strict=True))

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from einops import rearrange
 
 from semhitok.data.transforms import to_float
 from semhitok.evaluation.reading import SizedImages
-from semhitok.evaluation.variance import GroupedVariance
+from semhitok.evaluation.variance import GroupedVariance, raw_patches
 from semhitok.quantizers.allotment import allot_sizes
 from semhitok.recipes.ablations.experiment import InterruptionError, Workplace
 from semhitok.recipes.nano import nano
@@ -209,18 +208,14 @@ def _adaptive_sizes(recipe: Recipe, semantic: Path, place: Workplace) -> list[in
     model.to(place.device)  # pyright: ignore[reportArgumentType]
     size = recipe.model["semantic_codebook_size"]
     variance = GroupedVariance(size)
-    counts_K = torch.zeros(size, dtype=torch.int64)
     for batch in SizedImages(place.train, model.config.image_size, limit=ALLOTMENT_IMAGES):
         pixel_values = to_float(batch.images.to(place.device))
         with torch.no_grad():
             ids_N = model.encode_semantic(pixel_values).ids.flatten().cpu()
-        patch = model.config.patch_size
-        patches_ND = rearrange(pixel_values.cpu(), "b c (h p) (w q) -> (b h w) (c p q)", p=patch, q=patch)
-        variance.update(patches_ND, ids_N)
-        counts_K += torch.bincount(ids_N, minlength=size)
+        variance.update(raw_patches(model, pixel_values), ids_N)
     mean = recipe.model["subcodebook_size"]
     dim = recipe.model["pixel_dim"] - 1
-    return allot_sizes(counts_K, variance.errors(), size * mean, dim=dim, maximum=LARGEST_OVER_MEAN * mean)
+    return allot_sizes(variance.counts_K, variance.errors(), size * mean, dim=dim, maximum=LARGEST_OVER_MEAN * mean)
 
 
 @torch.no_grad()

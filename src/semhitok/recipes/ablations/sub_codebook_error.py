@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from semhitok.data.sample import ImageSource
 from semhitok.data.transforms import to_float
 from semhitok.evaluation.reading import SizedImages
+from semhitok.evaluation.variance import raw_patches
 from semhitok.quantizers.grouping import PixelCodebookKind, grouping_of
 from semhitok.quantizers.kmeans import kmeans
 from semhitok.quantizers.lookup import nearest_code
@@ -113,9 +113,9 @@ class _Patches:
 
 @torch.no_grad()
 def _patches(model: SemHiTokModel, source: ImageSource, images: int) -> _Patches:
-    patches, codes, side = [], [], model.config.patch_size
+    patches, codes = [], []
     for batch in SizedImages(source, model.config.image_size, limit=images):
         pixel_values = to_float(batch.images.to(model.device))
         codes.append(model.encode_semantic(pixel_values).ids.flatten(1).cpu())
-        patches.append(rearrange(pixel_values.cpu(), "b c (h p) (w q) -> (b h w) (c p q)", p=side, q=side))
+        patches.append(raw_patches(model, pixel_values))
     return _Patches(torch.cat(patches), torch.cat(codes))
