@@ -107,6 +107,15 @@ def test_rows_of_fine_tuning_start_from_one_pixel_stage_and_differ_in_their_loss
     assert plain["psnr"] != changed["psnr"]
 
 
+def test_adaptive_sizes_share_out_the_vocabulary_of_uniform_ones(place: Workplace, recipe: Recipe):
+    experiment = SemHiTokExperiment("adaptive", recipe, adaptive=True)
+    assert experiment.run(place, 0)["vocabulary"] == 64
+    config = json.loads((experiment.train(place, 0) / "config.json").read_text())
+    sizes = config["subcodebook_sizes"]
+    assert sum(sizes) == 64
+    assert len(set(sizes)) > 1, "all semantic codes got as many"
+
+
 def test_what_was_trained_on_other_images_is_not_taken(place: Workplace, recipe: Recipe, tmp_path: Path):
     base = SemHiTokExperiment("base", recipe)
     before = base.run(place, 0)
