@@ -1,4 +1,4 @@
-"""``semhitok train`` of a language recipe: both stages through the command line, overrides, help, errors."""
+"""``semhitok train`` of a language recipe: its stages through the command line, overrides, help, errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def place(monkeypatch, tmp_path):
     return tmp_path
 
 
-def test_both_stages_with_overrides_and_again(run, place):
+def test_the_stages_with_overrides_and_again(run, place):
     arguments = ["train", "tiny_mllm", "--data", place / "scenes", "--out", place / "run", "--device", "cpu"]
     overrides = ["--pretrain.loop.steps", "2", "--adapter", "single", "--sft.mix.caption", "0"]
     outcome = run(*arguments, *overrides)
@@ -35,11 +35,10 @@ def test_both_stages_with_overrides_and_again(run, place):
     written = json.loads((place / "run" / "sft" / "recipe.json").read_text())
     assert (written["pretrain"]["loop"]["steps"], written["sft"]["mix"]["caption"]) == (2, 0)
     config = json.loads((place / "run" / "sft" / "model" / "config.json").read_text())
-    assert (config["adapter"], config["stages"]) == ("single", ["pretrain", "sft"])
+    assert (config["adapter"], config["stages"]) == ("single", ["align", "pretrain", "sft"])
     assert config["provenance"]["pretrain"]["steps"] == 2
     outcome = run(*arguments, *overrides)
-    assert "stage pretrain is done" in outcome.out
-    assert "stage sft is done" in outcome.out
+    assert all(f"stage {stage} is done" in outcome.out for stage in ("align", "pretrain", "sft"))
 
 
 def test_help_shows_the_recipe(run, place):
@@ -63,12 +62,13 @@ def test_time_is_shared_among_the_unfinished_stages(run, place, monkeypatch):
         interrupted = False
 
     def stub(recipe, data, directory, **options):
-        seen.update(pretrain=recipe.pretrain.loop.max_seconds, sft=recipe.sft.loop.max_seconds, **options)
+        seen.update({stage: recipe.stage(stage).loop.max_seconds for stage in recipe.stages}, **options)
         return State()
 
     monkeypatch.setattr(train, "run_language", stub)
-    arguments = ("train", "tiny_mllm", "--data", place / "scenes", "--device", "cpu", "--max-seconds", "100")
+    where = ("--data", place / "scenes", "--out", place / "run", "--device", "cpu")
+    arguments = ("train", "tiny_mllm", *where, "--max-seconds", "100")
     assert run(*arguments).code == 0
-    assert (seen["pretrain"], seen["sft"]) == (pytest.approx(70), pytest.approx(30))
+    assert [seen[stage] for stage in ("align", "pretrain", "sft")] == pytest.approx([6, 47, 47])
     assert run(*arguments, "--stage", "sft").code == 0
     assert (seen["pretrain"], seen["sft"], seen["stages"]) == (None, pytest.approx(100), ("sft",))

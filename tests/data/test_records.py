@@ -44,6 +44,7 @@ def test_llavas_conversations_get_their_image_in_the_first_question(tmp_path: Pa
     path = write_lines(tmp_path / "llava.jsonl", [{"image": "a.png", "conversations": said}])
     # The last question has no answer, so nothing could be learned from it.
     assert JsonLines(path, "chat").read(0, 0).turns == (Turn("user", "<image>what?"), Turn("assistant", "a cat"))
+    assert JsonLines(path, "chat").read(0, 0).text == ""
 
 
 def test_scenes_serve_for_captions_prompts_and_chats(tmp_path: Path):
@@ -55,6 +56,7 @@ def test_scenes_serve_for_captions_prompts_and_chats(tmp_path: Path):
     pairs = [(each["question"], each["answer"]) for each in scene(0)["qa"]]
     expected = {tuple(text for pair in order for text in pair) for order in permutations(pairs)}
     assert asked == {("<image>" + first, *rest) for first, *rest in expected}
+    assert chats.read(0, 1).text == ", ".join(scene(0)["captions"])  # what the chat's image shows, in words
     assert captions.fingerprint != chats.fingerprint
     assert captions.images_fingerprint == chats.images_fingerprint
     assert captions.read(1, 0).pictures[0].load().tobytes() == chats.picture(1).load().tobytes()

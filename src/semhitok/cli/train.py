@@ -13,7 +13,6 @@ from semhitok.cli.arguments import OptionalPath, default
 from semhitok.data.sources import open_source
 from semhitok.recipes import (
     LANGUAGE_RECIPES,
-    LANGUAGE_STAGES,
     RECIPES,
     STAGES,
     UNITOK_RECIPES,
@@ -34,7 +33,7 @@ from semhitok.training.state import TrainState
 # Under --max-seconds with several stages each gets this share of the time, about what they need at equal effort.
 TIME_SHARES: dict[Stage, float] = {"semantic": 0.1, "pixel": 0.45, "pixel-finetune": 0.25, "decoder": 0.2}
 
-LANGUAGE_TIME_SHARES: dict[LanguageStageName, float] = {"pretrain": 0.7, "sft": 0.3}
+LANGUAGE_TIME_SHARES: dict[LanguageStageName, float] = {"align": 0.06, "pretrain": 0.47, "sft": 0.47}
 
 HELP_ALL = "--help-all"  # a recipe has over a hundred values
 
@@ -164,7 +163,7 @@ def _train_unitok(run: Run, recipe: UniTokRecipe, **place: Any) -> TrainState:
 
 def _train_language(run: LanguageRun, recipe: LanguageRecipe) -> TrainState:
     directory = run.out or Path("runs") / recipe.name
-    stages: tuple[LanguageStageName, ...] = LANGUAGE_STAGES if run.stage == "all" else (run.stage,)
+    stages: tuple[LanguageStageName, ...] = recipe.stages if run.stage == "all" else (run.stage,)
     if run.max_seconds is not None:
         unfinished: tuple[LanguageStageName, ...] = tuple(
             stage for stage in stages if not is_language_trained(directory / stage, stage)
@@ -262,7 +261,7 @@ def _language(recipe: LanguageRecipe) -> list[str]:
     lines = [
         f"  tokens of {recipe.tokenizer}, adapter {recipe.adapter}, language model: {recipe.language_model or own}"
     ]
-    for name in LANGUAGE_STAGES:
+    for name in recipe.stages:
         part = recipe.stage(name)
         rate = part.task.optimizer.learning_rate
         rows = f"{part.loop.batch_size} rows of {part.row_length:,} tokens"

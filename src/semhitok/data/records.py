@@ -82,7 +82,7 @@ class Record:
     Attributes:
         kind: what it is.
         name: for reports.
-        text: the text, caption or prompt; empty for a chat.
+        text: the text, caption or prompt; of a chat the captions of its image, if it has any.
         turns: of a chat, with an assistant's turn at the end; empty for the others.
         pictures: in order, as many as a chat has ``<image>``; one for a caption or prompt; none for text.
     """
@@ -152,7 +152,15 @@ def _chat(fields: Mapping[str, Any], name: str, pictures: tuple[Picture, ...], c
     for turn in turns:
         if not turn.text.strip():
             raise RecordError(f"{name}: has an empty {'answer' if turn.role == 'assistant' else 'message'}")
-    return Record("chat", name, turns=tuple(turns), pictures=pictures)
+    return Record("chat", name, _description(fields, name), tuple(turns), pictures)
+
+
+def _description(fields: Mapping[str, Any], name: str) -> str:
+    """All that captions say about a chat's image; empty without captions."""
+    try:
+        return ", ".join(_texts(fields, name, ("captions", "caption")))
+    except RecordError:
+        return ""
 
 
 def _turns(fields: Mapping[str, Any], name: str, choice: int) -> list[Turn]:

@@ -31,11 +31,13 @@ class SequenceBuilder:
         learn: "everything" is the next token over all text and images (pretraining); "answers" only assistants' turns, captions
             and drawn images (fine-tuning): not what people say, and not the images they show. Plain text is learned either way.
         unconditional: share of text_to_image records whose prompt is dropped.
+        described: share of chats about one image with captions that have these in the image's place: how to answer can be
+            learned from words before images mean anything.
         max_length: longer plain texts are cut to it; other records that are longer are bad.
         tokenizer: fingerprint of the image tokenizer; None refuses ids that were computed beforehand.
 
     Raises:
-        ValueError: unconditional is no share.
+        ValueError: unconditional or described is no share.
     """
 
     def __init__(
@@ -46,10 +48,12 @@ class SequenceBuilder:
         unconditional: float,
         max_length: int,
         tokenizer: str | None,
+        described: float = 0.0,
     ) -> None:
-        if not 0 <= unconditional <= 1:
-            raise ValueError(f"unconditional must lie in [0, 1], got {unconditional}")
-        self.processor, self.learn, self.unconditional = processor, learn, unconditional
+        for name, share in (("unconditional", unconditional), ("described", described)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {share}")
+        self.processor, self.learn, self.unconditional, self.described = processor, learn, unconditional, described
         self.max_length, self.tokenizer = max_length, tokenizer
         vocabulary = processor.vocabulary
         self._begin, self._end = vocabulary.image_begin_id, vocabulary.image_end_id
@@ -68,7 +72,8 @@ class SequenceBuilder:
         self._check(record.pictures)
         everything = self.learn == "everything"
         if record.kind == "chat":
-            return self._sequence(self._chat(record), record)
+            chat = _described(record) if chance < self.described else record
+            return self._sequence(self._chat(chat), chat)
         text = self._text(record.text, record)
         if record.kind == "text":
             whole = [*self._bos, *text, *self._eos][: self.max_length]
@@ -141,3 +146,12 @@ class SequenceBuilder:
                     f"{picture.name}: ids of shape {shape} in [0, {vocabulary.visual_size}) are needed, got "
                     f"{picture.ids.shape} in [{picture.ids.min()}, {picture.ids.max()}]"
                 )
+
+
+def _described(record: Record) -> Record:
+    """The chat with captions in place of the image that its user shows; others as they are."""
+    drawn = any(IMAGE in turn.text for turn in record.turns if turn.role == "assistant")
+    if not record.text or len(record.pictures) != 1 or drawn:
+        return record
+    turns = tuple(Turn(turn.role, turn.text.replace(IMAGE, record.text + "\n")) for turn in record.turns)
+    return Record(record.kind, record.name, turns=turns)

@@ -21,9 +21,10 @@ from semhitok.training.tasks.language import LanguageConfig, Trained
 def mllm_nano() -> LanguageRecipe:
     """A language model of 6M parameters from scratch on `nano` tokens; under 2 hours on 2 cores, on `scenes-100`.
 
-    The text of the scenes is a small language, and what both stages are to learn is in the images. Hence only answers, captions
-    and drawn images are learned in both, and a visual label counts less than a text label (ours; the paper learns everything
-    first, and weighs all alike). The second stage has more questions and fewer drawings: answers come late.
+    Ours, not the paper's: visual embeddings are put among the words first (``align``), and a share of the chats describes its
+    image in words, so that how to answer and what is seen can be learned apart, each from much that is cheap. Only answers,
+    captions and drawn images are learned, and a visual label counts less than a text label (the paper learns everything first,
+    and weighs all alike). The last stage has fewer drawings: answers come late.
     """
     optimizer = OptimizerConfig(learning_rate=1.5e-3, warmup_steps=200, weight_decay=0.05, final_ratio=0.3)
     later = OptimizerConfig(learning_rate=1.2e-3, warmup_steps=30, weight_decay=0.05, final_ratio=0.02)
@@ -31,19 +32,22 @@ def mllm_nano() -> LanguageRecipe:
         name="mllm_nano",
         tokenizer="nano",
         size=SmallLanguageModel(),
+        stages=("align", "pretrain", "sft"),
         pretrain=LanguageStage(
-            loop=_small_loop(steps=3000, batch_size=8),
+            loop=_small_loop(steps=2000, batch_size=8),
             task=LanguageConfig(optimizer=optimizer, image_weight=0.3),
-            mix=Mix(caption=2, text_to_image=3, chat=3),
+            mix=Mix(caption=2, text_to_image=1, chat=6),
             learn="answers",
             row_length=448,
+            described=0.6,
         ),
         sft=LanguageStage(
             loop=_small_loop(steps=6000, batch_size=8),
             task=LanguageConfig(optimizer=later, image_weight=0.2),
-            mix=Mix(caption=3, text_to_image=2, chat=5),
+            mix=Mix(caption=2, text_to_image=2, chat=6),
             learn="answers",
             row_length=448,
+            described=0.25,
         ),
         records=RecordConfig(pretokenize=True, workers=0),
     )

@@ -15,21 +15,31 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 SMOLLM2 = "smollm2-135m-instruct"
 PAD, END = "<|pad|>", "<|end|>"
+ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
+# One id says whose turn it is: in a chat of short questions, roles in letters are half of all tokens.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE: any text can be written in it, and the same texts give the same one.
+    """A byte-level BPE with a chat template: any text can be written in it, and the same texts give the same one.
 
     Args:
         texts: to learn from.
-        vocab_size: ids at most, the 256 bytes and two special ones included.
+        vocab_size: ids at most, the 256 bytes and five special ones included.
 
     Raises:
         ValueError: there is no room for the bytes.
     """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    if vocab_size < len(alphabet) + 2:
-        raise ValueError(f"vocab_size must be at least {len(alphabet) + 2}, bytes and special ids, got {vocab_size}")
+    special = [PAD, END, *ROLES]
+    if vocab_size < len(alphabet) + len(special):
+        raise ValueError(
+            f"vocab_size must be at least {len(alphabet) + len(special)}, bytes and special ids, got {vocab_size}"
+        )
     backend = Tokenizer(models.BPE())
     # Digits one by one, so that numbers are written in one way only.
     backend.pre_tokenizer = pre_tokenizers.Sequence(  # pyright: ignore[reportAttributeAccessIssue]
@@ -37,10 +47,16 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     )
     backend.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
     trainer = trainers.BpeTrainer(  # pyright: ignore[reportCallIssue]
-        vocab_size=vocab_size, special_tokens=[PAD, END], initial_alphabet=alphabet, show_progress=False
+        vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
     backend.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token=PAD, eos_token=END)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token=PAD,
+        eos_token=END,
+        additional_special_tokens=list(ROLES),
+        chat_template=CHAT_TEMPLATE,
+    )
 
 
 def small_language_model(size: SmallLanguageModel, text_tokenizer: Any) -> PreTrainedModel:
@@ -64,6 +80,7 @@ def small_config(size: SmallLanguageModel, rows: int, *, end: int | None, paddin
         eos_token_id=end,
         pad_token_id=padding,
         tie_word_embeddings=False,
+        initializer_range=size.width**-0.5,  # the usual 0.02 is for widths of some thousands
     )
 
 

@@ -1,4 +1,4 @@
-"""What a recipe for the unified language model is: its parts, its data and its two stages, as typed values."""
+"""What a recipe for the unified language model is: its parts, its data and its stages, as typed values."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from semhitok.data.transforms import FitMode
 from semhitok.mllm import AdapterKind
 from semhitok.mllm.sequences import Learn
 from semhitok.training.loop import LoopConfig
-from semhitok.training.tasks.language import LanguageConfig
+from semhitok.training.optim import OptimizerConfig
+from semhitok.training.tasks.language import LanguageConfig, Trained
 
-LanguageStageName = Literal["pretrain", "sft"]
-LANGUAGE_STAGES: tuple[LanguageStageName, ...] = ("pretrain", "sft")
+LanguageStageName = Literal["align", "pretrain", "sft"]
+LANGUAGE_STAGES: tuple[LanguageStageName, ...] = ("align", "pretrain", "sft")
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class RecordConfig:
 
 @dataclass(frozen=True)
 class LanguageStage:
-    """One of the two stages; a batch counts rows.
+    """One of the stages; a batch counts rows.
 
     Attributes:
         loop: its steps.
@@ -75,6 +76,7 @@ class LanguageStage:
         learn: see ``SequenceBuilder``.
         row_length: positions of a packed row.
         unconditional: share of prompts for drawing that are dropped.
+        described: share of chats that have captions in the place of their image, see ``SequenceBuilder``.
     """
 
     loop: LoopConfig
@@ -83,6 +85,19 @@ class LanguageStage:
     learn: Learn
     row_length: int
     unconditional: float = 0.1
+    described: float = 0.0
+
+
+def alignment(learning_rate: float = 4e-3, *, trained: Trained = "all") -> LanguageStage:
+    """The stage ``align``, see ``WordAlignmentTask``; for a pretrained language model ``trained="adapter"``."""
+    optimizer = OptimizerConfig(learning_rate=learning_rate, warmup_steps=50, weight_decay=0.0, final_ratio=0.02)
+    return LanguageStage(
+        loop=LoopConfig(steps=1500, batch_size=24, log_every=50, checkpoint_every=500),
+        task=LanguageConfig(optimizer=optimizer, trained=trained),
+        mix=Mix(caption=1),
+        learn="answers",
+        row_length=448,
+    )
 
 
 @dataclass(frozen=True)
@@ -92,7 +107,9 @@ class LanguageRecipe:
     Attributes:
         name: of the recipe.
         tokenizer: of images: a shipped name, a folder or a hub id.
-        pretrain, sft: the stages.
+        pretrain, sft: the paper's stages.
+        align: before them, where ``stages`` names it; by default as for a small language model from scratch.
+        stages: which are run, in order.
         language_model: ``smollm2-135m-instruct`` (from its package), a folder or a hub id; None makes one of ``size``.
         size: read where ``language_model`` is None.
         adapter: Table 7's variant.
@@ -104,6 +121,8 @@ class LanguageRecipe:
     tokenizer: str
     pretrain: LanguageStage
     sft: LanguageStage
+    align: LanguageStage = field(default_factory=alignment)
+    stages: tuple[LanguageStageName, ...] = ("pretrain", "sft")
     language_model: str | None = None
     size: SmallLanguageModel = field(default_factory=SmallLanguageModel)
     adapter: AdapterKind = "dual"
@@ -112,4 +131,9 @@ class LanguageRecipe:
 
     def stage(self, name: LanguageStageName) -> LanguageStage:
         """A stage by its name."""
-        return self.pretrain if name == "pretrain" else self.sft
+        return {"align": self.align, "pretrain": self.pretrain, "sft": self.sft}[name]
+
+    def before(self, name: LanguageStageName) -> LanguageStageName | None:
+        """The stage that another one starts from; None where it starts from the recipe's parts."""
+        earlier = [stage for stage in self.stages if LANGUAGE_STAGES.index(stage) < LANGUAGE_STAGES.index(name)]
+        return earlier[-1] if earlier else None

@@ -1,10 +1,10 @@
-"""Run a recipe for the unified language model: two stages, each one run of the training loop.
+"""Run a recipe for the unified language model: its stages, each one run of the training loop.
 
 A run lives in one directory::
 
     text_tokenizer/    the one learned from the texts, where there is one
     cache/             ids of the images, where they are computed once
-    pretrain/, sft/    a run each; its model/ is a whole model with its processor
+    align/, pretrain/, sft/   a run each; its model/ is a whole model with its processor
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ from semhitok.mllm.fingerprint import tokenizer_fingerprint
 from semhitok.mllm.sequences import SequenceBuilder
 from semhitok.recipes.language_data import data_sets, mixture, open_data_set, pretokenized, texts
 from semhitok.recipes.language_models import load_language_model, small_language_model, train_bpe
-from semhitok.recipes.language_recipe import LANGUAGE_STAGES, LanguageRecipe, LanguageStageName
+from semhitok.recipes.language_recipe import LanguageRecipe, LanguageStageName
 from semhitok.recipes.preparation import Report
 from semhitok.tokenizers.checkpoints import builtin_checkpoint
 from semhitok.training import parallel
 from semhitok.training.loop import train
 from semhitok.training.state import TrainState, derive_seed
 from semhitok.training.tasks.language import LanguageTask
+from semhitok.training.tasks.word_alignment import WordAlignmentTask
 
 LISTED_BAD_RECORDS = 5
 
@@ -44,7 +45,7 @@ def run_language(
     data: Path,
     directory: Path,
     *,
-    stages: Sequence[LanguageStageName] = LANGUAGE_STAGES,
+    stages: Sequence[LanguageStageName] | None = None,
     device: torch.device,
     start_from: Path | None = None,
     data_name: str,
@@ -58,7 +59,8 @@ def run_language(
         recipe: what to train.
         data: a folder of tars, or a ``.json`` file that lists data sets (see ``language_data``).
         directory: of the run.
-        stages: which stages; fine-tuning starts from ``start_from`` or from the pretrained model in ``directory``.
+        stages: which stages, by default the recipe's; the first starts from ``start_from``, or from the model of the stage
+            before it in ``directory``.
         device: to train on.
         start_from: a unified model to start from, with its processor.
         data_name: written into the model's provenance.
@@ -73,7 +75,7 @@ def run_language(
         ValueError: data, tokenizer, language model or rows do not fit together, or a stage has nothing to start from.
     """
     state = TrainState(total_steps=0)
-    for stage in stages:
+    for stage in recipe.stages if stages is None else stages:
         if is_language_trained(directory / stage, stage):
             report(f"stage {stage} is done")
             continue
@@ -144,7 +146,8 @@ def _run_stage(
     projector = _projector(recipe, stage, model, place)
     # The first low-rank matrices must not depend on what this process did before.
     torch.manual_seed(derive_seed(settings.loop.seed, stage, "task"))
-    task = LanguageTask(model, settings.task, processor=processor, projector=projector)
+    kind = WordAlignmentTask if stage == "align" else LanguageTask
+    task = kind(model, settings.task, processor=processor, projector=projector)
     if compile_blocks:
         report(f"{parallel.compile_blocks(model.language_model)} blocks are compiled as they first run")
     rows = settings.loop.batch_size
@@ -181,6 +184,7 @@ def _feed(
         processor,
         learn=settings.learn,
         unconditional=settings.unconditional,
+        described=settings.described,
         max_length=settings.row_length,
         tokenizer=fingerprint,
     )
@@ -203,13 +207,13 @@ def _starting_model(
     sources: Sequence[Any],
 ) -> tuple[SemHiTokForConditionalGeneration, Any, Path | None]:
     """The model, its text tokenizer, and the folder that it was read from."""
-    earlier = directory / "pretrain"
-    if start_from is None and stage == "sft":
-        if not is_language_trained(earlier, "pretrain"):
+    before = recipe.before(stage)
+    if start_from is None and before is not None:
+        if not is_language_trained(directory / before, before):
             raise ValueError(
-                f"stage sft starts from a finished stage pretrain, and {directory} has none: train it first"
+                f"stage {stage} starts from a finished stage {before}, and {directory} has none: train it first"
             )
-        start_from = earlier / "model"
+        start_from = directory / before / "model"
     if start_from is not None:
         model = SemHiTokForConditionalGeneration.from_pretrained(start_from, dtype=torch.float32)
         return model, AutoTokenizer.from_pretrained(start_from), start_from

@@ -35,10 +35,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
 def tiny(place: Workplace, **changes: object) -> LanguageRecipe:
     recipe = ablation_recipe()
     loop = loop_config(steps=2, batch_size=2, checkpoint_every=2, log_every=1)
-    task = replace(recipe.pretrain.task, precision="fp32", optimizer=optimizer())
-    stage = replace(recipe.pretrain, loop=loop, task=task, row_length=512)
+    parts = {
+        stage: replace(
+            recipe.stage(stage),
+            loop=loop,
+            task=replace(recipe.stage(stage).task, precision="fp32", optimizer=optimizer()),
+            row_length=512,
+        )
+        for stage in recipe.stages
+    }
     tokenizer = str(Path(place.train_folder).parent / "tokenizer")
-    return replace(recipe, size=SIZE, tokenizer=tokenizer, pretrain=stage, **changes)  # type: ignore[arg-type]
+    return replace(recipe, size=SIZE, tokenizer=tokenizer, **(parts | changes))  # type: ignore[arg-type]
 
 
 def test_a_run_is_trained_once_and_its_answers_are_measured(place: Workplace):

@@ -13,39 +13,20 @@ import torch
 from tests.data.records_on_disk import write_scenes
 from tests.mllm.tiny_mllm import codes_mllm, image_tokenizer, mllm, processor
 from tests.tiny import changed, copy_of, optimizer, take_steps
+from tests.training.tasks.language_feed import feed
 
 from semhitok.data.feed import Batch
-from semhitok.data.mixture import Mixture
-from semhitok.data.packed_feed import IMAGE_IDS, INPUT_IDS, LABELS, POSITION_IDS, PackedFeed, RowFormat
-from semhitok.data.packing import PackedRows
-from semhitok.data.record_sources import Pretokenized, RecordTars
+from semhitok.data.packed_feed import IMAGE_IDS, INPUT_IDS, LABELS, POSITION_IDS
+from semhitok.data.record_sources import RecordTars
 from semhitok.mllm import SemHiTokForConditionalGeneration
 from semhitok.mllm.continuous import ContinuousProjector
-from semhitok.mllm.sequences import SequenceBuilder
 from semhitok.training.state import TrainState
 from semhitok.training.tasks.language import LanguageConfig, LanguageTask, Trained
-
-ROW = 96
 
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory) -> Path:
     return write_scenes(tmp_path_factory.mktemp("scenes"), 24)
-
-
-def feed(
-    model: SemHiTokForConditionalGeneration, scenes: Path, learn: Any = "everything", **options: Any
-) -> PackedFeed:
-    """Captions and prompts; ids computed beforehand where they are given."""
-    kinds = options.pop("kinds", ("caption", "text_to_image"))
-    sources: list[Any] = [RecordTars([scenes], kind) for kind in kinds]
-    if "ids" in options:
-        sources = [Pretokenized(source, options["ids"], "ours") for source in sources]
-    build = SequenceBuilder(processor(model), learn=learn, unconditional=0.1, max_length=ROW, tokenizer="ours")
-    vocabulary = model.vocabulary
-    codes = (vocabulary.codes_per_token,) if vocabulary.codes_per_token > 1 else ()
-    form = RowFormat(model.config.tokenizer_config.image_size, (vocabulary.image_tokens, *codes), pad_id=0)
-    return PackedFeed(PackedRows(Mixture(sources, [1.0] * len(sources), 7), build, ROW, 4), form)
 
 
 def task(model: SemHiTokForConditionalGeneration, trained: Trained = "all", **changes: Any) -> LanguageTask:

@@ -20,13 +20,14 @@ SIZE = SmallLanguageModel(layers=4, width=128, heads=4, key_value_heads=2, feed_
 
 
 def ablation_recipe() -> LanguageRecipe:
-    """Captions and questions only, answers learned, everything but the tokenizer trained, one stage."""
+    """Words aligned, then captions and questions only; answers learned, everything but the tokenizer trained."""
     recipe = mllm_nano()
-    loop = replace(recipe.pretrain.loop, steps=2500, batch_size=8, checkpoint_every=500, keep_checkpoints=1)
+    align = replace(recipe.align, loop=replace(recipe.align.loop, steps=600, keep_checkpoints=1))
+    loop = replace(recipe.pretrain.loop, steps=1000, batch_size=8, checkpoint_every=500, keep_checkpoints=1)
     optimizer = replace(recipe.pretrain.task.optimizer, learning_rate=2e-3, final_ratio=0.05)
     task = replace(recipe.pretrain.task, optimizer=optimizer)
-    stage = replace(recipe.pretrain, loop=loop, task=task, mix=Mix(caption=1, chat=2))
-    return replace(recipe, name="mllm-ablation", size=SIZE, pretrain=stage)
+    stage = replace(recipe.pretrain, loop=loop, task=task, mix=Mix(caption=1, chat=2), described=0.0)
+    return replace(recipe, name="mllm-ablation", size=SIZE, stages=("align", "pretrain"), align=align, pretrain=stage)
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class UnderstandingExperiment:
 
     Attributes:
         name: of the experiment.
-        recipe: complete; the loop's seed is replaced by the run's.
+        recipe: complete; the seeds of its loops are replaced by the run's.
     """
 
     name: str
@@ -50,16 +51,20 @@ class UnderstandingExperiment:
             "adapter": "continuous" if recipe.continuous else recipe.adapter,
             "mix": asdict(recipe.pretrain.mix),
             "learn": recipe.pretrain.learn,
+            "described": recipe.pretrain.described,
             "row_length": recipe.pretrain.row_length,
             "steps": recipe.pretrain.loop.steps,
             "batch_size": recipe.pretrain.loop.batch_size,
             "task": asdict(recipe.pretrain.task),
+            "align": asdict(recipe.align),
         }
 
     def run(self, place: Workplace, seed: int) -> dict[str, float]:
         """See ``Experiment``."""
-        stage = replace(self.recipe.pretrain, loop=replace(self.recipe.pretrain.loop, seed=seed))
-        recipe = replace(self.recipe, pretrain=stage)
+        recipe = self.recipe
+        for stage in recipe.stages:
+            part = recipe.stage(stage)
+            recipe = replace(recipe, **{stage: replace(part, loop=replace(part.loop, seed=seed))})
         folder = place.runs / f"{self.name}-seed{seed}"
         if not is_language_trained(folder / "pretrain", "pretrain"):
             place.report(f"{self.name}, seed {seed} in {folder}")
@@ -67,7 +72,6 @@ class UnderstandingExperiment:
                 recipe,
                 place.train_folder,
                 folder,
-                stages=("pretrain",),
                 device=place.device,
                 data_name=place.data_name,
                 cache=place.directory / "cache",

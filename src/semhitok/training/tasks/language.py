@@ -186,17 +186,14 @@ class LanguageTask:
     def _loss(self, batch: Batch, labelled_BR: Tensor, kinds_T: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum of the losses, and the plain sums by kind without gradient."""
         model = self.model
-        ids_BR, position_ids = batch.extras[INPUT_IDS], batch.extras[POSITION_IDS]
+        position_ids = batch.extras[POSITION_IDS]
         attention = {"position_ids": position_ids, "use_cache": False}
-        with autocast(self.config.precision, ids_BR.device):
-            if self.projector is not None:
-                embeds = self.projector.embeds(model, ids_BR, _pixels(batch, batch.extras[IMAGE_IDS]))
-                assert not kinds_T.any(), "continuous features have no ids that could be predicted"
-                hidden_BRD = model.body(inputs_embeds=embeds, **attention).last_hidden_state
-                filled_BR, codes = ids_BR, None
-            else:
-                filled_BR, codes = self._fill(batch)
-                hidden_BRD = model.body(filled_BR, codes, **attention).last_hidden_state
+        with autocast(self.config.precision, position_ids.device):
+            assert self.projector is None or not kinds_T.any(), (
+                "continuous features have no ids that could be predicted"
+            )
+            embeds_BRD, filled_BR, codes = self.embedded(batch)
+            hidden_BRD = model.body(inputs_embeds=embeds_BRD, **attention).last_hidden_state
             assert hidden_BRD is not None
             hidden_TD, targets_T = hidden_BRD[:, :-1][labelled_BR], filled_BR[:, 1:][labelled_BR]
             image_T = kinds_T == 1
@@ -218,6 +215,18 @@ class LanguageTask:
             elif model.code_head is not None:  # every rank uses the code head in every step
                 total = total + 0.0 * sum(parameter.sum() for parameter in model.code_head.parameters())
         return total, by_kind
+
+    def embedded(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Input embeddings (B,R,D), and what they are of: ids (B,R), with codes (B,R,C) where C > 1.
+
+        Continuous features have no ids, placeholders stand in their places.
+        """
+        ids_BR = batch.extras[INPUT_IDS]
+        if self.projector is not None:
+            pixels = _pixels(batch, batch.extras[IMAGE_IDS])
+            return self.projector.embeds(self.model, ids_BR, pixels), ids_BR, None
+        filled_BR, codes = self._fill(batch)
+        return self.model.embed(filled_BR, codes), filled_BR, codes
 
     @torch.no_grad()
     def _fill(self, batch: Batch) -> tuple[Tensor, Tensor | None]:

@@ -1,0 +1,113 @@
+"""Before the language model learns: visual embeddings are put among the words of their captions (ours; not in the paper).
+
+An image's visual embeddings and the rows of the text table meet in one space, the language model's input. Here a word counts as
+said about an image if some of the image's embeddings point its way::
+
+    s_nw = sqrt(D) v_n . e_w      v_n, e_w: a visual embedding and a row of the table, each of length 1
+    s_w  = gain (logmeanexp_n 2 s_nw) + b_w
+
+and binary cross entropy teaches which words the caption has, among all that the micro-batch's captions have. No layer of the
+language model runs, so an image costs a fiftieth of what it costs there; and what it would have to find out about a code from
+scarce answers, which word it stands for, it is given at the start.
+
+Shapes: B rows, R positions, I images, N tokens of an image, W words of the batch, S sequences, D channels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from semhitok.data.feed import Batch
+from semhitok.data.packed_feed import INPUT_IDS, LABELS, POSITION_IDS
+from semhitok.mllm import SemHiTokForConditionalGeneration
+from semhitok.mllm.next_token import IGNORED
+from semhitok.training import parallel
+from semhitok.training.optim import build_adamw, take_step
+from semhitok.training.state import TrainState
+from semhitok.training.tasks.language import LanguageConfig, LanguageTask
+from semhitok.training.tasks.precision import autocast
+
+SHARPNESS, GAIN = 2.0, 3.0
+RARE = -4.0
+"""Where the words' biases begin: most words are not in a caption."""
+
+
+class WordAlignmentTask(LanguageTask):
+    """Trains the adapter, and with ``trained="all"`` the text table, on captions in batches of a ``PackedFeed``.
+
+    ``trained="adapter"`` leaves the table as it is: for a pretrained language model. The log has ``loss`` per image.
+
+    Args:
+        model, config: see ``LanguageTask``; of the config optimizer, precision and trained are read.
+        arguments: the others of ``LanguageTask``.
+
+    Raises:
+        ValueError: ``trained`` is "lora": no layer of the language model takes part.
+    """
+
+    def __init__(self, model: SemHiTokForConditionalGeneration, config: LanguageConfig, **arguments: Any) -> None:
+        if config.trained == "lora":
+            raise ValueError('aligning words trains "adapter" or "all" (adapter and text table), got "lora"')
+        super().__init__(model, replace(config, trained="adapter"), **arguments)
+        table = model.get_input_embeddings().weight
+        table.requires_grad_(config.trained == "all")
+        self.trained["words"] = WordBias(model.vocabulary.text_size).to(table.device)
+        self.config = config
+        end = self.processor.tokenizer.eos_token_id
+        self._end = IGNORED if end is None else end
+        self.optimizer = build_adamw(self.trained, config.optimizer)
+
+    def step(self, microbatches: Sequence[Batch], state: TrainState) -> dict[str, float | Tensor]:
+        """See ``Task.step``."""
+        sums = [self._words(batch) for batch in microbatches]
+        images = parallel.average_values({"images": float(sum(count for _, count in sums))})["images"]
+        for total, _ in sums:
+            (total / max(1.0, images)).backward()
+        loss = torch.stack([total.detach() for total, _ in sums]).sum() / max(1.0, images)
+        found: dict[str, float | Tensor] = {"loss": loss, "images": images}
+        return found | take_step(self.optimizer, self.config.optimizer, state.step, state.total_steps)
+
+    def describe(self) -> str:
+        """See ``Task.describe``."""
+        return super().describe().replace("language", "words", 1)
+
+    def _words(self, batch: Batch) -> tuple[Tensor, int]:
+        """The sum of the losses of a batch's images, and their number."""
+        model, vocabulary = self.model, self.model.vocabulary
+        labels_BR = batch.extras[LABELS]
+        place_BR = batch.extras[INPUT_IDS] == vocabulary.placeholder_id
+        ignored = torch.tensor([IGNORED, vocabulary.placeholder_id, self._end], device=labels_BR.device)
+        text_BR = ~(torch.isin(labels_BR, ignored) | vocabulary.is_control(labels_BR))
+        sequence_BR = (batch.extras[POSITION_IDS] == 0).flatten().cumsum(0).view_as(labels_BR) - 1
+        words_W, word = labels_BR[text_BR].unique(return_inverse=True)
+        said_SW = torch.zeros(int(sequence_BR.max()) + 1, len(words_W), device=labels_BR.device)
+        said_SW[sequence_BR[text_BR], word] = 1.0
+        tokens = vocabulary.image_tokens
+        said_IW = said_SW[sequence_BR[place_BR].view(-1, tokens)[:, 0]]
+        with autocast(self.config.precision, labels_BR.device):
+            table_WD = model.get_input_embeddings().weight[words_W]
+            visual_IND = self.embedded(batch)[0][place_BR].view(-1, tokens, table_WD.shape[1])
+            scores_IW = word_scores(visual_IND, table_WD) + self.trained["words"].bias[words_W]  # pyright: ignore
+        loss = nn.functional.binary_cross_entropy_with_logits(scores_IW.float(), said_IW, reduction="sum")
+        return loss, len(said_IW)
+
+
+class WordBias(nn.Module):
+    """How usual each word is: (T); kept in checkpoints, not in the model."""
+
+    def __init__(self, text_size: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.full((text_size,), RARE))
+
+
+def word_scores(visual_IND: Tensor, table_WD: Tensor) -> Tensor:
+    """How strongly the embeddings of each image point to each word: (I,W); see the formula above."""
+    visual_IND, table_WD = (nn.functional.normalize(each.float(), dim=-1) for each in (visual_IND, table_WD))
+    scores_INW = SHARPNESS * math.sqrt(table_WD.shape[1]) * visual_IND @ table_WD.T
+    return GAIN * (scores_INW.logsumexp(dim=1) - math.log(visual_IND.shape[1]))
