@@ -15,8 +15,9 @@ import torch
 from tests.data.records_on_disk import png, write_lines, write_scenes
 from tests.mllm.tiny_mllm import language_model, text_tokenizer
 from tests.tiny import loop_config, optimizer, processes, tiny_model
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
+from semhitok.data.record_sources import RecordTars
 from semhitok.mllm.continuous import FILE, ContinuousProjector
 from semhitok.recipes import LANGUAGE_RECIPES, LanguageRecipe, run_language
 from semhitok.recipes.language_models import load_language_model, train_bpe
@@ -240,6 +241,20 @@ def test_the_bpe_writes_any_text_and_is_learned_alike():
     assert len(one("12")["input_ids"]) == 2
     with pytest.raises(ValueError, match="vocab_size must be at least 261"):
         train_bpe(texts, 200)
+
+
+def test_the_bpe_knows_the_texts_of_all_stages_whichever_comes_first(place: Path, tmp_path: Path):
+    recipe = shrunk(LANGUAGE_RECIPES["mllm_nano"](), place)
+    for stages in (("align", "pretrain", "sft"), ("pretrain", "sft")):
+        run(replace(recipe, stages=stages), place / "scenes", tmp_path / stages[0], stages=stages[:1])
+    one, other = (
+        (tmp_path / first / "text_tokenizer" / "tokenizer.json").read_text() for first in ("align", "pretrain")
+    )
+    assert one == other
+    asked = RecordTars([place / "scenes"], "chat").read(0, 0).turns[0].text.removeprefix("<image>")
+    captions_alone = train_bpe([RecordTars([place / "scenes"], "caption").read(0, 0).text] * 9, SMALL.vocab_size)
+    known = AutoTokenizer.from_pretrained(tmp_path / "align" / "text_tokenizer")
+    assert len(known(asked)["input_ids"]) < len(captions_alone(asked)["input_ids"])
 
 
 def test_a_turn_of_a_chat_costs_one_id_beside_its_words():

@@ -135,5 +135,5 @@ class LanguageRecipe:
 
     def before(self, name: LanguageStageName) -> LanguageStageName | None:
         """The stage that another one starts from; None where it starts from the recipe's parts."""
-        earlier = [stage for stage in self.stages if LANGUAGE_STAGES.index(stage) < LANGUAGE_STAGES.index(name)]
-        return earlier[-1] if earlier else None
+        earlier: tuple[LanguageStageName, ...] = LANGUAGE_STAGES[: LANGUAGE_STAGES.index(name)]
+        return next((stage for stage in reversed(earlier) if stage in self.stages), None)

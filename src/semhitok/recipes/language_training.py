@@ -22,6 +22,7 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
 from semhitok.data.packed_feed import PackedFeed, RowFormat
 from semhitok.data.packing import PackedRows
+from semhitok.data.record_sources import open_records
 from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
 from semhitok.mllm.continuous import ContinuousProjector
 from semhitok.mllm.fingerprint import tokenizer_fingerprint
@@ -122,7 +123,7 @@ def _run_stage(
         (run / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=1, default=str))
     entries = data_sets(data, stage, settings.mix)
     sources = [open_data_set(entry, report) for entry in entries]
-    model, text_tokenizer, place = _starting_model(recipe, stage, directory, start_from, sources)
+    model, text_tokenizer, place = _starting_model(recipe, stage, directory, start_from, data)
     if settings.row_length > model.config.context_length:
         raise ValueError(
             f"row_length {settings.row_length} is more than the language model's context of {model.config.context_length}"
@@ -204,7 +205,7 @@ def _starting_model(
     stage: LanguageStageName,
     directory: Path,
     start_from: Path | None,
-    sources: Sequence[Any],
+    data: Path,
 ) -> tuple[SemHiTokForConditionalGeneration, Any, Path | None]:
     """The model, its text tokenizer, and the folder that it was read from."""
     before = recipe.before(stage)
@@ -222,7 +223,7 @@ def _starting_model(
     if recipe.language_model is not None:
         language_model, text_tokenizer = load_language_model(recipe.language_model)
     else:
-        text_tokenizer = _own_text_tokenizer(recipe, directory, sources)
+        text_tokenizer = _own_text_tokenizer(recipe, directory, data)
         language_model = small_language_model(recipe.size, text_tokenizer)
     model = SemHiTokForConditionalGeneration.from_language_model(
         language_model, tokenizer, adapter=recipe.adapter, text_tokenizer=text_tokenizer
@@ -230,12 +231,16 @@ def _starting_model(
     return model, text_tokenizer, None
 
 
-def _own_text_tokenizer(recipe: LanguageRecipe, directory: Path, sources: Sequence[Any]) -> Any:
-    """The one of the earlier part of this run, or a new one; every rank learns the same."""
+def _own_text_tokenizer(recipe: LanguageRecipe, directory: Path, data: Path) -> Any:
+    """The one of the earlier part of this run, or a new one of the texts of all stages; every rank learns the same."""
     saved = directory / "text_tokenizer"
     if saved.exists():
         return AutoTokenizer.from_pretrained(saved)
-    text_tokenizer = train_bpe(texts(sources), recipe.size.vocab_size)
+    entries = {entry for stage in recipe.stages for entry in data_sets(data, stage, recipe.stage(stage).mix)}
+    chosen = sorted(entries, key=lambda entry: (entry.kind, str(entry.path)))
+    text_tokenizer = train_bpe(
+        texts([open_records(entry.path, entry.kind) for entry in chosen]), recipe.size.vocab_size
+    )
     text_tokenizer.model_max_length = recipe.size.context_length
     if parallel.is_main():
         text_tokenizer.save_pretrained(saved)

@@ -22,8 +22,8 @@ SIZE = SmallLanguageModel(layers=4, width=128, heads=4, key_value_heads=2, feed_
 def ablation_recipe() -> LanguageRecipe:
     """Words aligned, then captions and questions only; answers learned, everything but the tokenizer trained."""
     recipe = mllm_nano()
-    align = replace(recipe.align, loop=replace(recipe.align.loop, steps=600, keep_checkpoints=1))
-    loop = replace(recipe.pretrain.loop, steps=1000, batch_size=8, checkpoint_every=500, keep_checkpoints=1)
+    align = replace(recipe.align, loop=replace(recipe.align.loop, steps=400, keep_checkpoints=1))
+    loop = replace(recipe.pretrain.loop, steps=700, batch_size=8, checkpoint_every=500, keep_checkpoints=1)
     optimizer = replace(recipe.pretrain.task.optimizer, learning_rate=2e-3, final_ratio=0.05)
     task = replace(recipe.pretrain.task, optimizer=optimizer)
     stage = replace(recipe.pretrain, loop=loop, task=task, mix=Mix(caption=1, chat=2), described=0.0)
@@ -56,7 +56,7 @@ class UnderstandingExperiment:
             "steps": recipe.pretrain.loop.steps,
             "batch_size": recipe.pretrain.loop.batch_size,
             "task": asdict(recipe.pretrain.task),
-            "align": asdict(recipe.align),
+            "align": asdict(recipe.align) if "align" in recipe.stages else None,
         }
 
     def run(self, place: Workplace, seed: int) -> dict[str, float]:
