@@ -129,7 +129,7 @@ def test_nano_runs_its_stages_and_is_not_trained_twice(place: Path, tmp_path: Pa
     processor = AutoProcessor.from_pretrained(tmp_path / "sft" / "model")
     assert model.config.stages == ["align", "pretrain", "sft"]
     assert model.config.provenance["sft"]["rows"] == 12
-    assert set(entries(tmp_path / "align")[0]) >= {"loss", "images"}
+    assert set(entries(tmp_path / "align")[0]) >= {"loss", "images", "bad_records"}
     inputs = processor(text="a red cat", generation_mode="image")
     assert model.generate(**inputs, generation_mode="image").shape == (1, 16)
     inputs = processor(text="<image>", images=[place / "a.png"])

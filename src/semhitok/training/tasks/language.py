@@ -133,9 +133,11 @@ class LanguageTask:
         found: dict[str, float | Tensor] = {"loss": (sums["text"] + weight * sums["image"]) / labels}
         found |= {f"loss/{name}": sums[name] / count for name, count in counts.items() if count}
         found |= {f"tokens/{name}": count for name, count in counts.items()}
-        for name in (BAD_RECORDS, LEFT_OUT):
-            found[name] = sum(batch.extras[name].sum() for batch in microbatches)
-        return found | take_step(self.optimizer, self.config.optimizer, state.step, state.total_steps)
+        return (
+            found
+            | not_used(microbatches)
+            | take_step(self.optimizer, self.config.optimizer, state.step, state.total_steps)
+        )
 
     def preview(self, batch: Batch) -> None:
         """Nothing to draw: generation is measured by the evaluation."""
@@ -245,6 +247,11 @@ class LanguageTask:
             return filled_BR, None
         codes = ids_BR.new_zeros(*ids_BR.shape, vocabulary.codes_per_token)
         return filled_BR, codes.masked_scatter(places_BR[..., None], present)
+
+
+def not_used(microbatches: Sequence[Batch]) -> dict[str, float | Tensor]:
+    """How many records were bad or left out, for the log."""
+    return {name: sum(batch.extras[name].sum() for batch in microbatches) for name in (BAD_RECORDS, LEFT_OUT)}
 
 
 def _first(image_ids: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ said about an image if some of the image's embeddings point its way::
     s_w  = gain (logmeanexp_n 2 s_nw) + b_w
 
 and binary cross entropy teaches which words the caption has, among all that the micro-batch's captions have. No layer of the
-language model runs, so an image costs a fiftieth of what it costs there; and what it would have to find out about a code from
+language model runs, so an image costs some thirtieth of what it costs there; and what it would have to find out about a code from
 scarce answers, which word it stands for, it is given at the start.
 
 Shapes: B rows, R positions, I images, N tokens of an image, W words of the batch, S sequences, D channels.
@@ -30,7 +30,7 @@ from semhitok.mllm.next_token import IGNORED
 from semhitok.training import parallel
 from semhitok.training.optim import build_adamw, take_step
 from semhitok.training.state import TrainState
-from semhitok.training.tasks.language import LanguageConfig, LanguageTask
+from semhitok.training.tasks.language import LanguageConfig, LanguageTask, not_used
 from semhitok.training.tasks.precision import autocast
 
 SHARPNESS, GAIN = 2.0, 3.0
@@ -71,7 +71,11 @@ class WordAlignmentTask(LanguageTask):
             (total / max(1.0, images)).backward()
         loss = torch.stack([total.detach() for total, _ in sums]).sum() / max(1.0, images)
         found: dict[str, float | Tensor] = {"loss": loss, "images": images}
-        return found | take_step(self.optimizer, self.config.optimizer, state.step, state.total_steps)
+        return (
+            found
+            | not_used(microbatches)
+            | take_step(self.optimizer, self.config.optimizer, state.step, state.total_steps)
+        )
 
     def describe(self) -> str:
         """See ``Task.describe``."""
