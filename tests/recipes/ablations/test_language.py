@@ -72,6 +72,8 @@ def test_the_upper_bound_reads_features(place: Workplace):
 def test_the_table_varies_the_input_alone():
     rows = ABLATIONS["mllm-adapters"].rows
     settings = [row.experiment.settings() for row in rows]
-    assert [each.pop("adapter") for each in settings] == ["continuous", "semantic", "pixel", "single", "dual"]
+    adapters = ["continuous", "semantic", "pixel", "single", "dual", "dual"]
+    assert [each.pop("adapter") for each in settings] == adapters
+    assert [each.pop("align") is None for each in settings] == [False] * 5 + [True]
     assert all(each == settings[0] for each in settings)
-    assert [row.paper.get("SEED") for row in rows] == ["65.28", "62.3", None, "62.9", "63.2"]
+    assert [row.paper.get("SEED") for row in rows] == ["65.28", "62.3", None, "62.9", "63.2", None]
