@@ -9,7 +9,6 @@ a threshold, which is chosen on the even questions and used on the odd ones, and
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 
@@ -29,15 +28,14 @@ def scored_questions(
     """Of each existence question the score (Q) of the thing asked about, and whether it is there (Q)."""
     table, scores, asked = model.get_input_embeddings().weight, [], []
     for images, described in scenes:
-        ids_BN = model.image_tokenizer.encode(to_float(images)).ids
-        visual_BND = model.embed_visual(ids_BN.flatten()).unflatten(0, ids_BN.shape)
+        ids = model.image_tokenizer.encode(to_float(images)).ids
+        visual_BND = model.embed_visual(ids.flatten(0, 1)).unflatten(0, ids.shape[:2])
         first = sum(map(len, scores))
         scores.append(word_scores(visual_BND, table))
         for row, scene in enumerate(described, first):
             for question in scene.questions:
                 if question.kind == "existence":
-                    thing = re.sub(r"^Is there an? | in the picture\?$", "", question.question)
-                    words = processor.tokenizer(f" {thing}", add_special_tokens=False)["input_ids"]
+                    words = processor.tokenizer(f" {question.concept}", add_special_tokens=False)["input_ids"]
                     asked.append((row, words, question.answer == "yes"))
     scores_IT = torch.cat(scores)
     scores_IT = scores_IT - scores_IT.mean(dim=0)

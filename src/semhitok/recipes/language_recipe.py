@@ -10,7 +10,7 @@ from semhitok.mllm import AdapterKind
 from semhitok.mllm.sequences import Learn
 from semhitok.training.loop import LoopConfig
 from semhitok.training.optim import OptimizerConfig
-from semhitok.training.tasks.language import LanguageConfig, Trained
+from semhitok.training.tasks.language import LanguageConfig
 
 LanguageStageName = Literal["align", "pretrain", "sft"]
 LANGUAGE_STAGES: tuple[LanguageStageName, ...] = ("align", "pretrain", "sft")
@@ -88,12 +88,12 @@ class LanguageStage:
     described: float = 0.0
 
 
-def alignment(learning_rate: float = 4e-3, *, trained: Trained = "all") -> LanguageStage:
-    """The stage ``align``, see ``WordAlignmentTask``; for a pretrained language model ``trained="adapter"``."""
-    optimizer = OptimizerConfig(learning_rate=learning_rate, warmup_steps=50, weight_decay=0.0, final_ratio=0.02)
+def alignment() -> LanguageStage:
+    """The stage ``align`` of a language model from scratch, see ``WordAlignmentTask``."""
+    optimizer = OptimizerConfig(learning_rate=4e-3, warmup_steps=50, weight_decay=0.0, final_ratio=0.02)
     return LanguageStage(
         loop=LoopConfig(steps=1500, batch_size=24, log_every=50, checkpoint_every=500),
-        task=LanguageConfig(optimizer=optimizer, trained=trained),
+        task=LanguageConfig(optimizer=optimizer),
         mix=Mix(caption=1),
         learn="answers",
         row_length=448,

@@ -100,18 +100,23 @@ class LanguageTask:
     ) -> None:
         self.model, self.config, self.processor, self.projector = model, config, processor, projector
         self.merges = config.trained == "lora"
+        self.trained = self._parts()
+        self.trained.train()
+        broadcast_parameters(self.trained)
+        self.optimizer = build_adamw(self.trained, config.optimizer)
+
+    def _parts(self) -> nn.ModuleDict:
+        """What is trained; its parameters that are to stay as they are need no gradient."""
+        model, config = self.model, self.config
         if self.merges:
             add_lora(model.language_model, rank=config.lora_rank, alpha=config.lora_alpha)
             model.language_model.to(model.lm_head.weight.device)
         if config.trained == "adapter":
             model.requires_grad_(False)
-        model.adapter.requires_grad_(projector is None)
+        model.adapter.requires_grad_(self.projector is None)
         if config.checkpoint_activations:
             model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
-        self.trained = nn.ModuleDict({"model": model} | ({} if projector is None else {"projector": projector}))
-        self.trained.train()
-        broadcast_parameters(self.trained)
-        self.optimizer = build_adamw(self.trained, config.optimizer)
+        return nn.ModuleDict({"model": model} | ({} if self.projector is None else {"projector": self.projector}))
 
     def step(self, microbatches: Sequence[Batch], state: TrainState) -> dict[str, float | Tensor]:
         """See ``Task.step``."""

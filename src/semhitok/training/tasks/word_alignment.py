@@ -7,7 +7,7 @@ said about an image if some of the image's embeddings point its way::
     s_w  = gain (logmeanexp_n 2 s_nw) + b_w
 
 and binary cross entropy teaches which words the caption has, among all that the micro-batch's captions have. No layer of the
-language model runs, so an image costs some thirtieth of what it costs there; and what it would have to find out about a code from
+language model runs, so an image costs a small part of what it costs there; and what it would have to find out about a code from
 scarce answers, which word it stands for, it is given at the start.
 
 Shapes: B rows, R positions, I images, N tokens of an image, W words of the batch, S sequences, D channels.
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,7 +27,7 @@ from semhitok.data.packed_feed import INPUT_IDS, LABELS, POSITION_IDS
 from semhitok.mllm import SemHiTokForConditionalGeneration
 from semhitok.mllm.next_token import IGNORED
 from semhitok.training import parallel
-from semhitok.training.optim import build_adamw, take_step
+from semhitok.training.optim import take_step
 from semhitok.training.state import TrainState
 from semhitok.training.tasks.language import LanguageConfig, LanguageTask, not_used
 from semhitok.training.tasks.precision import autocast
@@ -54,14 +53,18 @@ class WordAlignmentTask(LanguageTask):
     def __init__(self, model: SemHiTokForConditionalGeneration, config: LanguageConfig, **arguments: Any) -> None:
         if config.trained == "lora":
             raise ValueError('aligning words trains "adapter" or "all" (adapter and text table), got "lora"')
-        super().__init__(model, replace(config, trained="adapter"), **arguments)
-        table = model.get_input_embeddings().weight
-        table.requires_grad_(config.trained == "all")
-        self.trained["words"] = WordBias(model.vocabulary.text_size).to(table.device)
-        self.config = config
+        super().__init__(model, config, **arguments)
         end = self.processor.tokenizer.eos_token_id
         self._end = IGNORED if end is None else end
-        self.optimizer = build_adamw(self.trained, config.optimizer)
+
+    def _parts(self) -> nn.ModuleDict:
+        """Adapter or projector, the text table if it is to learn, and the words' biases."""
+        self.model.requires_grad_(False)
+        parts = super()._parts()
+        table = self.model.get_input_embeddings().weight
+        table.requires_grad_(self.config.trained == "all")
+        parts["words"] = WordBias(self.model.vocabulary.text_size).to(table.device)
+        return parts
 
     def step(self, microbatches: Sequence[Batch], state: TrainState) -> dict[str, float | Tensor]:
         """See ``Task.step``."""
