@@ -4,6 +4,7 @@ import contextlib
 import io
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +192,26 @@ def test_truncated_files_are_errors_that_name_the_file(
         load_image(path)
     assert "\n" not in str(raised.value)
     assert filled is ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+def test_threads_do_not_fill_up_each_others_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "PNG")
+    data = buffer.getvalue()
+
+    def refused(share: float) -> bool:
+        try:
+            load_image(data[: int(len(data) * share)])
+        except ImageError:
+            return True
+        return False
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(refused, np.linspace(0.05, 0.95, 400)))
+    assert all(found)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"])

@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -103,14 +102,31 @@ def _known_formats() -> list[str]:
     return [name for name in _FORMATS if name in Image.OPEN]
 
 
-@contextmanager
-def _whole_files() -> Iterator[None]:
-    """Refuse truncated files even where another library has told Pillow to fill them up, as lmms-eval does."""
-    told, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
-    try:
-        yield
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = told
+class _WholeFiles:
+    """Refuses truncated files even where another library has told Pillow to fill them up, as lmms-eval does.
+
+    Pillow has one switch for the process: it stays off as long as any thread decodes, and then is what it was before.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._decoding = 0
+        self._told = False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._decoding:
+                self._told, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+            self._decoding += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._decoding -= 1
+            if not self._decoding:
+                ImageFile.LOAD_TRUNCATED_IMAGES = self._told
+
+
+_whole_files = _WholeFiles()
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -120,7 +136,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if min(width, height) < MIN_SIDE:
         raise ImageError(f"{name}: {width} x {height} pixels are too few, both sides must be {MIN_SIDE} or more.")
     try:
-        with _whole_files():
+        with _whole_files:
             image.load()
         converted = _convert_mode(image)
     except ImageError as error:
