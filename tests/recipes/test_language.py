@@ -122,7 +122,10 @@ def test_nano_runs_its_stages_and_is_not_trained_twice(place: Path, tmp_path: Pa
     assert "tokenizing 24 images" in lines
     assert lines.count("tokenizing 24 images") == 1
     assert any("0005" in line and "image could not be read" in line for line in lines)
-    logged = entries(tmp_path / "pretrain")
+    words = set().union(*entries(tmp_path / "pretrain"))
+    assert "loss/text" in words
+    assert "loss/image" not in words
+    logged = entries(tmp_path / "sft")
     assert {"loss/text", "loss/image", "bad_records"} <= set().union(*logged)
     assert sum(entry["bad_records"] for entry in logged) > 0
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "sft" / "model")

@@ -71,26 +71,33 @@ def join(
     table = model.get_input_embeddings().weight
     if model.controls is not None:
         model.controls.weight[:] = table.float().mean(dim=0).to(table.dtype)
-    _match_scale(model, table)
+    match_scale(model, apart=True)
     if language_model.generation_config is not None:
         model.generation_config = copy.deepcopy(language_model.generation_config)
     _check_text(model, language_model)
     return model.eval()
 
 
-def _match_scale(model: SemHiTokForConditionalGeneration, table: torch.Tensor) -> None:
-    """Scale the adapter's last layers so that visual embeddings begin with the root mean square of the text table."""
-    vocabulary, device = model.vocabulary, table.device
+@torch.no_grad()
+def match_scale(model: SemHiTokForConditionalGeneration, *, apart: bool) -> None:
+    """Scale the adapter's last layers so that visual embeddings have the root mean square of the text table.
+
+    Args:
+        model: whose adapter is changed in place.
+        apart: each MLP's channels get this scale by themselves; otherwise one factor for all keeps directions as they are.
+    """
+    vocabulary, table = model.vocabulary, model.get_input_embeddings().weight
     generator = torch.Generator().manual_seed(0)
     shape = (PROBED_IDS,) if vocabulary.codes_per_token == 1 else (PROBED_IDS, vocabulary.codes_per_token)
-    ids = torch.randint(vocabulary.visual_size, shape, generator=generator).to(device)
+    ids = torch.randint(vocabulary.visual_size, shape, generator=generator).to(table.device)
     wanted, channels = table.float().square().mean().sqrt(), 0
     visual_PD = model.embed_visual(ids).float()
     for layer in model.adapter.output_layers():
-        found = visual_PD[:, channels : channels + layer.out_features].square().mean().sqrt()
+        own = slice(channels, channels + layer.out_features) if apart else slice(None)
         channels += layer.out_features
+        factor = wanted / visual_PD[:, own].square().mean().sqrt().clamp_min(1e-12)
         for parameter in (layer.weight, layer.bias):
-            parameter.mul_((wanted / found.clamp_min(1e-12)).to(parameter.dtype))
+            parameter.mul_(factor.to(parameter.dtype))
 
 
 def _check_text(model: SemHiTokForConditionalGeneration, language_model: PreTrainedModel) -> None:

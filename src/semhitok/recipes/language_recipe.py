@@ -37,11 +37,11 @@ class SmallLanguageModel:
     """
 
     vocab_size: int = 2000
-    layers: int = 6
-    width: int = 256
+    layers: int = 5
+    width: int = 192
     heads: int = 4
     key_value_heads: int = 2
-    feed_forward: int = 448  # with these the weights are 11.8 MB in bf16
+    feed_forward: int = 384
     context_length: int = 512
 
 
@@ -92,7 +92,7 @@ def alignment() -> LanguageStage:
     """The stage ``align`` of a language model from scratch, see ``WordAlignmentTask``."""
     optimizer = OptimizerConfig(learning_rate=4e-3, warmup_steps=50, weight_decay=0.0, final_ratio=0.02)
     return LanguageStage(
-        loop=LoopConfig(steps=1500, batch_size=24, log_every=50, checkpoint_every=500),
+        loop=LoopConfig(steps=3000, batch_size=24, log_every=50, checkpoint_every=500),
         task=LanguageConfig(optimizer=optimizer),
         mix=Mix(caption=1),
         learn="answers",

@@ -19,7 +19,7 @@ from semhitok.mllm import SemHiTokForConditionalGeneration
 from semhitok.mllm.continuous import ContinuousProjector
 from semhitok.training.state import TrainState
 from semhitok.training.tasks.language import LanguageConfig, Trained
-from semhitok.training.tasks.word_alignment import GAIN, RARE, SHARPNESS, WordAlignmentTask, word_scores
+from semhitok.training.tasks.word_alignment import GAIN, HEAD_LENGTH, RARE, SHARPNESS, WordAlignmentTask, word_scores
 
 END = 1
 
@@ -52,7 +52,7 @@ def by_hand(made: WordAlignmentTask, batch: Batch) -> tuple[float, int]:
                 for word in words:
                     e = table[word] / np.linalg.norm(table[word])
                     cosines = [float(v @ e / np.linalg.norm(v)) for v in tokens]
-                    strengths = [np.exp(SHARPNESS * len(e) ** 0.5 * cosine) for cosine in cosines]
+                    strengths = [np.exp(SHARPNESS * cosine) for cosine in cosines]
                     score = GAIN * np.log(np.mean(strengths)) + RARE
                     said = word in labels[row, part]
                     total += np.log1p(np.exp(-score if said else score))
@@ -75,7 +75,7 @@ def test_a_word_counts_if_one_embedding_points_its_way():
     table_WD = torch.eye(4)[:3]
     visual_IND = torch.stack([torch.eye(4)[[0, 3, 3]], torch.eye(4)[[3, 3, 3]], torch.eye(4)[[1, 2, 0]]])
     scores_IW = word_scores(5 * visual_IND, table_WD)
-    one = GAIN * np.log((np.exp(2 * SHARPNESS) + 2) / 3)
+    one = GAIN * np.log((np.exp(SHARPNESS) + 2) / 3)
     np.testing.assert_allclose(scores_IW, [[one, 0, 0], [0, 0, 0], [one, one, one]], atol=1e-5)
 
 
@@ -89,6 +89,42 @@ def test_who_learns(scenes: Path, trained: Trained):
     table = {name for name in moved if not name.startswith("adapter.")}
     assert {name for name in before if name.startswith("adapter.")} <= moved
     assert table == ({"language_model.embed_tokens.weight"} if trained == "all" else set())
+
+
+def exported(
+    model: SemHiTokForConditionalGeneration, folder: Path, trained: Trained
+) -> SemHiTokForConditionalGeneration:
+    task(model, trained).export(folder)
+    return SemHiTokForConditionalGeneration.from_pretrained(folder)
+
+
+@torch.no_grad()
+def test_export_brings_visual_embeddings_to_the_scale_of_the_table(tmp_path: Path):
+    model = mllm(tokenizer=image_tokenizer())
+    for layer in model.adapter.output_layers():
+        layer.weight.mul_(7)
+        layer.bias.add_(3)
+    ids = torch.arange(model.vocabulary.visual_size)
+    before = model.embed_visual(ids)
+    found = exported(model, tmp_path, "adapter")
+    after, table = found.embed_visual(ids), found.get_input_embeddings().weight
+    torch.testing.assert_close(after.square().mean().sqrt(), table.square().mean().sqrt(), rtol=0.02, atol=0)
+    torch.testing.assert_close(torch.nn.functional.cosine_similarity(before, after), torch.ones(len(ids)))
+
+
+@torch.no_grad()
+def test_the_head_of_a_new_language_model_begins_as_the_visual_embeddings(tmp_path: Path):
+    model = mllm(tokenizer=image_tokenizer())
+    before = model.lm_head.weight.clone()
+    rows = slice(model.vocabulary.visual_begin, model.vocabulary.visual_end)
+    kept = exported(model, tmp_path / "pretrained", "adapter").lm_head.weight
+    assert torch.equal(kept, before)
+    found = exported(model, tmp_path / "new", "all")
+    visual = found.embed_visual(torch.arange(model.vocabulary.visual_size)).numpy()
+    wanted = visual - visual.mean(axis=0)
+    wanted *= HEAD_LENGTH / np.linalg.norm(wanted, axis=1, keepdims=True)
+    np.testing.assert_allclose(found.lm_head.weight[rows].numpy(), wanted, atol=1e-5)
+    assert torch.equal(found.lm_head.weight[: rows.start], before[: rows.start])
 
 
 def test_low_ranks_have_no_part_in_it():

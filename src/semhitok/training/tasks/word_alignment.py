@@ -3,12 +3,16 @@
 An image's visual embeddings and the rows of the text table meet in one space, the language model's input. Here a word counts as
 said about an image if some of the image's embeddings point its way::
 
-    s_nw = sqrt(D) v_n . e_w      v_n, e_w: a visual embedding and a row of the table, each of length 1
-    s_w  = gain (logmeanexp_n 2 s_nw) + b_w
+    s_w = gain logmeanexp_n (sharpness v_n . e_w) + b_w      v_n, e_w: a visual embedding and a row of the table, of length 1
 
 and binary cross entropy teaches which words the caption has, among all that the micro-batch's captions have. No layer of the
 language model runs, so an image costs a small part of what it costs there; and what it would have to find out about a code from
-scarce answers, which word it stands for, it is given at the start.
+scarce answers, which word it stands for, it is given at the start. The sharpness is low on purpose: for a word to count, an embedding
+has to come close to its row, as close as attention needs to find it.
+
+What is exported has two more gifts for a language model that knows nothing yet. Visual embeddings get the scale of the table,
+since only their directions were learned. And where the table was trained, too, the head's visual rows begin as these directions,
+so that codes that mean the same are drawn alike from the first step on.
 
 Shapes: B rows, R positions, I images, N tokens of an image, W words of the batch, S sequences, D channels.
 """
@@ -17,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +30,7 @@ from torch import Tensor, nn
 from semhitok.data.feed import Batch
 from semhitok.data.packed_feed import INPUT_IDS, LABELS, POSITION_IDS
 from semhitok.mllm import SemHiTokForConditionalGeneration
+from semhitok.mllm.joining import match_scale
 from semhitok.mllm.next_token import IGNORED
 from semhitok.training import parallel
 from semhitok.training.optim import take_step
@@ -32,9 +38,11 @@ from semhitok.training.state import TrainState
 from semhitok.training.tasks.language import LanguageConfig, LanguageTask, not_used
 from semhitok.training.tasks.precision import autocast
 
-SHARPNESS, GAIN = 2.0, 3.0
+SHARPNESS, GAIN = 10.0, 1.5
 RARE = -4.0
 """Where the words' biases begin: most words are not in a caption."""
+HEAD_LENGTH = 0.5
+"""Of the head's visual rows: short enough that all codes are about as likely at first."""
 
 
 class WordAlignmentTask(LanguageTask):
@@ -80,6 +88,13 @@ class WordAlignmentTask(LanguageTask):
             | take_step(self.optimizer, self.config.optimizer, state.step, state.total_steps)
         )
 
+    def export(self, directory: Path) -> None:
+        """See ``Task.export`` and the head of this file."""
+        match_scale(self.model, apart=False)
+        if self.config.trained == "all" and self.model.code_head is None and self.projector is None:
+            begin_head(self.model)
+        super().export(directory)
+
     def describe(self) -> str:
         """See ``Task.describe``."""
         return super().describe().replace("language", "words", 1)
@@ -116,5 +131,15 @@ class WordBias(nn.Module):
 def word_scores(visual_IND: Tensor, table_WD: Tensor) -> Tensor:
     """How strongly the embeddings of each image point to each word: (I,W); see the formula above."""
     visual_IND, table_WD = (nn.functional.normalize(each.float(), dim=-1) for each in (visual_IND, table_WD))
-    scores_INW = SHARPNESS * math.sqrt(table_WD.shape[1]) * visual_IND @ table_WD.T
+    scores_INW = SHARPNESS * visual_IND @ table_WD.T
     return GAIN * (scores_INW.logsumexp(dim=1) - math.log(visual_IND.shape[1]))
+
+
+@torch.no_grad()
+def begin_head(model: SemHiTokForConditionalGeneration) -> None:
+    """Set the head's visual rows to the directions of the visual embeddings, without what all have in common."""
+    vocabulary = model.vocabulary
+    device = model.lm_head.weight.device
+    visual_SD = model.embed_visual(torch.arange(vocabulary.visual_size, device=device)).float()
+    rows_SD = HEAD_LENGTH * nn.functional.normalize(visual_SD - visual_SD.mean(dim=0), dim=-1)
+    model.head_rows(vocabulary.visual_begin, vocabulary.visual_end).copy_(rows_SD)
