@@ -9,7 +9,7 @@ from PIL import Image
 from tests.mllm.tiny_mllm import CONTEXT, codes_mllm, image_tokenizer, mllm, processor
 
 from semhitok.evaluation.answer_scores import normalised
-from semhitok.evaluation.asking import answer, caption, tokenize_images
+from semhitok.evaluation.asking import answer, answer_in_words, caption, tokenize_images
 from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
 from semhitok.tokenizers import SemHiTokModel
 
@@ -50,6 +50,26 @@ def test_answers_are_those_that_a_user_gets(several_codes: bool):
     ids = tokenize_images(model, processing, images, batch_size=2)
     assert answer(model, processing, ids[PLACES], QUESTIONS) == alone
     assert answer(model, processing, asked[::-1], QUESTIONS[::-1]) == alone[::-1]
+
+
+@pytest.mark.parametrize("several_codes", [False, True])
+def test_what_is_said_stands_where_the_image_stood(several_codes: bool):
+    model = codes_mllm() if several_codes else mllm()
+    processing = processor(model)
+    descriptions = ["a red cat", "a dog", "a red cat", "the big house", "a dog", "the blue house"]
+    alone = []
+    for said, question in zip(descriptions, QUESTIONS, strict=True):
+        chat = [{"role": "user", "content": f"{said}\n{question}"}]
+        inputs = processing.apply_chat_template(chat, add_generation_prompt=True, tokenize=True, return_dict=True)
+        found = model.generate(**inputs, max_new_tokens=16, do_sample=False)
+        alone.append(
+            normalised(processing.post_process_image_text_to_text(found[:, inputs["input_ids"].shape[1] :])[0])
+        )
+    assert len(set(alone)) > 2, "description and question matter"
+    for batch_size in (1, 64):
+        assert answer_in_words(model, processing, descriptions, QUESTIONS, batch_size=batch_size) == alone
+    with pytest.raises(ValueError, match="got 6 descriptions for 2 questions"):
+        answer_in_words(model, processing, descriptions, QUESTIONS[:2])
 
 
 def test_captions_are_those_that_a_user_gets():

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from semhitok.data.scenes.compose import NUMBERS
-from semhitok.data.scenes.questions import questions
+from semhitok.data.scenes.questions import captions, questions
 from semhitok.evaluation.understanding import UnderstandingReport, understand
 from semhitok.mllm import SemHiTokMLLMProcessor, Vocabulary
 from semhitok.tokenizers import TokenizerImageProcessor
@@ -28,6 +28,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 SCENES = made_up_scenes(60)
 ASKED = questions(SCENES, 0)
+DESCRIPTIONS = [", ".join(captions(scene)) for scene in SCENES]
 TOKENS = 2
 
 Reply = Callable[[int, str], str]
@@ -35,7 +36,7 @@ Reply = Callable[[int, str], str]
 
 
 class Oracle:
-    """Stands for a model: recognises scenes by their grey, and answers as it is told."""
+    """Stands for a model: recognises scenes by their grey or their captions, and answers as it is told."""
 
     def __init__(self, reply: Reply, text_tokenizer: Any, text_size: int) -> None:
         self.reply, self.text_tokenizer = reply, text_tokenizer
@@ -53,21 +54,32 @@ class Oracle:
         assert options["visual_codes"] is None
         answers = []
         for prompt in prompts_BL.tolist():
-            place = prompt.index(self.vocabulary.image_end_id)
-            assert prompt[place - 1] == prompt[place - 2]
-            text = self.text_tokenizer.decode(prompt[place + 1 :]).removesuffix("assistant:").strip()
+            shown = self.vocabulary.image_end_id in prompt
             answers.append(
-                self.text_tokenizer(self.reply(prompt[place - 1] - self.vocabulary.text_size, text))["input_ids"]
+                self.text_tokenizer(self.reply(*(self.see(prompt) if shown else self.read(prompt))))["input_ids"]
             )
         length = max(map(len, answers)) + 1
         rows = [[*ids, 1, *[0] * (length - len(ids) - 1)] for ids in answers]
         return torch.cat([prompts_BL, torch.tensor(rows)], dim=1)
 
+    def see(self, prompt: list[int]) -> tuple[int, str]:
+        """The scene of a prompt with an image, and the question."""
+        place = prompt.index(self.vocabulary.image_end_id)
+        assert prompt[place - 1] == prompt[place - 2]
+        text = self.text_tokenizer.decode(prompt[place + 1 :]).removesuffix("assistant:").strip()
+        return prompt[place - 1] - self.vocabulary.text_size, text
+
+    def read(self, prompt: list[int]) -> tuple[int, str]:
+        """The first scene with the captions that a prompt begins with, and the question."""
+        text = self.text_tokenizer.decode(prompt).removeprefix("user:").removesuffix("assistant:").strip()
+        found = next(index for index, said in enumerate(DESCRIPTIONS) if text.startswith(said))
+        return found, text.removeprefix(DESCRIPTIONS[found]).strip()
+
 
 def oracle(reply: Reply) -> tuple[Any, SemHiTokMLLMProcessor]:
     """It knows all words that there are."""
     texts = [text for asked in ASKED for each in asked for text in (each.question, each.answer)]
-    words = {word for text in [*texts, *(scene.caption for scene in SCENES)] for word in text.split()}
+    words = {word for text in [*texts, *(scene.caption for scene in SCENES), *DESCRIPTIONS] for word in text.split()}
     listed = ["<pad>", "<end>", "<unk>", "user:", "assistant:", "nothing", *sorted(words)]
     backend = Tokenizer(models.WordLevel({word: index for index, word in enumerate(listed)}, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -140,6 +152,21 @@ def test_all_questions_are_asked(perfect: UnderstandingReport):
     assert perfect.questions == {group: share.total for group, share in perfect.model.accuracy.items()}
 
 
+def test_captions_say_what_is_asked(perfect: UnderstandingReport):
+    told = perfect.in_words
+    assert told is not None
+    assert {share.share for share in told.accuracy.values()} == {1.0}
+    assert told.captions is None
+
+
+def test_without_captions_nothing_is_told_in_words(tmp_path: Path):
+    scene = json.dumps({"objects": [{"concept": "owl"}], "qa": [dataclasses.asdict(each) for each in ASKED[0]]})
+    write_tar(tmp_path / "a.tar", [{".png": png(grey), ".json": scene.encode()} for grey in range(2)])
+    report = run(lambda scene, text: "yes", tmp_path)
+    assert report.in_words is None
+    assert "told in words" not in report.to_markdown().lower()
+
+
 def test_the_other_image_is_that_of_another_scene(perfect: UnderstandingReport):
     """The oracle then answers about the scene half of the asked ones further on."""
     asked = [index for index, scene in enumerate(SCENES) if scene.objects]
@@ -191,14 +218,14 @@ def test_neither_yes_nor_no_is_counted(folder: Path):
 def test_the_report_says_it(perfect: UnderstandingReport):
     markdown = perfect.to_markdown()
     count = perfect.questions["existence"]
-    assert f"| existence | {count} | 100.0 ± 0.0 % | 50.0 ± " in markdown
-    assert "|  | n | model | blind prior | model, another image | chance |" in markdown
+    assert f"| existence | {count} | 100.0 ± 0.0 % | 100.0 ± 0.0 % | 50.0 ± " in markdown
+    assert "|  | n | model | model, told in words | blind prior | model, another image | chance |" in markdown
     for group in perfect.questions:
         assert f"| {group} | " in markdown
-    assert "| captions, F1 of concepts | 48 | 100.0 % | " in markdown
+    assert "| captions, F1 of concepts | 48 | 100.0 % |  | " in markdown
     assert "| model | existence | 100.0 ± 0.0 % | 100.0 % | 100.0 % | 100.0 % | 50.0 % | 0 |" in markdown
     widths = {line.count("|") for line in markdown.split("\n\n")[0].splitlines()}
-    assert widths == {7}
+    assert widths == {8}
     assert json.loads(json.dumps(dataclasses.asdict(perfect)))["model"]["accuracy"]["count"]["share"] == 1.0
 
 
@@ -217,6 +244,7 @@ def test_progress_reaches_the_end(folder: Path):
         "scenes": (60, 60),
         "training questions": (60, 60),
         "answers": (asked, asked),
+        "answers, told in words": (asked, asked),
         "captions": (48, 48),
         "answers, another image": (asked, asked),
         "captions, another image": (48, 48),

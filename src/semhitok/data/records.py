@@ -152,15 +152,20 @@ def _chat(fields: Mapping[str, Any], name: str, pictures: tuple[Picture, ...], c
     for turn in turns:
         if not turn.text.strip():
             raise RecordError(f"{name}: has an empty {'answer' if turn.role == 'assistant' else 'message'}")
-    return Record("chat", name, _description(fields, name), tuple(turns), pictures)
+    return Record("chat", name, description(fields), tuple(turns), pictures)
 
 
-def _description(fields: Mapping[str, Any], name: str) -> str:
-    """All that captions say about a chat's image; empty without captions."""
+def description(fields: Mapping[str, Any]) -> str:
+    """All that the captions beside an image say about it; empty without captions."""
     try:
-        return ", ".join(_texts(fields, name, ("captions", "caption")))
+        return ", ".join(_texts(fields, "", ("captions", "caption")))
     except RecordError:
         return ""
+
+
+def told_in_words(text: str, description: str) -> str:
+    """A message with a description where its image stands."""
+    return text.replace(IMAGE, f"{description}\n")
 
 
 def _turns(fields: Mapping[str, Any], name: str, choice: int) -> list[Turn]:

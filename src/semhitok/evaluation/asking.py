@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from semhitok.data.records import IMAGE, told_in_words
 from semhitok.evaluation.answer_scores import normalised
 from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
 from semhitok.mllm.continuous import ContinuousProjector
-from semhitok.mllm.places import IMAGE
 
 ANSWER_TOKENS, CAPTION_TOKENS = 16, 64
 """Generation ends there at the latest."""
@@ -75,12 +75,35 @@ def answer(
     chats = [
         [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}] for question in questions
     ]
-    # The template has written the special tokens already.
-    prompts = [
-        processor.token_ids(text, add_special_tokens=False)
-        for text in (processor.apply_chat_template(chat, add_generation_prompt=True) for chat in chats)
-    ]
-    return _generate(model, processor, images, prompts, batch_size, max_new_tokens, projector, progress)
+    return _generate(
+        model, processor, images, _prompts(processor, chats), batch_size, max_new_tokens, projector, progress
+    )
+
+
+def answer_in_words(
+    model: SemHiTokForConditionalGeneration,
+    processor: SemHiTokMLLMProcessor,
+    descriptions: Sequence[str],
+    questions: Sequence[str],
+    *,
+    batch_size: int = 64,
+    max_new_tokens: int = ANSWER_TOKENS,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[str]:
+    """Ask each question about what a description says, which stands where ``answer`` has the image.
+
+    What a model gets wrong here it would get wrong however well it saw. Arguments, result and errors as for ``answer``.
+    """
+    if len(descriptions) != len(questions):
+        raise ValueError(
+            f"each question needs its description, got {len(descriptions)} descriptions for {len(questions)} questions"
+        )
+    pairs = zip(descriptions, questions, strict=True)
+    chats = [[{"role": "user", "content": told_in_words(IMAGE + question, said)}] for said, question in pairs]
+    vocabulary = processor.vocabulary
+    several = vocabulary.codes_per_token > 1
+    nothing = torch.zeros((len(chats), 0, *([vocabulary.codes_per_token] if several else [])), dtype=torch.long)
+    return _generate(model, processor, nothing, _prompts(processor, chats), batch_size, max_new_tokens, None, progress)
 
 
 def caption(
@@ -98,6 +121,13 @@ def caption(
     return _generate(model, processor, images, prompts, batch_size, max_new_tokens, projector, progress)
 
 
+def _prompts(processor: SemHiTokMLLMProcessor, chats: Sequence[list[dict[str, Any]]]) -> list[list[int]]:
+    texts = [processor.apply_chat_template(chat, add_generation_prompt=True) for chat in chats]
+    return [
+        processor.token_ids(text, add_special_tokens=False) for text in texts
+    ]  # the template wrote the special ones
+
+
 def _generate(
     model: SemHiTokForConditionalGeneration,
     processor: SemHiTokMLLMProcessor,
@@ -108,7 +138,7 @@ def _generate(
     projector: ContinuousProjector | None,
     progress: Callable[[int, int], None] | None,
 ) -> list[str]:
-    """Greedy continuations of prompts with one image each."""
+    """Greedy continuations of prompts with one image each, or with none and ``images`` of no tokens."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     if processor.vocabulary != model.vocabulary:

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from torch import Tensor
 
+from semhitok.data.records import description
 from semhitok.data.scenes.questions import Kind, Negative, Question
 from semhitok.data.sources import Subset, open_source
 from semhitok.evaluation.reading import BadImage, SizedImages
@@ -35,11 +36,13 @@ class AskedScene:
         key: its name within the folder.
         concepts: of its objects, one for each object; empty for a bare photograph.
         questions: about it.
+        description: all that its captions say, empty without captions.
     """
 
     key: str
     concepts: tuple[str, ...]
     questions: tuple[Question, ...]
+    description: str = ""
 
 
 class AskedScenes:
@@ -81,7 +84,7 @@ class AskedScenes:
 
 
 def asked_scene(metadata: Mapping[str, Any], key: str) -> AskedScene:
-    """Objects and questions from the JSON beside an image; both are empty where there are none.
+    """Objects, questions and captions from the JSON beside an image; all are empty where there are none.
 
     Raises:
         ValueError: an object without concept, or a question without kind, question, answer or concept, or of another kind.
@@ -94,7 +97,7 @@ def asked_scene(metadata: Mapping[str, Any], key: str) -> AskedScene:
             f"{key}: an object needs its concept, and a question kind ({', '.join(get_args(Kind))}), question, answer, concept "
             f"and, for existence, negatives ({', '.join(get_args(Negative))}); {error}"
         ) from error
-    return AskedScene(key, concepts, questions)
+    return AskedScene(key, concepts, questions, description(metadata))
 
 
 def _question(fields: Mapping[str, Any]) -> Question:

@@ -21,7 +21,7 @@ from semhitok.evaluation.answer_scores import (
     accuracies,
     existence_scores,
 )
-from semhitok.evaluation.asking import answer, caption, tokenize_images
+from semhitok.evaluation.asking import answer, answer_in_words, caption, tokenize_images
 from semhitok.evaluation.blind import Prior, other_scenes
 from semhitok.evaluation.markdown import percent, table
 from semhitok.evaluation.reading import BadImage
@@ -60,6 +60,8 @@ class UnderstandingReport:
         scenes: with objects or questions; bare photographs are not asked about.
         questions: by group.
         model: asked about each scene.
+        in_words: the model, with the scene's captions in the place of its image, without captions of its own; None where a
+            scene has none.
         prior: the most frequent answer in training, see ``blind.Prior``; as a caption the same concepts for all.
         other_image: the model, shown another of the scenes.
         chance: accuracy of an answer drawn evenly, by group.
@@ -70,6 +72,7 @@ class UnderstandingReport:
     scenes: int
     questions: dict[str, int]
     model: AnswerScores
+    in_words: AnswerScores | None
     prior: AnswerScores
     other_image: AnswerScores
     chance: dict[str, float]
@@ -77,7 +80,8 @@ class UnderstandingReport:
 
     def to_markdown(self) -> str:
         """A table of accuracies (F1 for captions), one of POPE's metrics, one of captions; then how it was measured."""
-        ways = {"model": self.model, "blind prior": self.prior, "model, another image": self.other_image}
+        told = {} if self.in_words is None else {"model, told in words": self.in_words}
+        ways = {"model": self.model, **told, "blind prior": self.prior, "model, another image": self.other_image}
         rows = [
             [group, f"{count:,}", *(_share(way.accuracy[group]) for way in ways.values()), percent(self.chance[group])]
             for group, count in self.questions.items()
@@ -85,9 +89,8 @@ class UnderstandingReport:
         captions = {name: way.captions for name, way in ways.items() if way.captions is not None}
         if captions:
             count = next(iter(captions.values())).captions
-            rows.append(
-                ["captions, F1 of concepts", f"{count:,}", *(percent(each.f1) for each in captions.values()), ""]
-            )
+            cells = ["" if way.captions is None else percent(way.captions.f1) for way in ways.values()]
+            rows.append(["captions, F1 of concepts", f"{count:,}", *cells, ""])
         parts = [table(["", "n", *ways, "chance"], rows)]
         existence = [
             [
@@ -119,6 +122,8 @@ class UnderstandingReport:
             "caption the most frequent concepts, the same for all images.",
             "Another image: the model is shown another of the scenes. Chance: evenly drawn from the answers in training.",
         ]
+        if self.in_words is not None:
+            lines.append("Told in words: the captions of the scene stand where its image stood.")
         if self.model.captions is not None:
             lines.append(
                 "Captions: concepts named before 'in front of' against those of the scene's objects; right numbers: of the "
@@ -181,6 +186,7 @@ def understand(
         scenes=len(scenes),
         questions={group: len(members) for group, members in groups.items()},
         model=ask(seen, where=""),
+        in_words=exam.tell(model, processor, batch_size=batch_size, report=report),
         prior=exam.blind(),
         other_image=ask(seen[others], where=", another image"),
         chance={group: exam.prior.chance(members) for group, members in groups.items()},
@@ -195,6 +201,7 @@ class _Exam:
         self.prior = prior
         self._questions = [question for scene in scenes for question in scene.questions]
         self._asked = [index for index, scene in enumerate(scenes) for _ in scene.questions]
+        self._told = [scene.description for scene in scenes for _ in scene.questions]
         self._described = [index for index, scene in enumerate(scenes) if scene.concepts]
         self._shown = [scenes[index].concepts for index in self._described]
         self._finder = ConceptFinder(prior.concepts.union(*self._shown))
@@ -224,16 +231,32 @@ class _Exam:
         captions = caption(model, processor, seen[self._described], progress=told, **options)
         return self._scores(answers, [self._finder.named(each) for each in captions])
 
+    def tell(
+        self,
+        model: SemHiTokForConditionalGeneration,
+        processor: SemHiTokMLLMProcessor,
+        *,
+        batch_size: int,
+        report: Progress,
+    ) -> AnswerScores | None:
+        """The model's answers about what the captions of each scene say; None where some have none."""
+        if not all(self._told):
+            return None
+        told = partial(report, "answers, told in words")
+        texts = [question.question for question in self._questions]
+        answers = answer_in_words(model, processor, self._told, texts, batch_size=batch_size, progress=told)
+        return self._scores(answers, None)
+
     def blind(self) -> AnswerScores:
         """The prior's."""
         named = dict.fromkeys(self.prior.caption_concepts())
         return self._scores([self.prior.answer(each) for each in self._questions], [named] * len(self._shown))
 
-    def _scores(self, answers: Sequence[str], named: Sequence[Named]) -> AnswerScores:
+    def _scores(self, answers: Sequence[str], named: Sequence[Named] | None) -> AnswerScores:
         return AnswerScores(
             accuracy=accuracies(self._questions, answers),
             existence=existence_scores(self._questions, answers),
-            captions=CaptionScores.of(named, self._shown) if self._shown else None,
+            captions=CaptionScores.of(named, self._shown) if self._shown and named is not None else None,
         )
 
 

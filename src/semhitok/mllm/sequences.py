@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from semhitok.data.packing import IGNORED, TokenSequence
-from semhitok.data.records import IMAGE, Picture, Record, RecordError, Turn
+from semhitok.data.records import IMAGE, Picture, Record, RecordError, Turn, told_in_words
 from semhitok.mllm.processing import SemHiTokMLLMProcessor
 
 Learn = Literal["everything", "answers"]
@@ -153,5 +153,5 @@ def _described(record: Record) -> Record:
     drawn = any(IMAGE in turn.text for turn in record.turns if turn.role == "assistant")
     if not record.text or len(record.pictures) != 1 or drawn:
         return record
-    turns = tuple(Turn(turn.role, turn.text.replace(IMAGE, record.text + "\n")) for turn in record.turns)
+    turns = tuple(Turn(turn.role, told_in_words(turn.text, record.text)) for turn in record.turns)
     return Record(record.kind, record.name, turns=turns)
