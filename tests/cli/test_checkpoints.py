@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 from safetensors.torch import load_file, save_file
+from tests.mllm.tiny_mllm import mllm, processor
 from tests.tiny import tiny_model
 
 
@@ -85,3 +86,17 @@ def test_inspect_shows_sizes_and_origin(run, tmp_path):
     assert facts["vocab_size"] == 64
     assert facts["provenance"] == provenance
     assert facts["parameters"]["all"] == sum(p.numel() for p in tiny_model().parameters())
+
+
+@pytest.mark.parametrize("run_folder", [False, True])
+def test_inspect_knows_language_models(run, tmp_path, run_folder):
+    model, place = mllm(), tmp_path / ("run/sft/model" if run_folder else "m")
+    model.config.stages, model.config.provenance = ["pretrain", "sft"], {"licence": "apache-2.0"}
+    model.save_pretrained(place)
+    processor(model).save_pretrained(place)
+    facts = json.loads(run("inspect", tmp_path / ("run" if run_folder else "m"), "--json").out)
+    assert (facts["type"], facts["stages"]) == ("semhitok_mllm", ["pretrain", "sft"])
+    assert (facts["text_ids"], facts["visual_ids"]) == (model.vocabulary.text_size, model.vocabulary.visual_size)
+    assert facts["parameters"]["all"] == sum(parameter.numel() for parameter in model.parameters())
+    assert facts["image_tokenizer"]["tokens"] == facts["tokens_of_an_image"] == model.vocabulary.image_tokens
+    assert facts["provenance"] == {"licence": "apache-2.0"}

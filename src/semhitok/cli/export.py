@@ -10,14 +10,13 @@ import torch
 import tyro
 
 from semhitok.cli.arguments import OptionalPath
-from semhitok.cli.language_loading import language_place
+from semhitok.cli.language_loading import find_model
 from semhitok.cli.loading import load_processor, load_tokenizer
-from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMConfig, SemHiTokMLLMProcessor
+from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
 from semhitok.recipes.language_card import language_card
 from semhitok.recipes.model_card import data_sources, model_card, read_data, read_figures
-from semhitok.recipes.ship import Shipped, newest_model, ship
+from semhitok.recipes.ship import Shipped, ship
 from semhitok.recipes.ship_language import ship_language
-from semhitok.tokenizers.checkpoints import builtin_checkpoint, find_model_type
 from semhitok.tokenizers.unitok.processing import UniTokProcessor
 
 
@@ -52,8 +51,7 @@ def main(arguments: list[str]) -> int:
     provenance: dict[str, Any] = {"licence": options.license} if options.license else {}
     if data:
         provenance["sources"] = [f"{source} ({licence})" for source, licence, _, _ in data_sources(data)]
-    place = language_place(newest_model(Path(options.model)) or options.model)
-    language = find_model_type(builtin_checkpoint(place)) == SemHiTokMLLMConfig.model_type
+    place, language = find_model(options.model)
     stages, shipped = (_language if language else _tokenizer)(place, options, data, provenance)
     print(f"exported {place}; stages done: {', '.join(stages) or 'none'}")
     for file, size in shipped.sizes.items():

@@ -8,13 +8,15 @@ from typing import Annotated, Any
 
 import tyro
 
+from semhitok.cli.language_loading import find_model, load_language_model
 from semhitok.cli.loading import SHIPPED, load_tokenizer
+from semhitok.mllm.settings import language_settings_of
 from semhitok.tokenizers.settings import settings_of
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """What a checkpoint is: its type, stages done, sizes, codes, parameters by part, licence and training data."""
+    """What a checkpoint of a tokenizer or a language model is: its type, stages done, sizes, codes, parameters by part, licence and training data."""
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")] = SHIPPED
     """A folder (a model, or a run: its last finished stage), a hub id, or the name of a shipped checkpoint."""
@@ -25,7 +27,11 @@ class Arguments:
 def main(arguments: list[str]) -> int:
     """Run the command."""
     options = tyro.cli(Arguments, args=arguments, prog="semhitok inspect", config=(tyro.conf.FlagCreatePairsOff,))
-    facts = settings_of(load_tokenizer(options.model, "cpu"))
+    place, language = find_model(options.model)
+    if language:
+        facts = language_settings_of(load_language_model(place, "cpu")[0])
+    else:
+        facts = settings_of(load_tokenizer(place, "cpu"))
     if options.json:
         print(json.dumps(facts, indent=1))
     else:

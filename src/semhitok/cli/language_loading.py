@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from semhitok.cli.loading import choose_device
 from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMConfig, SemHiTokMLLMProcessor
 from semhitok.recipes import LANGUAGE_STAGES, is_language_trained
+from semhitok.recipes.ship import newest_model
 from semhitok.tokenizers.checkpoints import builtin_checkpoint, find_model_type
 from semhitok.tokenizers.semhitok import SemHiTokConfig
 from semhitok.tokenizers.unitok import UniTokConfig
@@ -47,6 +48,20 @@ def load_language_model(
     if processor.vocabulary != model.vocabulary or processor.context_length != model.config.context_length:
         raise ValueError(f"the processor of {name} belongs to another model: their vocabularies differ")
     return model.eval().to(chosen), processor  # pyright: ignore[reportArgumentType, reportReturnType]
+
+
+def find_model(name: str | Path) -> tuple[str, bool]:
+    """Where a model lies, of a training run its newest finished one; and whether it is a language model.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+        ValueError: its configuration is damaged.
+    """
+    try:
+        place = language_place(newest_model(Path(name)) or name)
+        return place, find_model_type(builtin_checkpoint(place)) == SemHiTokMLLMConfig.model_type
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"the checkpoint {name} is damaged ({error}); fetch or export it again") from error
 
 
 def language_place(name: str | Path) -> str:

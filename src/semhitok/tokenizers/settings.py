@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from torch import nn
+
 from semhitok.tokenizers.loading import Tokenizer
 from semhitok.tokenizers.semhitok import SemHiTokConfig, SemHiTokModel
 from semhitok.tokenizers.unitok import UniTokConfig, UniTokModel
@@ -34,7 +36,7 @@ def settings_of(model: Tokenizer) -> dict[str, Any]:
     return common | own | discrete | {"parameters": parameters_of(model), "provenance": config.provenance}
 
 
-def parameters_of(model: Tokenizer) -> dict[str, int]:
+def parameters_of(model: nn.Module) -> dict[str, int]:
     """Numbers of parameters by part, and of ``all``."""
     parts = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
     parts |= {name: parameter.numel() for name, parameter in model.named_parameters(recurse=False)}

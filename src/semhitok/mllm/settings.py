@@ -1,0 +1,31 @@
+"""What a unified model is, as plain values: for ``semhitok inspect`` and for whoever shows checkpoints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from semhitok.mllm.modeling import SemHiTokForConditionalGeneration
+from semhitok.tokenizers.semhitok import SemHiTokModel
+from semhitok.tokenizers.settings import parameters_of, settings_of
+from semhitok.tokenizers.unitok import UniTokModel
+
+
+def language_settings_of(model: SemHiTokForConditionalGeneration) -> dict[str, Any]:
+    """Type, stages, language model, ids, adapter, parameters by part, image tokenizer, licence and training; fit for JSON."""
+    config, vocabulary, tokenizer = model.config, model.vocabulary, model.image_tokenizer
+    text = config.text_config
+    known = isinstance(tokenizer, SemHiTokModel | UniTokModel)
+    return {
+        "type": config.model_type,
+        "stages": getattr(config, "stages", []),
+        "language_model": {"type": text.model_type, "layers": text.num_hidden_layers, "width": text.hidden_size},
+        "context_length": config.context_length,
+        "text_ids": vocabulary.text_size,
+        "visual_ids": vocabulary.visual_size,
+        "codes_per_token": vocabulary.codes_per_token,
+        "tokens_of_an_image": vocabulary.image_tokens,
+        "adapter": config.adapter,
+        "parameters": parameters_of(model),
+        "image_tokenizer": settings_of(tokenizer) if known else {"type": tokenizer.config.model_type},
+        "provenance": getattr(config, "provenance", {}),
+    }
