@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
+import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -195,6 +196,7 @@ def test_truncated_files_are_errors_that_name_the_file(
 
 
 def test_threads_do_not_fill_up_each_others_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    filters = list(warnings.filters)
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
     buffer = io.BytesIO()
@@ -212,6 +214,7 @@ def test_threads_do_not_fill_up_each_others_files(monkeypatch: pytest.MonkeyPatc
         found = list(pool.map(refused, np.linspace(0.05, 0.95, 400)))
     assert all(found)
     assert ImageFile.LOAD_TRUNCATED_IMAGES
+    assert warnings.filters == filters
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"])

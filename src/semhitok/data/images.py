@@ -79,9 +79,7 @@ def load_image(source: str | os.PathLike[str] | bytes | Image.Image, *, name: st
 def _decode(data: bytes, name: str) -> Image.Image:
     if not data:
         raise ImageError(f"{name}: the file is empty.")
-    with warnings.catch_warnings():
-        # Pillow warns about bombs and odd metadata; the limit here is ours, and odd metadata does not hurt the pixels.
-        warnings.simplefilter("ignore")
+    with _decoding:
         try:
             image = Image.open(io.BytesIO(data), formats=_known_formats())
         except UnidentifiedImageError as error:
@@ -102,31 +100,37 @@ def _known_formats() -> list[str]:
     return [name for name in _FORMATS if name in Image.OPEN]
 
 
-class _WholeFiles:
-    """Refuses truncated files even where another library has told Pillow to fill them up, as lmms-eval does.
+class _Decoding:
+    """Has Pillow refuse truncated files, even where another library told it to fill them up, as lmms-eval does; and be quiet.
 
-    Pillow has one switch for the process: it stays off as long as any thread decodes, and then is what it was before.
+    It warns about bombs and odd metadata: the limit here is ours, and odd metadata does not hurt the pixels. Both are switches
+    of the process: they stay as long as any thread decodes, and then are what they were before.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._decoding = 0
-        self._told = False
+        self._threads = 0
+        self._filled = False
+        self._warnings = warnings.catch_warnings()
 
     def __enter__(self) -> None:
         with self._lock:
-            if not self._decoding:
-                self._told, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
-            self._decoding += 1
+            if not self._threads:
+                self._filled, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+                self._warnings = warnings.catch_warnings()
+                self._warnings.__enter__()
+                warnings.simplefilter("ignore")
+            self._threads += 1
 
     def __exit__(self, *error: object) -> None:
         with self._lock:
-            self._decoding -= 1
-            if not self._decoding:
-                ImageFile.LOAD_TRUNCATED_IMAGES = self._told
+            self._threads -= 1
+            if not self._threads:
+                ImageFile.LOAD_TRUNCATED_IMAGES = self._filled
+                self._warnings.__exit__(None, None, None)
 
 
-_whole_files = _WholeFiles()
+_decoding = _Decoding()
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -136,7 +140,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if min(width, height) < MIN_SIDE:
         raise ImageError(f"{name}: {width} x {height} pixels are too few, both sides must be {MIN_SIDE} or more.")
     try:
-        with _whole_files:
+        with _decoding:
             image.load()
         converted = _convert_mode(image)
     except ImageError as error:
