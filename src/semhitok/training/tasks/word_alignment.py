@@ -89,10 +89,11 @@ class WordAlignmentTask(LanguageTask):
         )
 
     def export(self, directory: Path) -> None:
-        """See ``Task.export`` and the head of this file."""
-        match_scale(self.model, apart=False)
-        if self.config.trained == "all" and self.model.code_head is None and self.projector is None:
-            begin_head(self.model)
+        """See ``Task.export`` and the head of this file; a projector of continuous features keeps its scale."""
+        if self.projector is None:
+            match_scale(self.model, apart=False)
+            if self.config.trained == "all" and self.model.code_head is None:
+                begin_head(self.model)
         super().export(directory)
 
     def describe(self) -> str:
