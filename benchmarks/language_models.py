@@ -20,7 +20,7 @@ from semhitok.recipes.language_recipe import SmallLanguageModel
 from semhitok.teachers import TeacherConfig
 from semhitok.tokenizers import SemHiTokConfig, SemHiTokModel
 
-NANO = SmallLanguageModel()
+NANO = SmallLanguageModel(layers=6, width=256, heads=4, key_value_heads=2, feed_forward=448)
 MIDDLE = replace(NANO, layers=8, width=512, heads=8, key_value_heads=4, feed_forward=1408)
 QUICK = replace(NANO, layers=1, width=32, feed_forward=48)
 PROMPT = 16

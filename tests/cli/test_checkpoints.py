@@ -7,8 +7,10 @@ import shutil
 
 import pytest
 from safetensors.torch import load_file, save_file
-from tests.mllm.tiny_mllm import mllm, processor
+from tests.mllm.tiny_mllm import image_tokenizer, mllm, processor
 from tests.tiny import tiny_model
+
+from semhitok.mllm.continuous import ContinuousProjector
 
 
 @pytest.fixture
@@ -100,3 +102,14 @@ def test_inspect_knows_language_models(run, tmp_path, run_folder):
     assert facts["parameters"]["all"] == sum(parameter.numel() for parameter in model.parameters())
     assert facts["image_tokenizer"]["tokens"] == facts["tokens_of_an_image"] == model.vocabulary.image_tokens
     assert facts["provenance"] == {"licence": "apache-2.0"}
+
+
+def test_inspect_knows_continuous_features(run, tmp_path):
+    model = mllm(tokenizer=image_tokenizer())
+    projector = ContinuousProjector.for_model(model)
+    for part in (model, processor(model)):
+        part.save_pretrained(tmp_path)
+    projector.save(tmp_path)
+    facts = json.loads(run("inspect", tmp_path, "--json").out)
+    assert facts["adapter"] == "continuous"
+    assert facts["parameters"]["projector"] == sum(parameter.numel() for parameter in projector.parameters())

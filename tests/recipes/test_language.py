@@ -194,6 +194,7 @@ def run_killed(recipe: LanguageRecipe, data: Path, directory: Path) -> None:
 
 def test_a_killed_run_goes_on_exactly(place: Path, tmp_path: Path):
     recipe = shrunk(LANGUAGE_RECIPES["mllm_nano"](), place, stages=("pretrain", "sft"))
+    recipe = replace(recipe, pretrain=recipe.sft)  # with images
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run(recipe, place / "scenes", whole, stages=("pretrain",))
     process = processes.Process(target=run_killed, args=(recipe, place / "scenes", killed))
@@ -208,6 +209,7 @@ def test_a_killed_run_goes_on_exactly(place: Path, tmp_path: Path):
     kept = ("step", "loss", "loss/text", "loss/image", "gradient_norm")
     logs = [[{name: e.get(name) for name in kept} for e in entries(each / "pretrain")] for each in (whole, killed)]
     assert logs[0] == logs[1]
+    assert any(entry["loss/image"] for entry in logs[0])
 
 
 def test_what_does_not_fit_together_is_refused(place: Path, tmp_path: Path):

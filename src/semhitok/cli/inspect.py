@@ -10,6 +10,7 @@ import tyro
 
 from semhitok.cli.language_loading import find_model, load_language_model
 from semhitok.cli.loading import SHIPPED, load_tokenizer
+from semhitok.mllm.continuous import ContinuousProjector
 from semhitok.mllm.settings import language_settings_of
 from semhitok.tokenizers.settings import settings_of
 
@@ -29,7 +30,8 @@ def main(arguments: list[str]) -> int:
     options = tyro.cli(Arguments, args=arguments, prog="semhitok inspect", config=(tyro.conf.FlagCreatePairsOff,))
     place, language = find_model(options.model)
     if language:
-        facts = language_settings_of(load_language_model(place, "cpu")[0])
+        model, _ = load_language_model(place, "cpu")
+        facts = language_settings_of(model, ContinuousProjector.load(place, model))
     else:
         facts = settings_of(load_tokenizer(place, "cpu"))
     if options.json:

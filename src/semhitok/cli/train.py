@@ -33,7 +33,8 @@ from semhitok.training.state import TrainState
 # Under --max-seconds with several stages each gets this share of the time, about what they need at equal effort.
 TIME_SHARES: dict[Stage, float] = {"semantic": 0.1, "pixel": 0.45, "pixel-finetune": 0.25, "decoder": 0.2}
 
-LANGUAGE_TIME_SHARES: dict[LanguageStageName, float] = {"align": 0.06, "pretrain": 0.47, "sft": 0.47}
+# Of a language model's stages it follows from their tokens; those of stage align cost this much of what others cost.
+ALIGN_COST = 0.08
 
 HELP_ALL = "--help-all"  # a recipe has over a hundred values
 
@@ -161,6 +162,12 @@ def _train_unitok(run: Run, recipe: UniTokRecipe, **place: Any) -> TrainState:
     return run_unitok(recipe, **place)
 
 
+def _cost(recipe: LanguageRecipe, name: LanguageStageName) -> float:
+    """Tokens of a stage, as many as take equally long."""
+    stage = recipe.stage(name)
+    return stage.loop.steps * stage.loop.batch_size * stage.row_length * (ALIGN_COST if name == "align" else 1)
+
+
 def _train_language(run: LanguageRun, recipe: LanguageRecipe) -> TrainState:
     directory = run.out or Path("runs") / recipe.name
     stages: tuple[LanguageStageName, ...] = recipe.stages if run.stage == "all" else (run.stage,)
@@ -168,9 +175,9 @@ def _train_language(run: LanguageRun, recipe: LanguageRecipe) -> TrainState:
         unfinished: tuple[LanguageStageName, ...] = tuple(
             stage for stage in stages if not is_language_trained(directory / stage, stage)
         )
-        total = sum(LANGUAGE_TIME_SHARES[stage] for stage in unfinished)
-        for stage in unfinished:
-            part, limit = recipe.stage(stage), run.max_seconds * LANGUAGE_TIME_SHARES[stage] / total
+        costs: dict[LanguageStageName, float] = {stage: _cost(recipe, stage) for stage in unfinished}
+        for stage, cost in costs.items():
+            part, limit = recipe.stage(stage), run.max_seconds * cost / sum(costs.values())
             recipe = replace(recipe, **{stage: replace(part, loop=replace(part.loop, max_seconds=limit))})
     device = parallel.join_ranks(run.device)
     try:

@@ -156,11 +156,12 @@ def _chat(fields: Mapping[str, Any], name: str, pictures: tuple[Picture, ...], c
 
 
 def description(fields: Mapping[str, Any]) -> str:
-    """All that the captions beside an image say about it; empty without captions."""
+    """All that the captions beside an image say about it; empty without captions, or where they show an image."""
     try:
-        return ", ".join(_texts(fields, "", ("captions", "caption")))
+        found = ", ".join(_texts(fields, "", ("captions", "caption")))
     except RecordError:
         return ""
+    return "" if IMAGE in found else found
 
 
 def told_in_words(text: str, description: str) -> str:

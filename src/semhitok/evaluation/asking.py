@@ -92,18 +92,31 @@ def answer_in_words(
 ) -> list[str]:
     """Ask each question about what a description says, which stands where ``answer`` has the image.
 
-    What a model gets wrong here it would get wrong however well it saw. Arguments, result and errors as for ``answer``.
+    What a model gets wrong here although the description says it, better eyes alone would not mend. Arguments, result and
+    errors as for ``answer``.
+    """
+    prompts = prompts_in_words(processor, descriptions, questions)
+    codes = processor.vocabulary.codes_per_token
+    nothing = torch.zeros((len(prompts), 0, *([codes] if codes > 1 else [])), dtype=torch.long)
+    return _generate(model, processor, nothing, prompts, batch_size, max_new_tokens, None, progress)
+
+
+def prompts_in_words(
+    processor: SemHiTokMLLMProcessor, descriptions: Sequence[str], questions: Sequence[str]
+) -> list[list[int]]:
+    """The ids of each question about what a description says, as ``answer_in_words`` asks it.
+
+    Raises:
+        ValueError: descriptions and questions differ in number.
     """
     if len(descriptions) != len(questions):
         raise ValueError(
             f"each question needs its description, got {len(descriptions)} descriptions for {len(questions)} questions"
         )
     pairs = zip(descriptions, questions, strict=True)
-    chats = [[{"role": "user", "content": told_in_words(IMAGE + question, said)}] for said, question in pairs]
-    vocabulary = processor.vocabulary
-    several = vocabulary.codes_per_token > 1
-    nothing = torch.zeros((len(chats), 0, *([vocabulary.codes_per_token] if several else [])), dtype=torch.long)
-    return _generate(model, processor, nothing, _prompts(processor, chats), batch_size, max_new_tokens, None, progress)
+    return _prompts(
+        processor, [[{"role": "user", "content": told_in_words(IMAGE + text, said)}] for said, text in pairs]
+    )
 
 
 def caption(

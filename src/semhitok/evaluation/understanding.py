@@ -21,7 +21,7 @@ from semhitok.evaluation.answer_scores import (
     accuracies,
     existence_scores,
 )
-from semhitok.evaluation.asking import answer, answer_in_words, caption, tokenize_images
+from semhitok.evaluation.asking import answer, answer_in_words, caption, prompts_in_words, tokenize_images
 from semhitok.evaluation.blind import Prior, other_scenes
 from semhitok.evaluation.markdown import percent, table
 from semhitok.evaluation.reading import BadImage
@@ -61,7 +61,7 @@ class UnderstandingReport:
         questions: by group.
         model: asked about each scene.
         in_words: the model, with the scene's captions in the place of its image, without captions of its own; None where a
-            scene has none.
+            scene that is asked about has none, or more than the context holds.
         prior: the most frequent answer in training, see ``blind.Prior``; as a caption the same concepts for all.
         other_image: the model, shown another of the scenes.
         chance: accuracy of an answer drawn evenly, by group.
@@ -239,11 +239,12 @@ class _Exam:
         batch_size: int,
         report: Progress,
     ) -> AnswerScores | None:
-        """The model's answers about what the captions of each scene say; None where some have none."""
-        if not all(self._told):
+        """The model's answers about what the captions of each scene say; None where some have none, or too many."""
+        texts = [question.question for question in self._questions]
+        longest = max(map(len, prompts_in_words(processor, self._told, texts)))
+        if not all(self._told) or longest >= processor.context_length:
             return None
         told = partial(report, "answers, told in words")
-        texts = [question.question for question in self._questions]
         answers = answer_in_words(model, processor, self._told, texts, batch_size=batch_size, progress=told)
         return self._scores(answers, None)
 

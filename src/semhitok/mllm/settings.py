@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from semhitok.mllm.continuous import ContinuousProjector
 from semhitok.mllm.modeling import SemHiTokForConditionalGeneration
 from semhitok.tokenizers.semhitok import SemHiTokModel
 from semhitok.tokenizers.settings import parameters_of, settings_of
 from semhitok.tokenizers.unitok import UniTokModel
 
 
-def language_settings_of(model: SemHiTokForConditionalGeneration) -> dict[str, Any]:
-    """Type, stages, language model, ids, adapter, parameters by part, image tokenizer, licence and training; fit for JSON."""
+def language_settings_of(
+    model: SemHiTokForConditionalGeneration, projector: ContinuousProjector | None = None
+) -> dict[str, Any]:
+    """Type, stages, language model, ids, adapter, parameters by part, image tokenizer, licence and training; fit for JSON.
+
+    A projector that was saved beside the model stands in the adapter's place.
+    """
     config, vocabulary, tokenizer = model.config, model.vocabulary, model.image_tokenizer
     text = config.text_config
     known = isinstance(tokenizer, SemHiTokModel | UniTokModel)
@@ -24,8 +30,9 @@ def language_settings_of(model: SemHiTokForConditionalGeneration) -> dict[str, A
         "visual_ids": vocabulary.visual_size,
         "codes_per_token": vocabulary.codes_per_token,
         "tokens_of_an_image": vocabulary.image_tokens,
-        "adapter": config.adapter,
-        "parameters": parameters_of(model),
+        "adapter": config.adapter if projector is None else "continuous",
+        "parameters": parameters_of(model)
+        | ({} if projector is None else {"projector": parameters_of(projector)["all"]}),
         "image_tokenizer": settings_of(tokenizer) if known else {"type": tokenizer.config.model_type},
         "provenance": getattr(config, "provenance", {}),
     }

@@ -74,6 +74,7 @@ def test_the_table_varies_the_input_alone():
     settings = [row.experiment.settings() for row in rows]
     adapters = ["continuous", "semantic", "pixel", "single", "dual", "dual"]
     assert [each.pop("adapter") for each in settings] == adapters
-    assert [each.pop("align") is None for each in settings] == [False] * 5 + [True]
+    for name in ("align", "alignment"):
+        assert [each.pop(name) is None for each in settings] == [False] * 5 + [True]
     assert all(each == settings[0] for each in settings)
     assert [row.paper.get("SEED") for row in rows] == ["65.28", "62.3", None, "62.9", "63.2", None]

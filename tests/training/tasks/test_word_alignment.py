@@ -94,7 +94,9 @@ def test_who_learns(scenes: Path, trained: Trained):
 def exported(
     model: SemHiTokForConditionalGeneration, folder: Path, trained: Trained
 ) -> SemHiTokForConditionalGeneration:
+    before = copy_of(model)
     task(model, trained).export(folder)
+    assert changed(before, model) == set()
     return SemHiTokForConditionalGeneration.from_pretrained(folder)
 
 
@@ -125,6 +127,20 @@ def test_the_head_of_a_new_language_model_begins_as_the_visual_embeddings(tmp_pa
     wanted *= HEAD_LENGTH / np.linalg.norm(wanted, axis=1, keepdims=True)
     np.testing.assert_allclose(found.lm_head.weight[rows].numpy(), wanted, atol=1e-5)
     assert torch.equal(found.lm_head.weight[: rows.start], before[: rows.start])
+
+
+@torch.no_grad()
+def test_a_head_of_codes_and_a_projector_are_exported_as_they_are(tmp_path: Path):
+    codes = codes_mllm()
+    found = exported(codes, tmp_path / "codes", "all")
+    assert torch.equal(found.lm_head.weight, codes.lm_head.weight)
+    assert changed(copy_of(codes.code_head), found.code_head) == set()
+    model = mllm(tokenizer=image_tokenizer())
+    projector = ContinuousProjector.for_model(model)
+    task(model, projector=projector).export(tmp_path / "continuous")
+    found = SemHiTokForConditionalGeneration.from_pretrained(tmp_path / "continuous")
+    assert changed(copy_of(model), found) == set()
+    assert changed(copy_of(projector), ContinuousProjector.load(tmp_path / "continuous", found)) == set()
 
 
 def test_low_ranks_have_no_part_in_it():

@@ -14,6 +14,7 @@ from semhitok.recipes.ablations.experiment import InterruptionError, Workplace
 from semhitok.recipes.language import mllm_nano
 from semhitok.recipes.language_recipe import LanguageRecipe, Mix, SmallLanguageModel
 from semhitok.recipes.language_training import is_language_trained, run_language
+from semhitok.training.tasks.word_alignment import GAIN, SHARPNESS
 
 # Small enough that a run of some CPU minutes sees enough images for the rows to come apart.
 SIZE = SmallLanguageModel(layers=4, width=128, heads=4, key_value_heads=2, feed_forward=256)
@@ -58,6 +59,7 @@ class UnderstandingExperiment:
             "batch_size": recipe.pretrain.loop.batch_size,
             "task": asdict(recipe.pretrain.task),
             "align": asdict(recipe.align) if "align" in recipe.stages else None,
+            "alignment": {"sharpness": SHARPNESS, "gain": GAIN} if "align" in recipe.stages else None,
         }
 
     def run(self, place: Workplace, seed: int) -> dict[str, float]:

@@ -19,6 +19,7 @@ Shapes: B rows, R positions, I images, N tokens of an image, W words of the batc
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -89,12 +90,21 @@ class WordAlignmentTask(LanguageTask):
         )
 
     def export(self, directory: Path) -> None:
-        """See ``Task.export`` and the head of this file; a projector of continuous features keeps its scale."""
+        """See ``Task.export`` and the head of this file; the model in training stays as it is.
+
+        A projector keeps its scale, which images alone would tell; a head of codes has no rows for visual ids.
+        """
+        model = self.model
+        new_head = self.config.trained == "all" and self.projector is None and model.code_head is None
+        parts = [*([] if self.projector else [model.adapter]), *([model.lm_head] if new_head else [])]
+        kept = [copy.deepcopy(part.state_dict()) for part in parts]
         if self.projector is None:
-            match_scale(self.model, apart=False)
-            if self.config.trained == "all" and self.model.code_head is None:
-                begin_head(self.model)
+            match_scale(model, apart=False)
+        if new_head:
+            begin_head(model)
         super().export(directory)
+        for part, state in zip(parts, kept, strict=True):
+            part.load_state_dict(state)
 
     def describe(self) -> str:
         """See ``Task.describe``."""
@@ -116,8 +126,8 @@ class WordAlignmentTask(LanguageTask):
         with autocast(self.config.precision, labels_BR.device):
             table_WD = model.get_input_embeddings().weight[words_W]
             visual_IND = self.embedded(batch)[0][place_BR].view(-1, tokens, table_WD.shape[1])
-            scores_IW = word_scores(visual_IND, table_WD) + self.trained["words"].bias[words_W]  # pyright: ignore
-        loss = nn.functional.binary_cross_entropy_with_logits(scores_IW.float(), said_IW, reduction="sum")
+        scores_IW = word_scores(visual_IND, table_WD) + self.trained["words"].bias[words_W]  # pyright: ignore
+        loss = nn.functional.binary_cross_entropy_with_logits(scores_IW, said_IW, reduction="sum")
         return loss, len(said_IW)
 
 
@@ -130,7 +140,7 @@ class WordBias(nn.Module):
 
 
 def word_scores(visual_IND: Tensor, table_WD: Tensor) -> Tensor:
-    """How strongly the embeddings of each image point to each word: (I,W); see the formula above."""
+    """How strongly the embeddings of each image point to each word, in fp32: (I,W); see the formula above."""
     visual_IND, table_WD = (nn.functional.normalize(each.float(), dim=-1) for each in (visual_IND, table_WD))
     scores_INW = SHARPNESS * visual_IND @ table_WD.T
     return GAIN * (scores_INW.logsumexp(dim=1) - math.log(visual_IND.shape[1]))
