@@ -18,7 +18,7 @@ def test_it_is_small_and_holds_the_shipped_tokenizer():
     assert sum(file.stat().st_size for file in (SHIPPED / "mllm_nano").iterdir()) < 12e6
     model = SemHiTokForConditionalGeneration.from_pretrained("mllm_nano")
     assert tokenizer_fingerprint(model.image_tokenizer) == tokenizer_fingerprint(SemHiTokModel.from_pretrained("nano"))
-    assert model.config.stages == ["pretrain", "sft"]
+    assert model.config.stages == ["align", "pretrain", "sft"]
 
 
 def test_it_answers(run: Run):
