@@ -22,8 +22,8 @@ def mllm_nano() -> LanguageRecipe:
     """A language model of 4M parameters from scratch on `nano` tokens; under 2 hours on 2 cores, on `scenes-100`.
 
     Ours, not the paper's, is what it learns in which order. First visual embeddings are put among the words (``align``). Then
-    chats alone, with captions in the place of images: to compare a question with what is described takes some 40,000 chats to
-    learn, and a described one is short, says all, and is learned whole. Last come the images, among them a quarter of described
+    chats alone, with captions in the place of images: to compare a question with what is described is learned late, and a
+    described chat is short, says all, and is learned whole. Last come the images, among them a quarter of described
     chats, without which that is forgotten; there only answers, captions and drawn images are learned, and a visual label
     counts less than a text label (the paper weighs all alike).
     """
