@@ -70,6 +70,7 @@ def test_what_is_said_stands_where_the_image_stood(several_codes: bool):
         assert answer_in_words(model, processing, descriptions, QUESTIONS, batch_size=batch_size) == alone
     with pytest.raises(ValueError, match="got 6 descriptions for 2 questions"):
         answer_in_words(model, processing, descriptions, QUESTIONS[:2])
+    assert answer_in_words(model, processing, ["a " * CONTEXT, "a dog"], QUESTIONS[:2]) is None
 
 
 def test_captions_are_those_that_a_user_gets():

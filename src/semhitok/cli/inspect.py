@@ -17,7 +17,7 @@ from semhitok.tokenizers.settings import settings_of
 
 @dataclass(frozen=True)
 class Arguments:
-    """What a checkpoint of a tokenizer or a language model is: its type, stages done, sizes, codes, parameters by part, licence and training data."""
+    """What a checkpoint is, of a tokenizer or a language model: type, stages, sizes, parameters, licence, training data."""
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")] = SHIPPED
     """A folder (a model, or a run: its last finished stage), a hub id, or the name of a shipped checkpoint."""

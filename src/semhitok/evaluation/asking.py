@@ -89,34 +89,25 @@ def answer_in_words(
     batch_size: int = 64,
     max_new_tokens: int = ANSWER_TOKENS,
     progress: Callable[[int, int], None] | None = None,
-) -> list[str]:
+) -> list[str] | None:
     """Ask each question about what a description says, which stands where ``answer`` has the image.
 
     What a model gets wrong here although the description says it, better eyes alone would not mend. Arguments, result and
-    errors as for ``answer``.
-    """
-    prompts = prompts_in_words(processor, descriptions, questions)
-    codes = processor.vocabulary.codes_per_token
-    nothing = torch.zeros((len(prompts), 0, *([codes] if codes > 1 else [])), dtype=torch.long)
-    return _generate(model, processor, nothing, prompts, batch_size, max_new_tokens, None, progress)
-
-
-def prompts_in_words(
-    processor: SemHiTokMLLMProcessor, descriptions: Sequence[str], questions: Sequence[str]
-) -> list[list[int]]:
-    """The ids of each question about what a description says, as ``answer_in_words`` asks it.
-
-    Raises:
-        ValueError: descriptions and questions differ in number.
+    errors as for ``answer``, but None where a description leaves no room for an answer.
     """
     if len(descriptions) != len(questions):
         raise ValueError(
             f"each question needs its description, got {len(descriptions)} descriptions for {len(questions)} questions"
         )
     pairs = zip(descriptions, questions, strict=True)
-    return _prompts(
+    prompts = _prompts(
         processor, [[{"role": "user", "content": told_in_words(IMAGE + text, said)}] for said, text in pairs]
     )
+    if max(map(len, prompts), default=0) >= processor.context_length:
+        return None
+    codes = processor.vocabulary.codes_per_token
+    nothing = torch.zeros((len(prompts), 0, *([codes] if codes > 1 else [])), dtype=torch.long)
+    return _generate(model, processor, nothing, prompts, batch_size, max_new_tokens, None, progress)
 
 
 def caption(

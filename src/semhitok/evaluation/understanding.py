@@ -21,7 +21,7 @@ from semhitok.evaluation.answer_scores import (
     accuracies,
     existence_scores,
 )
-from semhitok.evaluation.asking import answer, answer_in_words, caption, prompts_in_words, tokenize_images
+from semhitok.evaluation.asking import answer, answer_in_words, caption, tokenize_images
 from semhitok.evaluation.blind import Prior, other_scenes
 from semhitok.evaluation.markdown import percent, table
 from semhitok.evaluation.reading import BadImage
@@ -240,13 +240,12 @@ class _Exam:
         report: Progress,
     ) -> AnswerScores | None:
         """The model's answers about what the captions of each scene say; None where some have none, or too many."""
-        texts = [question.question for question in self._questions]
-        longest = max(map(len, prompts_in_words(processor, self._told, texts)))
-        if not all(self._told) or longest >= processor.context_length:
+        if not all(self._told):
             return None
+        texts = [question.question for question in self._questions]
         told = partial(report, "answers, told in words")
         answers = answer_in_words(model, processor, self._told, texts, batch_size=batch_size, progress=told)
-        return self._scores(answers, None)
+        return None if answers is None else self._scores(answers, None)
 
     def blind(self) -> AnswerScores:
         """The prior's."""

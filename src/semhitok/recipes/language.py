@@ -22,9 +22,9 @@ def mllm_nano() -> LanguageRecipe:
     """A language model of 4M parameters from scratch on `nano` tokens; under 2 hours on 2 cores, on `scenes-100`.
 
     Ours, not the paper's, is what it learns in which order. First visual embeddings are put among the words (``align``). Then
-    chats alone, with captions in the place of images: to compare a question with what is described is learned late, and a
-    described chat is short, says all, and is learned whole. Last come the images, among them a quarter of described
-    chats, without which that is forgotten; there only answers, captions and drawn images are learned, and a visual label
+    chats alone, with captions in the place of images: how to answer is learned there, for a described chat is short, says
+    all, and is learned whole. Last come the images, and a quarter of the chats stays described, so that it is not
+    forgotten; there only answers, captions and drawn images are learned, and a visual label
     counts less than a text label (the paper weighs all alike).
     """
     words = OptimizerConfig(learning_rate=2e-3, warmup_steps=200, weight_decay=0.05, final_ratio=0.3)

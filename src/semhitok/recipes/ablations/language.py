@@ -26,6 +26,7 @@ def ablation_recipe() -> LanguageRecipe:
     align = replace(recipe.align, loop=replace(recipe.align.loop, steps=400, keep_checkpoints=1))
     loop = replace(recipe.pretrain.loop, steps=700, batch_size=8, checkpoint_every=500, keep_checkpoints=1)
     optimizer = replace(recipe.pretrain.task.optimizer, learning_rate=2e-3, final_ratio=0.05)
+    # Nothing is drawn here, so the weight says nothing; it stands in the settings of finished results.
     task = replace(recipe.pretrain.task, optimizer=optimizer, image_weight=0.3)
     mix = Mix(caption=1, chat=2)
     stage = replace(recipe.pretrain, loop=loop, task=task, mix=mix, learn="answers", described=0.0)

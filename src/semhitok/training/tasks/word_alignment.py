@@ -95,12 +95,13 @@ class WordAlignmentTask(LanguageTask):
         A projector keeps its scale, which images alone would tell; a head of codes has no rows for visual ids.
         """
         model = self.model
-        new_head = self.config.trained == "all" and self.projector is None and model.code_head is None
-        parts = [*([] if self.projector else [model.adapter]), *([model.lm_head] if new_head else [])]
+        if self.projector is not None:
+            super().export(directory)
+            return
+        parts = (model.adapter, model.lm_head)
         kept = [copy.deepcopy(part.state_dict()) for part in parts]
-        if self.projector is None:
-            match_scale(model, apart=False)
-        if new_head:
+        match_scale(model, apart=False)
+        if self.config.trained == "all" and model.code_head is None:
             begin_head(model)
         super().export(directory)
         for part, state in zip(parts, kept, strict=True):
