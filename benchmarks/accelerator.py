@@ -19,7 +19,7 @@ from benchmarks.reporting import Report, Row, run_alone
 from benchmarks.training_parts import TOTAL_STEPS, random_batch, training_task
 from torch.utils.flop_counter import FlopCounterMode
 
-from semhitok.training.parallel import compile_blocks
+from semhitok.training.compilation import compile_blocks
 from semhitok.training.state import TrainState
 from semhitok.training.tasks.precision import autocast
 

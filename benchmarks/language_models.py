@@ -15,8 +15,8 @@ from transformers import Qwen2ForCausalLM
 
 from semhitok.mllm import SemHiTokForConditionalGeneration
 from semhitok.recipes import nano
-from semhitok.recipes.language_models import small_config
 from semhitok.recipes.language_recipe import SmallLanguageModel
+from semhitok.runs.language_models import small_config
 from semhitok.teachers import TeacherConfig
 from semhitok.tokenizers import SemHiTokConfig, SemHiTokModel
 

@@ -1,6 +1,6 @@
 """The two candidates for the built-in teacher compared by a category probe on concepts that no training saw.
 
-Trains the small SigLIP tower for a given time (``semhitok.recipes.teacher``), then fits a linear classifier of scene
+Trains the small SigLIP tower for a given time (``benchmarks.small_teacher``), then fits a linear classifier of scene
 categories on the mean over patches of each teacher's features, on training scenes, and scores it on held-out ones.
 
     python benchmarks/teacher_candidates.py --train scenes/train --test scenes/heldout --out runs/teacher
@@ -18,15 +18,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from benchmarks.small_teacher import TeacherRecipe, small_siglip, train_teacher
 from torch import Tensor
 from transformers import SiglipVisionConfig
 
+from semhitok.data.reading import SizedImages
 from semhitok.data.sources import ImageSource, open_source
 from semhitok.data.transforms import to_float
-from semhitok.evaluation.labels import label_of
-from semhitok.evaluation.probe import ProbeResult, probe
-from semhitok.evaluation.reading import SizedImages
-from semhitok.recipes.teacher import TeacherRecipe, small_siglip, train_teacher
+from semhitok.evaluation.semantics.labels import label_of
+from semhitok.metrics.probe import ProbeResult, probe
 from semhitok.teachers import Teacher, TeacherConfig
 
 

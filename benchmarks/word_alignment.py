@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from semhitok.data.transforms import to_float
-from semhitok.evaluation.scene_questions import AskedScenes
+from semhitok.evaluation.understanding.scene_questions import AskedScenes
 from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
 from semhitok.training.tasks.word_alignment import word_scores
 

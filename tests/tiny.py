@@ -23,8 +23,9 @@ from transformers import SiglipVisionConfig, SiglipVisionModel
 from semhitok.data.feed import Batch, Feed, MemoryFeed
 from semhitok.data.sources import ImageFolder
 from semhitok.data.transforms import to_float
-from semhitok.recipes import STAGES, Recipe, Stage, run_stages
+from semhitok.recipes import STAGES, Recipe, Stage
 from semhitok.recipes.recipe import DataConfig, EnhancedDecoder, PixelStage, SemanticStage
+from semhitok.runs.semhitok import run_stages
 from semhitok.teachers import TeacherConfig
 from semhitok.tokenizers import SemHiTokConfig, SemHiTokModel
 from semhitok.training.loop import LoopConfig
@@ -54,7 +55,7 @@ ARCHITECTURE: dict[str, Any] = {
 }
 
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["semhitok.recipes", "torch.utils.tensorboard", "tests.tiny"])
+processes.set_forkserver_preload(["semhitok.runs.semhitok", "torch.utils.tensorboard", "tests.tiny"])
 
 
 def tower_config(image_size: int = SIZE, patch_size: int = 8) -> SiglipVisionConfig:

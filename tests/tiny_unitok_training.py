@@ -16,7 +16,7 @@ from semhitok.data.feed import MemoryFeed
 from semhitok.data.sources import ImageFolder
 from semhitok.recipes.recipe import DataConfig
 from semhitok.recipes.unitok_recipe import PatchSize, TextTower, UniTokRecipe
-from semhitok.recipes.unitok_training import run_unitok
+from semhitok.runs.unitok import run_unitok
 from semhitok.tokenizers import UniTokConfig, UniTokModel
 from semhitok.training.tasks.unitok import INPUT_IDS, UniTokTask
 from semhitok.training.tasks.unitok_config import UniTokTrainingConfig

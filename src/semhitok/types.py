@@ -5,9 +5,7 @@ Shapes: B images, N tokens (patches), C codes per token, D feature channels.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from torch import Tensor
 
@@ -71,8 +69,3 @@ class TokenizerOutput:
     ids: Tensor
     losses: dict[str, Tensor]
     pixel_features: Tensor
-
-
-def cache_directory() -> Path:
-    """Folder for fetched weights and data: ``$SEMHITOK_CACHE``, or ``~/.cache/semhitok``."""
-    return Path(os.environ.get("SEMHITOK_CACHE") or Path.home() / ".cache" / "semhitok")

@@ -12,12 +12,12 @@ from PIL import Image
 from tests.tiny import SIZE, tiny_images
 
 from semhitok import SemHiTokModel
-from semhitok.cli.code_patches import CodePatches, Patch, find_patches, looks
-from semhitok.cli.code_picture import TILE, cut_tile, tile_detail
-from semhitok.cli.loading import open_images
+from semhitok.data.reading import SizedImages
 from semhitok.data.transforms import to_float
-from semhitok.evaluation.reading import SizedImages
+from semhitok.inference.code_patches import CodePatches, Patch, find_patches, looks
+from semhitok.inference.loading import open_images
 from semhitok.quantizers.layout import IdLayout
+from semhitok.visualization.code_rows import TILE, cut_tile, tile_detail
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from semhitok.cli import data
-from semhitok.data.scenes.catalogue import PACKAGES
+from semhitok.storage.catalogue import PACKAGES
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import torch
 from tests.tiny import save_images, tiny_model
 
 from semhitok.cli.evaluate import open_groups
-from semhitok.evaluation.frechet import FeatureExtractor
+from semhitok.metrics.frechet import FeatureExtractor
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,8 @@ from tests.evaluation.scenes_on_disk import made_up_scenes, write_asked_scenes
 from tests.mllm.tiny_mllm import mllm, processor
 from tests.tiny import tiny_model
 
-from semhitok.evaluation import judge as judge_module
-from semhitok.evaluation import judge_training
+from semhitok.evaluation.text_to_image import judge as judge_module
+from semhitok.evaluation.text_to_image import judge_training
 
 LINES = ("existence", "guidance 1", "guidance 2", "reconstructed", "shuffled")
 

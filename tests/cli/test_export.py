@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 from tests.tiny import SIZE, pixels, tiny_model
 
 from semhitok import SemHiTokModel, TokenizerImageProcessor
-from semhitok.recipes.ship import newest_model, ship
-from semhitok.training.checkpoint import CheckpointError
+from semhitok.export.tokenizer import ship
+from semhitok.inference.loading import newest_model
+from semhitok.storage.atomic import CheckpointError
 
 STAGES = ["semantic", "pixel"]
 PROVENANCE = {
@@ -123,7 +124,7 @@ def test_the_earlier_export_survives_a_full_disk(exported, trained, monkeypatch)
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("semhitok.recipes.ship.save_file", full)
+    monkeypatch.setattr("semhitok.export.tokenizer.save_file", full)
     with pytest.raises(CheckpointError, match="the disk is full"):
         ship(model, folder, card="", provenance={})
     assert (folder / "model.safetensors").read_bytes() == before

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from tests.tiny import SIZE
 
 from semhitok import SemHiTokModel, TokenizerImageProcessor
-from semhitok.cli.ids import load_ids
 from semhitok.data.transforms import to_pil
+from semhitok.inference.token_files import load_ids
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from PIL import Image
 from tests.cli.conftest import Run
 
 from semhitok import SemHiTokForConditionalGeneration, SemHiTokModel
-from semhitok.mllm.fingerprint import tokenizer_fingerprint
 from semhitok.tokenizers.checkpoints import SHIPPED
+from semhitok.tokenizers.fingerprint import tokenizer_fingerprint
 
 SCENE = Path(__file__).parents[2] / "examples" / "scenes" / "scene-02.jpg"
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from tests.data.records_on_disk import write_scenes
-from tests.recipes.test_language import shrunk
+from tests.runs.test_language import shrunk
 from tests.tiny import tiny_model
 
 from semhitok.cli import train

@@ -14,9 +14,10 @@ from tests.tiny import save_images
 from tests.tiny_unitok import SIZE, WORDS, save_unitok, tiny_unitok
 
 from semhitok import TokenizerImageProcessor, UniTokModel
-from semhitok.cli.ids import load_ids
 from semhitok.data.transforms import to_pil
-from semhitok.recipes.ship import newest_model, ship
+from semhitok.export.tokenizer import ship
+from semhitok.inference.loading import newest_model
+from semhitok.inference.token_files import load_ids
 from semhitok.tokenizers.unitok.processing import UniTokProcessor
 
 PROVENANCE = {"unitok": {"recipe": "unitok_nano", "data": "train", "date": "2026-01-02", "steps": 300, "samples": 9600}}

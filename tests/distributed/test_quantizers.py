@@ -9,6 +9,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
+from semhitok.distributed import gather_in_sample_order
 from semhitok.quantizers import (
     CodeUsage,
     EMAQuantizer,
@@ -19,7 +20,6 @@ from semhitok.quantizers import (
     VanillaQuantizer,
     underused_subcodebooks,
 )
-from semhitok.quantizers.gather import gather_in_sample_order
 
 BATCH, TOKENS, DIM, CODES, SUBCODES = 8, 12, 6, 20, 3
 

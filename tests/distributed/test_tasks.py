@@ -23,9 +23,9 @@ from tests.tiny import (
 from torch import Tensor
 from torch.multiprocessing.spawn import start_processes
 
+from semhitok import distributed
 from semhitok.recipes import STAGES, Recipe
 from semhitok.tokenizers import SemHiTokModel
-from semhitok.training import parallel
 from semhitok.training.loop import train
 from semhitok.training.state import TrainState
 from semhitok.training.tasks import PixelTask, SemanticTask
@@ -66,7 +66,7 @@ def trained(task: SemanticTask | PixelTask, accumulation: int, directory: Path) 
     if isinstance(task, PixelTask) and task.adversary is not None:
         state |= {f"discriminator.{name}": tensor for name, tensor in task.adversary.discriminator.state_dict().items()}
         # One more step: the adaptive weight is that of the global batch.
-        batch = next(tiny_feed().batches(0, 8, parallel.rank(), parallel.world_size()))
+        batch = next(tiny_feed().batches(0, 8, distributed.rank(), distributed.world_size()))
         state["adaptive_weight"] = torch.as_tensor(
             task.step([batch], TrainState(total_steps=50, step=40))["adaptive_weight"]
         )
@@ -94,7 +94,7 @@ def run_everything(rank: int, directory: Path) -> None:
     states = {name: trained(task_of(name, model), 1, directory / name) for name, model in models.items()}
     torch.save(states, directory / f"{rank}.pt")
     run_tiny(recipe_of(directory / "teacher", 1), directory / "images", directory / "recipe")
-    parallel.leave_ranks()
+    distributed.destroy_distributed()
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from tests.training.tiny_task import SignallingTask, TinyTask, tiny_feed
 from torch import nn
 from torch.multiprocessing.spawn import start_processes
 
-from semhitok.training import parallel
+from semhitok import distributed
 from semhitok.training.loop import LoopConfig, train
 from semhitok.training.task import TrainingError
 
@@ -32,7 +32,7 @@ def run_everything(rank: int, directory: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{directory / 'rendezvous'}", rank=rank, world_size=WORLD)
     results = {check.__name__: check(rank, directory) for check in CHECKS}
     (directory / f"results_{rank}.json").write_text(json.dumps(results))
-    parallel.leave_ranks()
+    distributed.destroy_distributed()
 
 
 def collectives(rank: int, directory: Path) -> dict:
@@ -42,16 +42,16 @@ def collectives(rank: int, directory: Path) -> dict:
     )
     model[0].grad = (torch.arange(6.0).reshape(2, 3) * (rank + 1)).t()
     model[1].grad = torch.full((4,), 2.0 * rank).bfloat16()
-    parallel.average_gradients(model.parameters())
+    distributed.average_gradients(model.parameters())
     gradients = [model[0].grad.tolist(), model[1].grad.tolist(), model[2].grad is None]
-    parallel.broadcast_parameters(model)
+    distributed.broadcast_parameters(model)
     return {
         "gradients": gradients,
         "parameters": [parameter.flatten()[0].item() for parameter in model],
-        "values": parallel.average_values({"b": 1.0 + rank, "a": 10.0 * rank}),
-        "flags": parallel.any_rank(rank == 0, rank == 1, False),
-        "from_main": parallel.from_main(7 + rank),
-        "is_main": parallel.is_main(),
+        "values": distributed.average_values({"b": 1.0 + rank, "a": 10.0 * rank}),
+        "flags": distributed.any_rank(rank == 0, rank == 1, False),
+        "from_main": distributed.from_main(7 + rank),
+        "is_main": distributed.is_main(),
     }
 
 

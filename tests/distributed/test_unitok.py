@@ -12,8 +12,8 @@ from tests.tiny_unitok_training import captioned_feed, unitok_model, unitok_task
 from torch import Tensor
 from torch.multiprocessing.spawn import start_processes
 
+from semhitok import distributed
 from semhitok.losses import softmax_contrastive_loss
-from semhitok.training import parallel
 from semhitok.training.state import TrainState
 
 WORLD = 2
@@ -30,7 +30,7 @@ def contrast(rank: int, world: int) -> dict[str, Tensor]:
     """Loss and gradients of one rank's share of the pairs, and of the shared scale."""
     image, text = (whole.chunk(world)[rank].clone().requires_grad_() for whole in pairs())
     scale = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
-    gathered = [parallel.gather_with_gradients(local) for local in (image, text)]
+    gathered = [distributed.gather_with_gradients(local) for local in (image, text)]
     loss = softmax_contrastive_loss(gathered[0], gathered[1], scale)
     loss.backward()
     return {"loss": loss.detach(), "image": image.grad, "text": text.grad, "scale": scale.grad}
@@ -44,7 +44,7 @@ def trained(rank: int, world: int) -> dict[str, Any]:
     metrics, moments = [], {}
     for _ in range(STEPS):
         state.seed_step(rank)
-        found = parallel.average_values({name: float(v) for name, v in task.step([next(batches)], state).items()})
+        found = distributed.average_values({name: float(v) for name, v in task.step([next(batches)], state).items()})
         metrics.append(found)
         if state.step == 0:
             names = {parameter: name for name, parameter in task.model.named_parameters()}
@@ -57,7 +57,7 @@ def run_rank(rank: int, directory: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{directory / 'store'}", rank=rank, world_size=WORLD)
     torch.save({"contrast": contrast(rank, WORLD), "trained": trained(rank, WORLD)}, directory / f"{rank}.pt")
-    parallel.leave_ranks()
+    distributed.destroy_distributed()
 
 
 @pytest.fixture(scope="module")
@@ -96,4 +96,4 @@ def test_ranks_stay_alike(ranks: list[dict[str, Any]]):
 
 def test_alone_nothing_is_gathered():
     local = torch.ones(2, 3, requires_grad=True)
-    assert parallel.gather_with_gradients(local) is local
+    assert distributed.gather_with_gradients(local) is local

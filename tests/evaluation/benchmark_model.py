@@ -13,7 +13,7 @@ from tests.mllm.tiny_mllm import WORDS, mllm
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from semhitok.evaluation.benchmark_prompts import Conversation, padded, prompt_of
+from semhitok.evaluation.lmms_eval.prompts import Conversation, padded, prompt_of
 from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
 from tokenizers import Tokenizer, models, pre_tokenizers
 

@@ -15,11 +15,11 @@ from PIL import Image
 from tests.data.records_on_disk import write_tar
 from torch import Tensor, nn
 
-from semhitok.data.scenes.compose import Scene, caption_of, relations_between
-from semhitok.data.scenes.placing import SceneObject
-from semhitok.data.scenes.questions import captions
-from semhitok.data.scenes.shards import metadata
-from semhitok.evaluation.judge_features import GridFeatures
+from semhitok.evaluation.text_to_image.judge_features import GridFeatures
+from semhitok.scenes.compose import Scene, caption_of, relations_between
+from semhitok.scenes.placing import SceneObject
+from semhitok.scenes.questions import captions
+from semhitok.scenes.shards import metadata
 from semhitok.types import Encoded
 
 SIZE, CELL, GRID = 32, 4, 8

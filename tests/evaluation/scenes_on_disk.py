@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from tests.data.records_on_disk import write_tar
 
-from semhitok.data.scenes.compose import Scene, caption_of, relations_between
-from semhitok.data.scenes.placing import SceneObject
-from semhitok.data.scenes.questions import questions
-from semhitok.data.scenes.shards import encode_image, metadata
+from semhitok.scenes.compose import Scene, caption_of, relations_between
+from semhitok.scenes.placing import SceneObject
+from semhitok.scenes.questions import questions
+from semhitok.scenes.shards import encode_image, metadata
 
 SIDE = 32
 THINGS = {"apple": "food", "pear": "food", "grey wolf": "animal", "owl": "animal", "axe": "tool", "hammer": "tool"}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from semhitok.losses import VGGLayer, VGGPerceptual
-from semhitok.types import cache_directory
+from semhitok.storage.cache import cache_directory
 
 PLAN = [[3, 64, 64], [64, 128, 128], [128, 256, 256, 256], [256, 512, 512, 512], [512, 512, 512, 512]]
 

@@ -12,8 +12,8 @@ from tests.tiny import shake, tiny_model
 from semhitok.data.packing import IGNORED
 from semhitok.data.records import Picture, Record, RecordError, Turn
 from semhitok.mllm import SemHiTokForConditionalGeneration
-from semhitok.mllm.fingerprint import tokenizer_fingerprint
 from semhitok.mllm.sequences import SequenceBuilder
+from semhitok.tokenizers.fingerprint import tokenizer_fingerprint
 
 EOS, N = 1, 16
 # 64 text ids and 64 visual ids, so begin and end are 128 and 129, the placeholder 130.

@@ -13,9 +13,9 @@ from tests.tiny import pixels, tiny_model
 
 from semhitok import SemHiTokModel
 from semhitok.mllm import SemHiTokForConditionalGeneration
-from semhitok.mllm.fingerprint import tokenizer_fingerprint
 from semhitok.mllm.shared_tokenizer import find_shipped
 from semhitok.tokenizers import checkpoints
+from semhitok.tokenizers.fingerprint import tokenizer_fingerprint
 
 
 @pytest.fixture

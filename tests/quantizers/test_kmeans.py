@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from sklearn.cluster import KMeans
 from torch import Tensor
 
+from semhitok.quantizers.dead_codes import keyed_generator
 from semhitok.quantizers.kmeans import kmeans
-from semhitok.quantizers.revival import keyed_generator
 
 
 def inertia(z_ND: Tensor, centres_KD: Tensor) -> float:

@@ -15,8 +15,9 @@ from tests.tiny import ARCHITECTURE, loop_config, pixel_config, run_tiny, tiny_r
 from torch import Tensor, nn
 from transformers import SiglipVisionConfig, ViTConfig, ViTModel
 
-from semhitok.recipes import RECIPES, Recipe, stages
+from semhitok.recipes import RECIPES, Recipe
 from semhitok.recipes.recipe import BUILT_IN_TEACHER, DataConfig, EnhancedDecoder, PixelStage, SemanticStage
+from semhitok.runs import semhitok as stages
 from semhitok.teachers import TeacherConfig
 from semhitok.tokenizers import SemHiTokConfig, SemHiTokModel
 from semhitok.training.loop import LoopConfig

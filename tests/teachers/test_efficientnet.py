@@ -6,13 +6,13 @@ import pytest
 import torch
 from transformers import AutoModel
 
+from semhitok.storage.cache import cache_directory
 from semhitok.teachers import (
     EfficientNetLiteConfig,
     EfficientNetLiteModel,
     convert_efficientnet_lite,
 )
 from semhitok.teachers.efficientnet import SameConv2d, scale_channels
-from semhitok.types import cache_directory
 
 VARIANTS = {
     "efficientnet-lite0": (EfficientNetLiteConfig.lite0, 224),

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError
 
+from semhitok.storage.atomic import CheckpointError, atomic_directory
 from semhitok.training import checkpoint
-from semhitok.training.checkpoint import CheckpointError, latest, load, save, whole_folder
+from semhitok.training.checkpoint import latest, load, save
 
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 NESTED = st.recursive(
@@ -162,11 +163,11 @@ def test_other_objects_are_refused_by_name(tmp_path: Path):
 
 def test_a_failed_write_of_any_kind_leaves_the_folder_alone(tmp_path: Path):
     for text in ("first", "second"):
-        with whole_folder(tmp_path / "model") as folder:
+        with atomic_directory(tmp_path / "model") as folder:
             (folder / "file").write_text(text)
 
     def break_off():
-        with whole_folder(tmp_path / "model") as folder:
+        with atomic_directory(tmp_path / "model") as folder:
             (folder / "file").write_text("third")
             raise KeyError
 

@@ -18,8 +18,8 @@ from tests.training.tiny_task import CONFIG, SignallingTask, TinyTask, tiny_feed
 
 from semhitok.data.feed import StreamFeed
 from semhitok.data.sources import ImageFolder
+from semhitok.storage.atomic import CheckpointError
 from semhitok.training import checkpoint
-from semhitok.training.checkpoint import CheckpointError
 from semhitok.training.loop import LoopConfig, train
 from semhitok.training.metrics import read_metrics
 from semhitok.training.task import TrainingError
@@ -175,7 +175,7 @@ def test_a_full_disk_while_logging_is_one_sentence(tmp_path: Path, monkeypatch):
     def full(path, *images, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("semhitok.training.journal.save_comparison", full)
+    monkeypatch.setattr("semhitok.training.run_logger.save_comparison", full)
     with pytest.raises(TrainingError, match=r"^the disk of .* is full; the last checkpoint is untouched$"):
         train(TinyTask(), tiny_feed(), LoopConfig(steps=9, batch_size=4, preview_every=2), tmp_path)
 

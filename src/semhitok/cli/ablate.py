@@ -9,18 +9,18 @@ from typing import Annotated
 import tyro
 
 from semhitok.cli.arguments import Count, Device, OptionalPath, UsageError
-from semhitok.cli.loading import choose_device
 from semhitok.data.sources import open_source
-from semhitok.recipes.ablations import (
+from semhitok.experiments import (
     ABLATIONS,
     Ablation,
+    ExperimentContext,
     InterruptionError,
-    Workplace,
+    build_metrics,
     draw,
-    instruments,
     results_of,
     run,
 )
+from semhitok.inference.loading import choose_device
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ def main(arguments: list[str]) -> int:
 
 def _run(ablation: Ablation, options: Arguments, train: Path, test: Path) -> int:
     device = choose_device(options.device)
-    perceptual, extractors = instruments(device)
-    place = Workplace(
+    perceptual, extractors = build_metrics(device)
+    place = ExperimentContext(
         train=open_source(train),
         test=open_source(test),
         train_folder=train,

@@ -14,9 +14,9 @@ from PIL import Image
 from transformers import TextStreamer
 
 from semhitok.cli.arguments import Checkpoint, Count, Device, UsageError
-from semhitok.cli.language_loading import SHIPPED_LANGUAGE_MODEL, load_language_model
 from semhitok.data.images import load_image
 from semhitok.data.records import IMAGE
+from semhitok.inference.language_loading import SHIPPED_LANGUAGE_MODEL, load_language_model
 from semhitok.mllm import Sampling, SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
 
 SWITCH = "/image"

@@ -11,14 +11,14 @@ import tyro
 from PIL import Image
 
 from semhitok.cli.arguments import Checkpoint, Count, Device, ImagePaths, Limit, UsageError
-from semhitok.cli.code_patches import CodePatches, Patch, find_patches
-from semhitok.cli.code_picture import CodeRow, cut_tile, draw_codes, tile_detail
-from semhitok.cli.loading import SHIPPED, load_tokenizer, open_images
 from semhitok.cli.progress import progress_bars
+from semhitok.data.reading import SizedImages
 from semhitok.data.sample import ImageSource
 from semhitok.data.transforms import FitMode, fit_image
-from semhitok.evaluation.reading import SizedImages
+from semhitok.inference.code_patches import CodePatches, Patch, find_patches
+from semhitok.inference.loading import SHIPPED, load_tokenizer, open_images
 from semhitok.tokenizers import SemHiTokModel
+from semhitok.visualization.code_rows import CodeRow, cut_tile, draw_codes, tile_detail
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from semhitok.cli.arguments import Count, UsageError
 from semhitok.cli.progress import progress_bars
-from semhitok.data.scenes.backgrounds import photograph_library
-from semhitok.data.scenes.catalogue import PACKAGES, Package, package
-from semhitok.data.scenes.cutouts import cutout_library
-from semhitok.data.scenes.fetch import fetch, is_fetched
-from semhitok.data.scenes.shards import ImageFormat, SceneRecipe, write_shards
-from semhitok.data.scenes.splits import Split, material
-from semhitok.types import cache_directory
+from semhitok.scenes.backgrounds import photograph_library
+from semhitok.scenes.cutouts import cutout_library
+from semhitok.scenes.shards import ImageFormat, SceneRecipe, write_shards
+from semhitok.scenes.splits import Split, material
+from semhitok.storage.cache import cache_directory
+from semhitok.storage.catalogue import PACKAGES, Package, package
+from semhitok.storage.fetch import fetch, is_fetched
 
 ROLES = ("cutouts", "photographs", "weights")
 CUTOUT_SIDE = 256  # pixels at which cut-outs are kept, unless the scenes are larger

@@ -9,10 +9,10 @@ from typing import Annotated
 import tyro
 
 from semhitok.cli.arguments import Checkpoint, Count, Device
-from semhitok.cli.ids import codes_per_token, load_ids
-from semhitok.cli.loading import SHIPPED, load_tokenizer
 from semhitok.cli.progress import progress_bars
 from semhitok.data.transforms import to_pil
+from semhitok.inference.loading import SHIPPED, load_tokenizer
+from semhitok.inference.token_files import codes_per_token, load_ids
 
 
 @dataclass(frozen=True)

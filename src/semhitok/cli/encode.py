@@ -10,10 +10,10 @@ import torch
 import tyro
 
 from semhitok.cli.arguments import Checkpoint, Count, Device, ImagePaths
-from semhitok.cli.ids import check_format, save_ids
-from semhitok.cli.loading import SHIPPED, image_files, image_processor, load_tokenizer
 from semhitok.cli.progress import progress_bars
 from semhitok.data.transforms import FitMode
+from semhitok.inference.loading import SHIPPED, image_files, image_processor, load_tokenizer
+from semhitok.inference.token_files import check_format, save_ids
 
 
 @dataclass(frozen=True)

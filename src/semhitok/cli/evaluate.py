@@ -11,21 +11,21 @@ import torch
 import tyro
 
 from semhitok.cli.arguments import Count, DataPlaces, Device, Limit, OptionalPath, UsageError
-from semhitok.cli.loading import load_processor, load_tokenizer
 from semhitok.cli.progress import progress_bars
+from semhitok.data.photographs import photographs
 from semhitok.data.sample import ImageSource
-from semhitok.data.scenes.photographs import photographs
 from semhitok.data.sources import open_source
 from semhitok.data.transforms import FitMode
 from semhitok.evaluation import EvaluationReport, efficientnet_lite2_features, evaluate, inception_features
-from semhitok.evaluation.frechet import FeatureExtractor
-from semhitok.evaluation.language import LanguageScores
-from semhitok.evaluation.markdown import percent
-from semhitok.evaluation.reconstruction import PerceptualDistance
+from semhitok.evaluation.semantics.language import LanguageScores
+from semhitok.inference.loading import load_processor, load_tokenizer
 from semhitok.losses import VGGPerceptual
+from semhitok.metrics.frechet import FeatureExtractor
+from semhitok.metrics.reconstruction import PerceptualDistance
+from semhitok.storage.cache import cache_directory
 from semhitok.tokenizers import SemHiTokModel
 from semhitok.tokenizers.unitok.processing import UniTokProcessor
-from semhitok.types import cache_directory
+from semhitok.visualization.markdown import percent
 
 TEST_PHOTOGRAPHS = "test-photographs"
 

@@ -11,17 +11,17 @@ import torch
 import tyro
 
 from semhitok.cli.arguments import Checkpoint, Count, DataPlaces, Device, Limit, OptionalPath, UsageError
-from semhitok.cli.language_loading import SHIPPED_LANGUAGE_MODEL, load_language_model
 from semhitok.cli.progress import Advance, progress_bars
-from semhitok.evaluation.drawing_prompts import prompts_of
-from semhitok.evaluation.generation import draw_and_judge, draw_images
-from semhitok.evaluation.generation_picture import guidance_picture
-from semhitok.evaluation.generation_report import GenerationReport
-from semhitok.evaluation.judge import Judge
-from semhitok.evaluation.judge_training import fit_judge
-from semhitok.evaluation.prompt_sets import save_image
-from semhitok.evaluation.scene_truth import read_scenes
-from semhitok.evaluation.understanding import UnderstandingReport, understand
+from semhitok.evaluation.text_to_image.generation import draw_and_judge, draw_images
+from semhitok.evaluation.text_to_image.judge import Judge
+from semhitok.evaluation.text_to_image.judge_training import fit_judge
+from semhitok.evaluation.text_to_image.prompt_sets import save_image
+from semhitok.evaluation.text_to_image.prompts import prompts_of
+from semhitok.evaluation.text_to_image.report import GenerationReport, guidance_name
+from semhitok.evaluation.understanding.understand import UnderstandingReport, understand
+from semhitok.inference.language_loading import SHIPPED_LANGUAGE_MODEL, load_language_model
+from semhitok.scenes.truth import read_scenes
+from semhitok.visualization.guidance_grid import guidance_picture
 
 PICTURED = 6
 JUDGE = "judge.safetensors"
@@ -118,8 +118,8 @@ def _picture(options: Arguments, model: Any, processor: Any) -> None:
     """The first prompts, not picked, with every guidance."""
     scenes = read_scenes(options.scenes[0], processor.image_processor.size, limit=20 * PICTURED, bare=False)
     texts = [prompt.text for prompt in prompts_of(scenes.truths, PICTURED)]
-    drawn: dict[float, torch.Tensor] = {
-        guidance: draw_images(
+    drawn: dict[str, torch.Tensor] = {
+        guidance_name(guidance): draw_images(
             model, processor, texts, guidance=guidance, seed=options.seed, batch_size=PICTURED, top_k=options.top_k
         )
         for guidance in options.guidance

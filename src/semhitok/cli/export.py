@@ -10,13 +10,13 @@ import torch
 import tyro
 
 from semhitok.cli.arguments import OptionalPath
-from semhitok.cli.language_loading import find_model
-from semhitok.cli.loading import load_processor, load_tokenizer
+from semhitok.export.language_card import language_card
+from semhitok.export.language_model import ship_language
+from semhitok.export.model_card import data_sources, model_card, read_data, read_figures
+from semhitok.export.tokenizer import Shipped, ship
+from semhitok.inference.language_loading import find_model
+from semhitok.inference.loading import load_processor, load_tokenizer
 from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
-from semhitok.recipes.language_card import language_card
-from semhitok.recipes.model_card import data_sources, model_card, read_data, read_figures
-from semhitok.recipes.ship import Shipped, ship
-from semhitok.recipes.ship_language import ship_language
 from semhitok.tokenizers.unitok.processing import UniTokProcessor
 
 

@@ -15,12 +15,12 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from semhitok.cli.arguments import COUNT, Checkpoint, Count, Device, OptionalPath, UsageError, default
-from semhitok.cli.language_loading import SHIPPED_LANGUAGE_MODEL, load_language_model
 from semhitok.cli.progress import progress_bars
-from semhitok.evaluation.picture import BACKGROUND, FAINT, GAP, INK, MARGIN, font
-from semhitok.evaluation.prompt_sets import SETTINGS, Layout, draw_prompt_set, read_prompt_set, save_image
+from semhitok.evaluation.text_to_image.prompt_sets import SETTINGS, Layout, draw_prompt_set, read_prompt_set, save_image
+from semhitok.inference.language_loading import SHIPPED_LANGUAGE_MODEL, load_language_model
 from semhitok.mllm import Sampling, SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
 from semhitok.mllm.prompts import check_guidance
+from semhitok.visualization.examples import BACKGROUND, FAINT, GAP, INK, MARGIN, font
 
 SEEDS = 4
 TILE = 160  # side of a tile in pixels, at least

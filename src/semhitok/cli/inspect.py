@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from semhitok.cli.language_loading import find_model, load_language_model
-from semhitok.cli.loading import SHIPPED, load_tokenizer
+from semhitok.inference.language_loading import find_model, load_language_model
+from semhitok.inference.loading import SHIPPED, load_tokenizer
 from semhitok.mllm.continuous import ContinuousProjector
 from semhitok.mllm.settings import language_settings_of
 from semhitok.tokenizers.settings import settings_of

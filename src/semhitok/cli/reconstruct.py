@@ -13,17 +13,17 @@ from PIL import Image
 from torch import Tensor
 
 from semhitok.cli.arguments import Checkpoint, Count, Device, ImagePaths
-from semhitok.cli.ids import save_ids
-from semhitok.cli.loading import SHIPPED, image_files, image_processor, load_tokenizer
 from semhitok.cli.progress import progress_bars
 from semhitok.data.images import load_image
 from semhitok.data.transforms import TileLayout, fit_image, to_float, to_pil, to_uint8, untile
-from semhitok.evaluation.picture import Examples, draw_examples
-from semhitok.evaluation.rate import tokenizer_bits
-from semhitok.evaluation.reconstruction import psnr_per_image, ssim_per_image
+from semhitok.inference.loading import SHIPPED, image_files, image_processor, load_tokenizer
+from semhitok.inference.token_files import save_ids
+from semhitok.metrics.rate import tokenizer_bits
+from semhitok.metrics.reconstruction import psnr_per_image, ssim_per_image
 from semhitok.nn.patches import resize
 from semhitok.tokenizers.image_processing import FitMode
 from semhitok.tokenizers.loading import Tokenizer
+from semhitok.visualization.examples import Examples, draw_examples
 
 SHOWN = 16  # images in the picture
 SHOWN_SIDE = 320  # side in pixels of tiled images in the picture, whose own sizes differ

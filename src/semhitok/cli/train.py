@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from semhitok import distributed
 from semhitok.cli.arguments import OptionalPath, default
 from semhitok.data.sources import open_source
 from semhitok.recipes import (
@@ -21,13 +22,11 @@ from semhitok.recipes import (
     Recipe,
     Stage,
     UniTokRecipe,
-    is_done,
-    is_language_trained,
-    run_language,
-    run_stages,
-    run_unitok,
 )
-from semhitok.training import parallel
+from semhitok.runs.language import run_language
+from semhitok.runs.semhitok import run_stages
+from semhitok.runs.unitok import run_unitok
+from semhitok.tokenizers.checkpoints import stage_is_finished
 from semhitok.training.state import TrainState
 
 # Under --max-seconds with several stages each gets this share of the time, about what they need at equal effort.
@@ -130,7 +129,7 @@ def main(arguments: list[str]) -> int:
 
 def _run(run: Run, name: str, train: Callable[[dict[str, Any]], TrainState]) -> TrainState:
     """Open what the options name, and hand it to ``train`` as keyword arguments."""
-    device = parallel.join_ranks(run.device)
+    device = distributed.init_distributed(run.device)
     try:
         return train(
             {
@@ -141,17 +140,19 @@ def _run(run: Run, name: str, train: Callable[[dict[str, Any]], TrainState]) -> 
                 "data_name": run.data.name,
                 "compile_blocks": run.compile,
                 "validation": open_source(run.validation) if run.validation is not None else None,
-                "report": print if parallel.is_main() else lambda line: None,
+                "report": print if distributed.is_main() else lambda line: None,
             }
         )
     finally:
-        parallel.leave_ranks()
+        distributed.destroy_distributed()
 
 
 def _train_stages(staged: StagedRun, recipe: Recipe, directory: Path, **place: Any) -> TrainState:
     stages: tuple[Stage, ...] = STAGES if staged.stage == "all" else (staged.stage,)
     if staged.run.max_seconds is not None:
-        unfinished: tuple[Stage, ...] = tuple(stage for stage in stages if not is_done(directory / stage, stage))
+        unfinished: tuple[Stage, ...] = tuple(
+            stage for stage in stages if not stage_is_finished(directory / stage, stage)
+        )
         recipe = with_time_limit(recipe, unfinished, staged.run.max_seconds)
     return run_stages(recipe, directory=directory, stages=stages, **place)
 
@@ -173,13 +174,13 @@ def _train_language(run: LanguageRun, recipe: LanguageRecipe) -> TrainState:
     stages: tuple[LanguageStageName, ...] = recipe.stages if run.stage == "all" else (run.stage,)
     if run.max_seconds is not None:
         unfinished: tuple[LanguageStageName, ...] = tuple(
-            stage for stage in stages if not is_language_trained(directory / stage, stage)
+            stage for stage in stages if not stage_is_finished(directory / stage, stage)
         )
         costs: dict[LanguageStageName, float] = {stage: _cost(recipe, stage) for stage in unfinished}
         for stage, cost in costs.items():
             part, limit = recipe.stage(stage), run.max_seconds * cost / sum(costs.values())
             recipe = replace(recipe, **{stage: replace(part, loop=replace(part.loop, max_seconds=limit))})
-    device = parallel.join_ranks(run.device)
+    device = distributed.init_distributed(run.device)
     try:
         return run_language(
             recipe,
@@ -190,10 +191,10 @@ def _train_language(run: LanguageRun, recipe: LanguageRecipe) -> TrainState:
             start_from=run.start_from,
             data_name=run.data.name,
             compile_blocks=run.compile,
-            report=print if parallel.is_main() else lambda line: None,
+            report=print if distributed.is_main() else lambda line: None,
         )
     finally:
-        parallel.leave_ranks()
+        distributed.destroy_distributed()
 
 
 def with_time_limit(recipe: Recipe, stages: tuple[Stage, ...], seconds: float) -> Recipe:

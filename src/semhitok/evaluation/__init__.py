@@ -1,10 +1,10 @@
 """Measuring tokenizers: reconstruction, Fréchet distances, codebooks, a category probe, rate; and the report."""
 
-from semhitok.evaluation.evaluate import evaluate
-from semhitok.evaluation.frechet import efficientnet_lite2_features, frechet_distance, inception_features, rfid
-from semhitok.evaluation.probe import ProbeResult, probe
-from semhitok.evaluation.report import EvaluationReport, GroupReport
-from semhitok.evaluation.stages import StageConflict, stage_conflict
+from semhitok.evaluation.tokenizer.evaluate import evaluate
+from semhitok.evaluation.tokenizer.report import EvaluationReport, GroupReport
+from semhitok.evaluation.tokenizer.stages import StageConflict, stage_conflict
+from semhitok.metrics.frechet import efficientnet_lite2_features, frechet_distance, inception_features, rfid
+from semhitok.metrics.probe import ProbeResult, probe
 
 __all__ = [
     "EvaluationReport",

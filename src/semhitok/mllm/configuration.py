@@ -10,6 +10,8 @@ from transformers import AutoConfig, PreTrainedConfig
 from semhitok.mllm.vocabulary import Vocabulary
 
 AdapterKind = Literal["semantic", "pixel", "single", "dual"]
+LanguageStageName = Literal["align", "pretrain", "sft"]
+LANGUAGE_STAGES: tuple[LanguageStageName, ...] = ("align", "pretrain", "sft")
 
 
 class SemHiTokMLLMConfig(PreTrainedConfig):

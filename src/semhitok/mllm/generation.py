@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import LogitsProcessorList
 
-from semhitok.mllm.drawing import stream_codes
+from semhitok.mllm.image_generation import stream_codes
 from semhitok.mllm.legal_ids import GenerationMode, LegalIds
 from semhitok.mllm.prompts import check_guidance, check_prompt, with_begin
 from semhitok.mllm.sampling import Sampling

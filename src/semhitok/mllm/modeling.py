@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
-from semhitok.mllm import drawing, generation
+from semhitok.mllm import generation, image_generation
 from semhitok.mllm.adapter import Adapter
 from semhitok.mllm.code_head import CodeHead
 from semhitok.mllm.configuration import AdapterKind, SemHiTokMLLMConfig
@@ -297,13 +297,13 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def generate_images(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Tensor:
         """Draw one image for each prompt; one pass per step over conditional and unconditional prompts.
 
-        Args and errors: see ``drawing.stream_codes``. Equal to ``generate(generation_mode="image", guidance_scale=...)``
+        Args and errors: see ``image_generation.stream_codes``. Equal to ``generate(generation_mode="image", guidance_scale=...)``
         under greedy decoding, and faster: only visual rows of the head are multiplied.
 
         Returns:
             ids of the image tokenizer (B,N), or (B,N,C).
         """
-        return torch.stack(list(drawing.stream_codes(self, input_ids, attention_mask, **options)), dim=1)
+        return torch.stack(list(image_generation.stream_codes(self, input_ids, attention_mask, **options)), dim=1)
 
     def stream_images(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any
@@ -312,7 +312,7 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
         ``decode_partial`` turns each into images.
         """
-        return drawing.stream_rows(self, input_ids, attention_mask, **options)
+        return image_generation.stream_rows(self, input_ids, attention_mask, **options)
 
     def decode_image_tokens(self, image_tokens: Tensor) -> Tensor:
         """Ids of the image tokenizer (B,N) or (B,N,C) -> images (B,3,H,W) in [-1,1]."""
@@ -324,7 +324,7 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, GenerationMixin):
         The decoder looks at all tokens, so the missing rows are filled with copies of the last finished one before decoding
         and painted over in grey after it: nothing is shown that was not drawn.
         """
-        return drawing.decode_partial(self, image_tokens)
+        return image_generation.decode_partial(self, image_tokens)
 
     def prepare_inputs_for_generation(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, input_ids: Tensor, visual_codes: Tensor | None = None, **kwargs: Any

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import AutoModel, PreTrainedModel
 
-from semhitok.mllm.fingerprint import tokenizer_fingerprint
 from semhitok.tokenizers.checkpoints import builtin_checkpoint, builtin_names, find_model_type
+from semhitok.tokenizers.fingerprint import tokenizer_fingerprint
 
 if TYPE_CHECKING:
     from semhitok.mllm.modeling import SemHiTokForConditionalGeneration

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from semhitok.quantizers.gather import sum_over_ranks
+from semhitok.distributed import sum_over_ranks
 
 
 @dataclass(frozen=True)

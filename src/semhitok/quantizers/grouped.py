@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from semhitok.quantizers.assignments import assign
+from semhitok.quantizers.dead_codes import keyed_generator, random_order
 from semhitok.quantizers.lookup import nearest_cosine
-from semhitok.quantizers.revival import keyed_generator, random_order
 
 # Vectors looked up at a time: bounds the gathered candidates at 8,192 x m x D floats.
 LOOKUP_CHUNK = 8192

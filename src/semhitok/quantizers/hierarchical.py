@@ -17,13 +17,13 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from semhitok.distributed import copy_from_first_rank, gather_in_sample_order
 from semhitok.quantizers.codebook import Float32Module, straight_through
+from semhitok.quantizers.dead_codes import keyed_generator, random_order
 from semhitok.quantizers.flat import codebook_losses
-from semhitok.quantizers.gather import copy_from_first_rank, gather_in_sample_order
 from semhitok.quantizers.grouped import grouped_kmeans, members, nearest_in_group, replace_slots
 from semhitok.quantizers.grouping import Grouping, PixelCodebookKind, grouping_of
 from semhitok.quantizers.layout import IdLayout
-from semhitok.quantizers.revival import keyed_generator, random_order
 from semhitok.types import Quantized
 
 

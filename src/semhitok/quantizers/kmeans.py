@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from semhitok.quantizers.assignments import assign
+from semhitok.quantizers.dead_codes import keyed_generator, random_order
 from semhitok.quantizers.lookup import nearest_code
-from semhitok.quantizers.revival import keyed_generator, random_order
 
 # Copies that fill a codebook larger than its sample are spread by this share of the sample's standard deviation.
 FILL_SPREAD = 0.1

@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from semhitok.distributed import copy_from_first_rank, gather_in_sample_order
 from semhitok.quantizers.codebook import Float32Module, straight_through
-from semhitok.quantizers.gather import copy_from_first_rank, gather_in_sample_order
+from semhitok.quantizers.dead_codes import replace_dead
 from semhitok.quantizers.kmeans import kmeans
 from semhitok.quantizers.lookup import nearest_code
-from semhitok.quantizers.revival import replace_dead
 from semhitok.types import Quantized
 
 

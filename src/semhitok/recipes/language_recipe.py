@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from semhitok.data.transforms import FitMode
 from semhitok.mllm import AdapterKind
+from semhitok.mllm.configuration import LANGUAGE_STAGES, LanguageStageName
 from semhitok.mllm.sequences import Learn
 from semhitok.training.loop import LoopConfig
 from semhitok.training.optim import OptimizerConfig
 from semhitok.training.tasks.language import LanguageConfig
-
-LanguageStageName = Literal["align", "pretrain", "sft"]
-LANGUAGE_STAGES: tuple[LanguageStageName, ...] = ("align", "pretrain", "sft")
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from semhitok.data.transforms import FitMode
+from semhitok.tokenizers.semhitok.configuration import Stage
 from semhitok.training.loop import LoopConfig
 from semhitok.training.tasks.pixel import PixelConfig
 from semhitok.training.tasks.semantic import SemanticConfig
 
-Stage = Literal["semantic", "pixel", "pixel-finetune", "decoder", "joint"]
-# The paper's, in order. ``joint``, the control, stands for ``semantic`` and ``pixel`` in one run.
-STAGES: tuple[Stage, ...] = ("semantic", "pixel", "pixel-finetune", "decoder")
 PerceptualKind = Literal["vgg", "lpips"]
 PerceptualDepth = Literal["conv1_2", "conv2_2", "conv3_3", "conv4_3", "conv5_3"]
 

@@ -23,13 +23,13 @@ from transformers import (
     Siglip2VisionModel,
 )
 
+from semhitok.storage.cache import cache_directory
 from semhitok.teachers.configuration import EFFICIENTNET_LITE0_BLOCKS, TeacherConfig
 from semhitok.teachers.efficientnet import (
     EfficientNetLiteConfig,
     EfficientNetLiteModel,
     convert_efficientnet_lite,
 )
-from semhitok.types import cache_directory
 
 
 class Teacher(nn.Module):

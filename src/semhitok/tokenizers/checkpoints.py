@@ -45,6 +45,12 @@ def find_model_type(path: str | os.PathLike[str]) -> str | None:
     return json.loads((Path(path) / "config.json").read_text()).get("model_type")
 
 
+def stage_is_finished(run: Path, stage: str) -> bool:
+    """Whether the folder of a stage's run holds the model of the finished stage."""
+    config = run / "model" / "config.json"
+    return config.exists() and stage in json.loads(config.read_text(encoding="utf-8")).get("stages", [])
+
+
 def _is_folder(path: str | os.PathLike[str]) -> bool:
     """Whether it is a checkpoint's folder, not a hub id; raises a ``FileNotFoundError`` for anything else."""
     folder = Path(path)

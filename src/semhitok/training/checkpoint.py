@@ -6,13 +6,10 @@ name, flushed to the disk and renamed, so that a folder with this name is whole,
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +18,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from semhitok.storage.atomic import UNFINISHED, CheckpointError, atomic_directory
+
 FORMAT = 1
 _NAME = re.compile(r"step_(\d{8,})")
-_UNFINISHED = ".unfinished-"
-
-
-class CheckpointError(ValueError):
-    """A checkpoint cannot be written or read; the message is one sentence for the user."""
 
 
 def save(directory: Path, step: int, state: Mapping[str, Any], *, keep: int = 2) -> Path:
@@ -46,9 +40,9 @@ def save(directory: Path, step: int, state: Mapping[str, Any], *, keep: int = 2)
     target = directory / f"step_{step:08d}"
     tensors: dict[str, Tensor] = {}
     document = {"format": FORMAT, "step": step, "state": _pack(state, "", tensors)}
-    for leftover in directory.glob(f"{_UNFINISHED}*"):
+    for leftover in directory.glob(f"{UNFINISHED}*"):
         shutil.rmtree(leftover, ignore_errors=True)
-    with whole_folder(target) as folder:
+    with atomic_directory(target) as folder:
         save_file(tensors, folder / "tensors.safetensors")
         (folder / "values.json").write_text(json.dumps(document), encoding="utf-8")
     for old in _all(directory)[:-keep]:
@@ -83,53 +77,6 @@ def latest(directory: Path) -> Path | None:
     """The whole checkpoint with the most steps, or None."""
     found = _all(directory)
     return found[-1] if found else None
-
-
-@contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
-    """A folder to write into: takes the place of ``target`` when everything is written, and vanishes otherwise.
-
-    Raises:
-        CheckpointError: a write failed; ``target`` is as it was before.
-    """
-    unfinished = target.with_name(f"{_UNFINISHED}{target.name}")
-    try:
-        shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed while writing
-        unfinished.mkdir(parents=True)
-        yield unfinished
-        for path in (*(path for path in unfinished.rglob("*")), unfinished):
-            _flush(path)
-        _replace(unfinished, target)
-        _flush(target.parent)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-        reason = "the disk is full" if full else str(error)
-        raise CheckpointError(f"cannot write {target}: {reason}; what was saved before is untouched") from error
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
-
-
-def _replace(source: Path, target: Path) -> None:
-    """Rename a folder over another one, which ``rename`` alone refuses."""
-    if not target.exists():
-        source.rename(target)
-        return
-    old = target.with_name(f"{_UNFINISHED}old-{target.name}")
-    shutil.rmtree(old, ignore_errors=True)
-    target.rename(old)
-    source.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _flush(path: Path) -> None:
-    """Have the disk hold the file's (or folder's) present content."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _all(directory: Path) -> list[Path]:

@@ -25,14 +25,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from semhitok import distributed
 from semhitok.data.feed import Batch, Feed
-from semhitok.training import checkpoint, parallel
+from semhitok.training import checkpoint
 from semhitok.training.interruption import Interruption
-from semhitok.training.journal import Evaluate, Journal
 from semhitok.training.metrics import RunningMean
-from semhitok.training.pace import Pace
+from semhitok.training.run_logger import Evaluate, RunLogger
 from semhitok.training.state import TrainState
 from semhitok.training.task import Task, TrainingError
+from semhitok.training.time_budget import TimeBudget
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def train(
     """Run a task to its end, or until a signal or the time limit stops it.
 
     Args:
-        task: all ranks must begin with the same weights (``parallel.broadcast_parameters``).
+        task: all ranks must begin with the same weights (``distributed.broadcast_parameters``).
         feed: images.
         config: of the loop.
         directory: of the run; made if missing; seen by all ranks.
@@ -110,7 +111,7 @@ def train(
         CheckpointError: the disk is full, or a checkpoint cannot be read.
         ValueError: the configuration does not fit the ranks, or the checkpoint is of other data or another seed.
     """
-    ranks = parallel.world_size()
+    ranks = distributed.world_size()
     parts = config.accumulation * ranks
     if config.batch_size % parts:
         raise ValueError(
@@ -119,9 +120,9 @@ def train(
     begun = time.perf_counter() if begun is None else begun
     state = _begin(task, feed, config, directory / "checkpoints", resume)
     try:
-        with closing(Journal(directory, task, feed, state, evaluate=evaluate, preview=preview)) as journal:
-            journal.say(f"{task.describe()}; step {state.step} of {state.total_steps}")
-            run = _Run(task, feed, config, directory, state, journal)
+        with closing(RunLogger(directory, task, feed, state, evaluate=evaluate, preview=preview)) as logger:
+            logger.say(f"{task.describe()}; step {state.step} of {state.total_steps}")
+            run = _Run(task, feed, config, directory, state, logger)
             with Interruption() as interruption:
                 run.steps(interruption, begun)
             run.end()
@@ -165,12 +166,12 @@ class _Run:
     """One process's part of a run."""
 
     def __init__(
-        self, task: Task, feed: Feed, config: LoopConfig, directory: Path, state: TrainState, journal: Journal
+        self, task: Task, feed: Feed, config: LoopConfig, directory: Path, state: TrainState, logger: RunLogger
     ):
         self.task, self.feed, self.config, self.directory = task, feed, config, directory
-        self.state, self.journal = state, journal
+        self.state, self.logger = state, logger
         self.means = RunningMean()
-        self.pace = Pace(config.max_seconds)
+        self.budget = TimeBudget(config.max_seconds)
         # A plan found in the checkpoint stays as it is.
         self.plans = config.max_seconds is not None and state.planned_for is None
         self.saved_at = state.step if state.step else None
@@ -179,17 +180,19 @@ class _Run:
         """Step until the end, the time limit or a signal, and save; ``begun`` is where the time limit starts."""
         state, config = self.state, self.config
         entered, earlier_seconds = time.perf_counter(), state.seconds
-        batches = self.feed.batches(state.samples, config.batch_size, parallel.rank(), parallel.world_size())
+        batches = self.feed.batches(state.samples, config.batch_size, distributed.rank(), distributed.world_size())
         while not state.finished and not state.interrupted:
             started = time.perf_counter()
             batch = next(batches)
-            state.seed_step(parallel.rank())
+            state.seed_step(distributed.rank())
             values = _numbers(self.task.step(batch.split(config.accumulation), state))
             now = time.perf_counter()
-            self.pace.add(now - started, now - begun)
+            self.budget.add(now - started, now - begun)
             broken = sorted(name for name, value in values.items() if _is_broken(name, value))
-            plan = self.plans and (self.pace.measured if state.planned_for is None else self.pace.review_due)
-            some_broken, plan, stop = parallel.any_rank(bool(broken), plan, interruption.requested or self.pace.overdue)
+            plan = self.plans and (self.budget.measured if state.planned_for is None else self.budget.review_due)
+            some_broken, plan, stop = distributed.any_rank(
+                bool(broken), plan, interruption.requested or self.budget.overdue
+            )
             if some_broken:
                 self._refuse(batch, broken)
             state.step += 1
@@ -206,16 +209,16 @@ class _Run:
         """Last picture, evaluation and the exported model."""
         state = self.state
         if state.finished:
-            self.journal.draw()
-            self.journal.evaluate()
-        if parallel.is_main():
-            with checkpoint.whole_folder(self.directory / "model") as folder:
+            self.logger.draw()
+            self.logger.evaluate()
+        if distributed.is_main():
+            with checkpoint.atomic_directory(self.directory / "model") as folder:
                 self.task.export(folder)
-        self.journal.end()
+        self.logger.end()
 
     def _refuse(self, batch: Batch, broken: list[str]) -> NoReturn:
         """Save the images behind a number that is not finite and stop; on every rank, whichever it was."""
-        name = "nan_batch.safetensors" if parallel.is_main() else f"nan_batch_rank{parallel.rank()}.safetensors"
+        name = "nan_batch.safetensors" if distributed.is_main() else f"nan_batch_rank{distributed.rank()}.safetensors"
         if broken:
             _save_batch(batch, self.directory / name)
         kept = f"step {self.saved_at}" if self.saved_at is not None else "none yet"
@@ -227,35 +230,35 @@ class _Run:
 
     def _plan(self) -> None:
         """Fit the number of steps to the time limit; the main rank's clock decides."""
-        steps = parallel.from_main(min(self.config.steps, self.state.step + self.pace.steps_that_fit()))
+        steps = distributed.from_main(min(self.config.steps, self.state.step + self.budget.steps_that_fit()))
         if steps != self.state.total_steps:
-            self.journal.say(f"{steps} steps fit into {self.config.max_seconds:g} s")
+            self.logger.say(f"{steps} steps fit into {self.config.max_seconds:g} s")
         self.state.total_steps, self.state.planned_for = steps, self.config.max_seconds
 
     def _report(self) -> None:
         """Log, draw, evaluate and save whatever is due after a step."""
-        state, config, journal = self.state, self.config, self.journal
+        state, config, logger = self.state, self.config, self.logger
         ends = state.finished or state.interrupted
         save = state.step % config.checkpoint_every == 0
-        journal.advance()
+        logger.advance()
         # Means end at every checkpoint, so that a resumed run logs what the uninterrupted one does.
         if state.step % config.log_every == 0 or save or ends:
-            means = parallel.average_values(self.means.take())
-            seconds = self.pace.seconds_per_step
+            means = distributed.average_values(self.means.take())
+            seconds = self.budget.seconds_per_step
             left = (state.total_steps - state.step) * seconds
-            journal.log(means, images_per_second=config.batch_size / seconds, seconds_left=left)
-        first_is_due = journal.drawn_at is None and self.pace.elapsed >= config.first_preview_seconds
+            logger.log(means, images_per_second=config.batch_size / seconds, seconds_left=left)
+        first_is_due = logger.drawn_at is None and self.budget.elapsed >= config.first_preview_seconds
         if state.step % config.preview_every == 0 or first_is_due:
-            journal.draw()
+            logger.draw()
         if config.evaluate_every and state.step % config.evaluate_every == 0 and not ends:
-            journal.evaluate()
+            logger.evaluate()
         if save:
             self._save()
 
     def _save(self) -> None:
         if self.saved_at == self.state.step:
             return
-        if parallel.is_main():
+        if distributed.is_main():
             content = {"state": self.state.state_dict(), "feed": self.feed.fingerprint, "task": self.task.state_dict()}
             checkpoint.save(self.directory / "checkpoints", self.state.step, content, keep=self.config.keep_checkpoints)
         self.saved_at = self.state.step

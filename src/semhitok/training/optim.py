@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from semhitok.training.parallel import average_gradients
+from semhitok.distributed import average_gradients
 
 
 @dataclass(frozen=True)

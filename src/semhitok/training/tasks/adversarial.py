@@ -13,10 +13,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from semhitok.distributed import broadcast_parameters, is_distributed, rank
 from semhitok.losses import adaptive_weight, augment, cut_at, discriminator_hinge_loss, generator_hinge_loss
-from semhitok.quantizers.gather import is_distributed
 from semhitok.training.optim import OptimizerConfig, build_adamw, take_step
-from semhitok.training.parallel import broadcast_parameters, rank
 from semhitok.training.state import TrainState
 from semhitok.training.tasks.precision import Precision, autocast
 

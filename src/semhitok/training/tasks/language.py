@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from semhitok import distributed
 from semhitok.data.feed import Batch
 from semhitok.data.packed_feed import (
     BAD_RECORDS,
@@ -26,13 +27,12 @@ from semhitok.data.packed_feed import (
     POSITION_IDS,
 )
 from semhitok.data.transforms import to_float
+from semhitok.distributed import broadcast_parameters
 from semhitok.losses.large_head import CHUNK_TOKENS, large_head_loss
 from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
 from semhitok.mllm.continuous import ContinuousProjector
 from semhitok.mllm.next_token import IGNORED, code_loss
-from semhitok.training import parallel
 from semhitok.training.optim import OptimizerConfig, build_adamw, take_step
-from semhitok.training.parallel import broadcast_parameters
 from semhitok.training.state import TrainState
 from semhitok.training.tasks.lora import add_lora, merged_state_dict
 from semhitok.training.tasks.precision import Precision, autocast
@@ -121,7 +121,7 @@ class LanguageTask:
     def step(self, microbatches: Sequence[Batch], state: TrainState) -> dict[str, float | Tensor]:
         """See ``Task.step``."""
         prepared = [self._labels(batch) for batch in microbatches]
-        counts = parallel.average_values(
+        counts = distributed.average_values(
             {
                 "text": float(sum(int((kinds_T == 0).sum()) for _, kinds_T in prepared)),
                 "image": float(sum(int((kinds_T == 1).sum()) for _, kinds_T in prepared)),

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from semhitok.data.feed import Batch
+from semhitok.distributed import broadcast_parameters
 from semhitok.losses import PatchDiscriminator, l1_loss
 from semhitok.quantizers import CodeUsage
 from semhitok.tokenizers import SemHiTokModel
 from semhitok.training.optim import build_adamw, take_step
-from semhitok.training.parallel import broadcast_parameters
 from semhitok.training.state import TrainState, derive_seed
 from semhitok.training.tasks.adversarial import AdversarialConfig, Adversary
 from semhitok.training.tasks.forward import PixelForward

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from semhitok.quantizers.gather import gather_in_sample_order
-from semhitok.training import parallel
+from semhitok import distributed
+from semhitok.distributed import gather_in_sample_order
 
 
 class Reservoir:
@@ -41,7 +41,7 @@ class Reservoir:
     def local(self) -> tuple[Tensor, ...]:
         """This rank's equal share of all rows, oldest first: what the quantizers' collectives take."""
         joined = (torch.cat(parts) for parts in zip(*self._steps, strict=True))
-        return tuple(column.chunk(parallel.world_size())[parallel.rank()] for column in joined)
+        return tuple(column.chunk(distributed.world_size())[distributed.rank()] for column in joined)
 
     def clear(self) -> None:
         """Forget everything."""

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from semhitok.data.feed import Batch
+from semhitok.distributed import broadcast_parameters
 from semhitok.losses import distillation_loss
 from semhitok.quantizers import Assignments, CodeUsage, EMAQuantizer
 from semhitok.tokenizers import SemHiTokModel
 from semhitok.training.optim import OptimizerConfig, build_adamw, take_step
-from semhitok.training.parallel import broadcast_parameters
 from semhitok.training.state import TrainState, derive_seed
 from semhitok.training.tasks.forward import SemanticForward
 from semhitok.training.tasks.precision import Precision, autocast

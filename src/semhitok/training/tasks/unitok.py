@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from semhitok.data.feed import Batch
+from semhitok.distributed import broadcast_parameters, gather_with_gradients
 from semhitok.losses import l1_loss, l2_loss, softmax_contrastive_loss
 from semhitok.quantizers import CodeUsage
 from semhitok.tokenizers.unitok.modeling import UniTokModel
 from semhitok.tokenizers.unitok.processing import UniTokProcessor
 from semhitok.training.optim import build_adamw, take_step
-from semhitok.training.parallel import broadcast_parameters, gather_with_gradients
 from semhitok.training.state import TrainState, derive_seed
 from semhitok.training.tasks.adversarial import Adversary
 from semhitok.training.tasks.pixel import PerceptualDistance

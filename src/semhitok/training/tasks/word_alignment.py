@@ -28,12 +28,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from semhitok import distributed
 from semhitok.data.feed import Batch
 from semhitok.data.packed_feed import INPUT_IDS, LABELS, POSITION_IDS
 from semhitok.mllm import SemHiTokForConditionalGeneration
 from semhitok.mllm.joining import match_scale
 from semhitok.mllm.next_token import IGNORED
-from semhitok.training import parallel
 from semhitok.training.optim import take_step
 from semhitok.training.state import TrainState
 from semhitok.training.tasks.language import LanguageConfig, LanguageTask, not_used
@@ -78,7 +78,7 @@ class WordAlignmentTask(LanguageTask):
     def step(self, microbatches: Sequence[Batch], state: TrainState) -> dict[str, float | Tensor]:
         """See ``Task.step``."""
         sums = [self._words(batch) for batch in microbatches]
-        images = parallel.average_values({"images": float(sum(count for _, count in sums))})["images"]
+        images = distributed.average_values({"images": float(sum(count for _, count in sums))})["images"]
         for total, _ in sums:
             (total / max(1.0, images)).backward()
         loss = torch.stack([total.detach() for total, _ in sums]).sum() / max(1.0, images)

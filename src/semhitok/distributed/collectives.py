@@ -1,0 +1,135 @@
+"""The collectives that training and quantizers need; each does nothing in a single process.
+
+Rank r holds samples [r*b, (r+1)*b) of the global batch, all ranks the same number b.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from semhitok.distributed.processes import collective_device, is_distributed, rank, world_size
+
+BUCKET_ELEMENTS = 32 * 1024 * 1024  # bounds the extra memory of a coalesced all-reduce: 128 MiB in fp32
+
+
+@torch.no_grad()
+def gather_in_sample_order(local: Tensor) -> Tensor:
+    """The global batch (world*b, ...) in sample order from every rank's (b, ...); the same on all ranks.
+
+    A collective: every rank must call it, with equal shapes.
+    """
+    if not is_distributed():
+        return local
+    parts = [torch.empty_like(local, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, local.contiguous())
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def sum_over_ranks(local: Tensor) -> Tensor:
+    """Sum of the ranks' tensors, on the device of this rank's. A collective."""
+    if not is_distributed():
+        return local
+    # NCCL sums on the GPU only; counts that come from a checkpoint may lie on the CPU.
+    total = local.to("cuda" if dist.get_backend() == "nccl" else local.device, copy=True).contiguous()
+    dist.all_reduce(total)
+    return total.to(local.device)
+
+
+@torch.no_grad()
+def copy_from_first_rank(tensor: Tensor) -> None:
+    """Overwrites the tensor by rank 0's, in place. A collective."""
+    if is_distributed():
+        dist.broadcast(tensor, src=0)
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace each gradient by its mean over the ranks, in few large all-reduces.
+
+    Call it once per optimizer step, after the last backward pass. The same parameters must have a gradient on every
+    rank; parameters without one are skipped.
+    """
+    if not is_distributed():
+        return
+    for bucket in _buckets(parameter.grad for parameter in parameters if parameter.grad is not None):
+        flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
+        dist.all_reduce(flat)
+        flat /= world_size()
+        for gradient, part in zip(bucket, flat.split([gradient.numel() for gradient in bucket]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+
+def gather_with_gradients(local: Tensor) -> Tensor:
+    """The global batch (world*b, ...) in sample order from every rank's (b, ...), for a loss over all of it.
+
+    For losses that every rank computes alike from what was gathered; gradients averaged over the ranks are then those of
+    a single process. A collective.
+    """
+    return _Gather.apply(local) if is_distributed() else local  # pyright: ignore[reportReturnType]
+
+
+class _Gather(torch.autograd.Function):
+    """The loss being the same on all ranks, so is its gradient: the sum over ranks is ``world`` times the own rows."""
+
+    @staticmethod
+    def forward(ctx, local: Tensor) -> Tensor:
+        return gather_in_sample_order(local)
+
+    @staticmethod
+    def backward(ctx, *gradients: Tensor) -> Tensor:
+        (gathered,) = gradients
+        return gathered.chunk(world_size())[rank()] * world_size()
+
+
+def broadcast_parameters(module: nn.Module) -> None:
+    """Give every rank the main rank's parameters and buffers."""
+    if not is_distributed():
+        return
+    with torch.no_grad():
+        for tensor in (*module.parameters(), *module.buffers()):
+            contiguous = tensor.detach().contiguous()
+            dist.broadcast(contiguous, src=0)
+            tensor.copy_(contiguous)
+
+
+def average_values(values: Mapping[str, float]) -> dict[str, float]:
+    """Mean of each named number over the ranks; every rank must hand in the same names."""
+    if not is_distributed():
+        return dict(values)
+    names = sorted(values)
+    numbers = torch.tensor([values[name] for name in names], dtype=torch.float64, device=collective_device())
+    dist.all_reduce(numbers)
+    return dict(zip(names, (numbers / world_size()).tolist(), strict=True))
+
+
+def any_rank(*flags: bool) -> tuple[bool, ...]:
+    """For each flag, whether it is set on some rank: one small all-reduce, so that all ranks decide alike."""
+    if not is_distributed():
+        return flags
+    raised = torch.tensor(flags, dtype=torch.int32, device=collective_device())
+    dist.all_reduce(raised, op=dist.ReduceOp.MAX)
+    return tuple(bool(flag) for flag in raised.tolist())
+
+
+def from_main(number: int) -> int:
+    """The main rank's number."""
+    if not is_distributed():
+        return number
+    shared = torch.tensor(number, dtype=torch.int64, device=collective_device())
+    dist.broadcast(shared, src=0)
+    return int(shared.item())
+
+
+def _buckets(gradients: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    """Gradients grouped by kind of number and device, each group cut where it exceeds BUCKET_ELEMENTS."""
+    open_buckets: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    for gradient in gradients:
+        bucket = open_buckets.setdefault((gradient.dtype, gradient.device), [])
+        bucket.append(gradient)
+        if sum(member.numel() for member in bucket) >= BUCKET_ELEMENTS:
+            yield open_buckets.pop((gradient.dtype, gradient.device))
+    yield from open_buckets.values()

@@ -1,0 +1,69 @@
+"""The process group that torchrun announces, and this process's place in it. A single process works, too."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+import torch.distributed as dist
+
+
+def init_distributed(device: str | None = None) -> torch.device:
+    """Join the process group that torchrun announces in the environment, if any, and choose this rank's device.
+
+    Args:
+        device: ``cpu``, ``cuda``, ``cuda:1`` ...; None takes a GPU where there is one. Under torchrun each rank takes
+            the GPU of its local rank. CPU ranks talk through gloo, GPU ranks through nccl.
+
+    Raises:
+        ValueError: no such device on this machine.
+    """
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if chosen.type == "cuda":
+        index = local_rank if chosen.index is None else chosen.index
+        if index >= torch.cuda.device_count():
+            raise ValueError(
+                f"device cuda:{index} was asked for, but {torch.cuda.device_count()} GPUs were found: use device cpu"
+            )
+        chosen = torch.device("cuda", index)
+        torch.cuda.set_device(chosen)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        if chosen.type == "cuda":
+            dist.init_process_group("nccl", device_id=chosen)
+        else:
+            dist.init_process_group("gloo")
+    return chosen
+
+
+def destroy_distributed() -> None:
+    """Leave the process group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """Number of this process, 0 for a single one."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this process writes files and draws the progress bar."""
+    return rank() == 0
+
+
+def collective_device() -> torch.device:
+    """Where tensors must lie to be communicated: the current GPU under nccl, else the CPU."""
+    if dist.is_initialized() and dist.get_backend() == "nccl":
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def is_distributed() -> bool:
+    """Whether a process group of more than one rank is up."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

@@ -1,0 +1,238 @@
+"""What a benchmark asks of a model: answers as it wants them generated, and how likely given answers are.
+
+Shapes: B conversations, K last positions, T text ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import StoppingCriteria, StoppingCriteriaList
+
+from semhitok.evaluation.lmms_eval.prompts import Conversation, Prompt, answer_ids, fitted, padded, prompt_of
+from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
+
+ANSWER_SHARE = 4
+"""Of the context, an answer gets its ``max_new_tokens`` but at most one position in this many before a prompt is cut for it."""
+FILLER_STOPS = ("\n\n",)
+"""The stop string that lmms-eval writes into every task which names none; answers may have several paragraphs there."""
+
+
+@dataclass(frozen=True)
+class AnswerOptions:
+    """How answers are generated. Nothing else of the model's own generation configuration than its end ids is used.
+
+    Attributes:
+        max_new_tokens: of an answer, at most; fewer where the context ends.
+        temperature: 0 takes the most likely id, above 0 is drawn.
+        top_p, top_k: of what is drawn from; 1 and 0 are all, top_p 0 is the most likely id.
+        num_beams: 1 is no search.
+        repetition_penalty: 1 is none.
+        stops: an answer ends before the first of them.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    num_beams: int = 1
+    repetition_penalty: float = 1.0
+    stops: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_new_tokens", 1), ("temperature", 0), ("top_k", 0), ("num_beams", 1)):
+            if not getattr(self, name) >= least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if not 0 <= self.top_p <= 1:
+            raise ValueError(f"top_p must lie in [0, 1], got {self.top_p}")
+        if not self.repetition_penalty > 0:
+            raise ValueError(f"repetition_penalty must be above 0 (1 is none), got {self.repetition_penalty}")
+
+
+def read_options(given: Mapping[str, Any], max_new_tokens: int) -> tuple[AnswerOptions, frozenset[str]]:
+    """The ``generation_kwargs`` of a task, and the names among them that mean nothing here.
+
+    Args:
+        given: None counts as absent. Answers are drawn if ``do_sample`` says so or, without it, if the temperature is
+            above 0.
+        max_new_tokens: where the task names none.
+
+    Raises:
+        ValueError: a value that is no number, or out of its range.
+    """
+    named = {name: value for name, value in given.items() if value is not None}
+    until = named.pop("until", ())
+    stops = tuple(stop for stop in ([until] if isinstance(until, str) else until) if stop)
+    numbers: dict[str, Any] = {"max_new_tokens": max_new_tokens}
+    kinds = {"max_new_tokens": int, "num_beams": int, "repetition_penalty": float}
+    sampling = {"temperature": float, "top_p": float, "top_k": int}
+    do_sample = named.pop("do_sample", None)
+    drawn = {name: _number(name, named.pop(name), kind) for name, kind in sampling.items() if name in named}
+    temperature = drawn.get("temperature", 1.0 if do_sample else 0.0)
+    if do_sample or (do_sample is None and temperature > 0):  # tasks leave top_p 0 beside greedy decoding
+        numbers |= drawn | {"temperature": temperature}
+    numbers |= {name: _number(name, named.pop(name), kind) for name, kind in kinds.items() if name in named}
+    return AnswerOptions(**numbers, stops=() if stops == FILLER_STOPS else stops), frozenset(named)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer.
+
+    Attributes:
+        text: up to the first stop string.
+        tokens: generated ids.
+        cut: whether the conversation was too long for the context.
+    """
+
+    text: str
+    tokens: int
+    cut: bool
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """How a model takes a given answer.
+
+    Attributes:
+        log_probability: of the whole answer, in nats, among all texts: ids that text generation never gives are left out.
+        greedy: whether each of its ids is the most likely one.
+        cut: whether the conversation was too long for the context.
+    """
+
+    log_probability: float
+    greedy: bool
+    cut: bool
+
+
+@torch.no_grad()
+def generate_answers(
+    model: SemHiTokForConditionalGeneration,
+    processor: SemHiTokMLLMProcessor,
+    conversations: Sequence[Conversation],
+    options: AnswerOptions,
+) -> list[Answer]:
+    """Answers to one batch of conversations.
+
+    Args:
+        model: in eval mode.
+        processor: of the model.
+        conversations: each ends with what is asked.
+        options: for all of them; drawn answers follow ``torch.manual_seed``.
+
+    Raises:
+        ValueError: see ``prompt_of``.
+    """
+    context = model.config.context_length
+    limit = context - min(options.max_new_tokens, context // ANSWER_SHARE)
+    prompts = [fitted(model.vocabulary, prompt_of(processor, each), limit) for each in conversations]
+    # Each answer ends where its own context does, whatever stands beside it in the batch.
+    rooms = [min(options.max_new_tokens, context - len(prompt.ids)) for prompt in prompts]
+    inputs = padded(processor, prompts, model.device)
+    length = inputs["input_ids"].shape[1]
+    arguments: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+    if options.temperature > 0:
+        arguments = {
+            "do_sample": True,
+            "temperature": options.temperature,
+            "top_p": options.top_p,
+            "top_k": options.top_k,
+        }
+    if options.stops:
+        arguments["stopping_criteria"] = StoppingCriteriaList([_StopStrings(processor, options.stops, length)])
+    if model.generation_config.eos_token_id is None:  # pyright: ignore[reportOptionalMemberAccess]
+        arguments["eos_token_id"] = processor.tokenizer.eos_token_id
+    ids_BL = model.generate(
+        **inputs,
+        **arguments,
+        max_new_tokens=max(rooms),
+        num_beams=options.num_beams,
+        repetition_penalty=options.repetition_penalty,
+        pad_token_id=processor.pad_id,
+    )
+    answers = []
+    for ids, room, prompt in zip(ids_BL[:, length:].tolist(), rooms, prompts, strict=True):
+        found = ids[:room]
+        while found and found[-1] == processor.pad_id:
+            found.pop()
+        text = processor.post_process_image_text_to_text([found])[0] if found else ""
+        answers.append(Answer(before_stop(text, options.stops), len(found), prompt.cut))
+    return answers
+
+
+@torch.no_grad()
+def answer_likelihoods(
+    model: SemHiTokForConditionalGeneration,
+    processor: SemHiTokMLLMProcessor,
+    conversations: Sequence[Conversation],
+    answers: Sequence[str],
+) -> list[Likelihood]:
+    """How likely one given answer to each conversation is; one batch.
+
+    Args:
+        model, processor, conversations: see ``generate_answers``.
+        answers: as many. An empty one is certain; one that fills the context keeps its end.
+
+    Raises:
+        ValueError: see ``prompt_of``.
+    """
+    vocabulary, context = model.vocabulary, model.config.context_length
+    longest = context - context // ANSWER_SHARE
+    rows, targets = [], []
+    for conversation, answer in zip(conversations, answers, strict=True):
+        whole = answer_ids(processor, conversation, answer)
+        wanted = whole[-longest:]
+        prompt = fitted(vocabulary, prompt_of(processor, conversation), context - len(wanted))
+        rows.append(Prompt((*prompt.ids, *wanted), prompt.images, cut=prompt.cut or wanted != whole))
+        targets.append(torch.tensor(wanted, dtype=torch.long, device=model.device))
+    inputs = padded(processor, rows, model.device)
+    logits_BKT = model(
+        **inputs,
+        position_ids=(inputs["attention_mask"].cumsum(dim=1) - 1).clamp_min(0),
+        use_cache=False,
+        text_only=True,
+        logits_to_keep=max(map(len, targets)) + 1,
+    ).logits.float()
+    marks = [mark for mark in (vocabulary.image_begin_id, vocabulary.image_end_id) if mark < vocabulary.text_size]
+    logits_BKT[..., marks] = float("-inf")
+    found = []
+    for logits_KT, target, row in zip(logits_BKT, targets, rows, strict=True):
+        predicted = logits_KT[-len(target) - 1 : -1].log_softmax(dim=-1)
+        sums = predicted.gather(1, target[:, None]).sum()
+        found.append(Likelihood(float(sums), bool((predicted.argmax(dim=-1) == target).all()), row.cut))
+    return found
+
+
+def before_stop(text: str, stops: Sequence[str]) -> str:
+    """The text up to the first of the stop strings."""
+    places = [place for place in map(text.find, stops) if place >= 0]
+    return text[: min(places)] if places else text
+
+
+class _StopStrings(StoppingCriteria):
+    """Ends a row once a stop string stands in it: saves time and changes no answer."""
+
+    def __init__(self, processor: SemHiTokMLLMProcessor, stops: Sequence[str], prompt_length: int) -> None:
+        self.decode = processor.tokenizer.decode
+        self.stops, self.prompt_length = stops, prompt_length
+        # A character has at most four bytes and a byte at most one id.
+        self.window = 4 * max(map(len, stops)) + 4
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:  # pyright: ignore
+        tails = input_ids[:, max(self.prompt_length, input_ids.shape[1] - self.window) :].tolist()
+        texts = [self.decode(tail, skip_special_tokens=True) for tail in tails]
+        return torch.tensor([any(stop in text for stop in self.stops) for text in texts], device=input_ids.device)
+
+
+def _number(name: str, value: Any, kind: type) -> Any:
+    try:
+        return kind(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the generation argument {name} must be a number, got {value!r}") from error

@@ -1,0 +1,1 @@
+"""What the codes mean: labels, texts, variance."""

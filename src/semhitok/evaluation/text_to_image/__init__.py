@@ -1,0 +1,1 @@
+"""Images from prompts, and a judge of them."""

@@ -1,0 +1,195 @@
+"""A judge that says which things an image shows, how many of them and where.
+
+A small convolutional head over frozen features gives, for each cell of a grid and each concept, the probability that the
+centre of such a thing lies there. Things are the local maxima above the concept's threshold: their number is the number
+found, their cells are the places. ``judge_training.fit_judge`` fits it on scenes with ground truth, half of them as the
+image tokenizer gives them back, so that the decoder's blur is no reason for missing something in a drawn image.
+
+Shapes: B images, D feature channels, K concepts, G rows and columns of the grid.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from semhitok.evaluation.text_to_image.judge_features import GridFeatures, lite2_grid
+from semhitok.storage.cache import cache_directory
+
+FORMAT = "semhitok-judge-1"
+BATCH = 32
+RARE = -5.0  # logit that the head begins with: centres of a given concept are rare
+
+
+class JudgeHead(nn.Module):
+    """Standardise, mix channels, look at the neighbours, name the concept.
+
+    Args:
+        channels: D.
+        concepts: K.
+        width: channels within.
+    """
+
+    def __init__(self, channels: int, concepts: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("deviation", torch.ones(channels))
+        self.mix = nn.Conv2d(channels, width, 1)
+        self.look = nn.Conv2d(width, width, 3, padding=1)
+        self.name = nn.Conv2d(width, concepts, 1)
+        assert self.name.bias is not None
+        nn.init.normal_(self.name.weight, std=0.02)
+        nn.init.constant_(self.name.bias, RARE)
+
+    mean: Tensor
+    deviation: Tensor
+
+    def forward(self, features_BDGG: Tensor) -> Tensor:
+        """Logits (B,K,G,G)."""
+        mean, deviation = (rearrange(each, "d -> d 1 1") for each in (self.mean, self.deviation))
+        hidden = self.mix((features_BDGG.float() - mean) / deviation)
+        hidden = hidden + self.look(F.gelu(hidden))
+        return self.name(F.gelu(hidden))
+
+
+@dataclass(frozen=True)
+class Found:
+    """A thing that the judge sees: its concept, the place of its centre in [0,1] from left and top, its probability."""
+
+    concept: str
+    x: float
+    y: float
+    score: float
+
+
+class Judge:
+    """Finds things in images.
+
+    Args:
+        head: fitted; put into eval mode.
+        features: what it reads.
+        concepts: K names, in the order of the head's outputs.
+        thresholds_K: probability from which on a local maximum is a thing, in (0,1).
+        fingerprint: of all that the judge was fitted on.
+    """
+
+    def __init__(
+        self,
+        head: JudgeHead,
+        features: GridFeatures,
+        concepts: Sequence[str],
+        thresholds_K: Tensor,
+        fingerprint: str,
+    ) -> None:
+        self.head = head.eval()
+        self.features = features
+        self.concepts = tuple(concepts)
+        self.thresholds_K = thresholds_K
+        self.fingerprint = fingerprint
+
+    @torch.no_grad()
+    def find(self, images_BCHW: Tensor) -> list[list[Found]]:
+        """What each image shows, the most certain first; images (B,3,H,W) in [-1,1]."""
+        found: list[list[Found]] = []
+        for part in images_BCHW.split(BATCH):
+            features_BDGG = self.features.extract(part).to(self.head.mean.device)
+            found += self.find_in_heat(torch.sigmoid(self.head(features_BDGG)))
+        return found
+
+    def find_in_heat(self, heat_BKGG: Tensor) -> list[list[Found]]:
+        """The same from probabilities (B,K,G,G)."""
+        grid = heat_BKGG.shape[-1]
+        peaks = peaks_of(heat_BKGG) & (heat_BKGG >= self.thresholds_K.to(heat_BKGG)[:, None, None])
+        found: list[list[Found]] = [[] for _ in heat_BKGG]
+        for image, concept, row, column in peaks.nonzero().tolist():
+            x, y = (column + 0.5) / grid, (row + 0.5) / grid
+            score = float(heat_BKGG[image, concept, row, column])
+            found[image].append(Found(self.concepts[concept], x, y, score))
+        return [sorted(things, key=lambda thing: -thing.score) for things in found]
+
+    def check_knows(self, concepts: Sequence[str]) -> None:
+        """Refuse concepts that the judge was not fitted on.
+
+        Raises:
+            ValueError: names the first of them.
+        """
+        unknown = sorted(set(concepts) - set(self.concepts))
+        if unknown:
+            raise ValueError(
+                f"the judge does not know {unknown[0]!r} ({len(unknown)} such concepts): fit it on scenes that show it"
+            )
+
+    def save(self, path: Path | str) -> None:
+        """Write head and thresholds; a file of this name is whole, whatever interrupts the writing."""
+        path = Path(path)
+        document = {
+            "format": FORMAT,
+            "concepts": self.concepts,
+            "features": self.features.protocol,
+            "fingerprint": self.fingerprint,
+        }
+        tensors = {f"head.{name}": tensor.contiguous() for name, tensor in self.head.state_dict().items()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+        try:
+            save_file(tensors | {"thresholds": self.thresholds_K}, partial, metadata={"judge": json.dumps(document)})
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: Path | str, features: GridFeatures | None = None) -> Judge:
+        """Read what ``save`` wrote.
+
+        Args:
+            path: of the file.
+            features: those that the judge was fitted on; None for EfficientNet-Lite2 with the fetched weights.
+
+        Raises:
+            ValueError: no such file, not a judge, or one of other features.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                document = json.loads((file.metadata() or {})["judge"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- not iterable itself
+        except (OSError, KeyError, ValueError, SafetensorError) as error:
+            raise ValueError(f"{path} holds no judge that can be read: {error!r}") from error
+        if document.get("format") != FORMAT:
+            raise ValueError(f"{path} has the format {document.get('format')}, this version reads {FORMAT}")
+        features = features or default_features()
+        if document["features"] != features.protocol:
+            raise ValueError(f"{path} was fitted on {document['features']}, given is {features.protocol}")
+        thresholds_K = tensors.pop("thresholds")
+        head = JudgeHead(features.channels, len(document["concepts"]), width=tensors["head.mix.bias"].shape[0])
+        head.load_state_dict({name.removeprefix("head."): tensor for name, tensor in tensors.items()})
+        return cls(head, features, document["concepts"], thresholds_K, document["fingerprint"])
+
+
+def default_features() -> GridFeatures:
+    """EfficientNet-Lite2 with the weights that ``semhitok data fetch weights`` brings; ValueError without them."""
+    return lite2_grid(cache_directory() / "weights" / "efficientnet_lite2.pth")
+
+
+def peaks_of(heat_BKGG: Tensor) -> Tensor:
+    """Cells higher than their eight neighbours, bool (B,K,G,G); of equal neighbours the first in reading order counts."""
+    side = heat_BKGG.shape[-1]
+    padded = F.pad(heat_BKGG, (1, 1, 1, 1), value=-torch.inf)
+    peaks = torch.ones_like(heat_BKGG, dtype=torch.bool)
+    for row in range(3):
+        for column in range(3):
+            neighbour = padded[..., row : row + side, column : column + side]
+            if (row, column) < (1, 1):
+                peaks &= heat_BKGG > neighbour
+            elif (row, column) > (1, 1):
+                peaks &= heat_BKGG >= neighbour
+    return peaks

@@ -1,0 +1,90 @@
+"""How far a judge can be trusted: what it finds in images whose ground truth is known."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from semhitok.evaluation.text_to_image.judge import Found, Judge
+from semhitok.scenes.truth import Placed, SceneTruth, relations_of
+
+
+@dataclass(frozen=True)
+class JudgeScores:
+    """Shares in [0,1], None where there was nothing to count.
+
+    Attributes:
+        recall: of the concepts that images show, the share that was found.
+        precision: of the concepts that were found in images, the share that they show.
+        count: of the concepts that images show, the share of which exactly as many were found as there are.
+        place: of the true relations between single things that were both found, the share that holds between the places
+            found.
+        images: how many.
+    """
+
+    recall: float | None
+    precision: float | None
+    count: float | None
+    place: float | None
+    images: int
+
+    def sentence(self) -> str:
+        """All in one line."""
+        shares = {"recall": self.recall, "precision": self.precision, "count": self.count, "place": self.place}
+        return ", ".join(f"{name} {_percent(share)}" for name, share in shares.items()) + f" ({self.images:,} images)"
+
+
+def judge_recall(judge: Judge, images_BCHW: Tensor, scenes: Sequence[SceneTruth]) -> JudgeScores:
+    """Let the judge find things in images (B,3,H,W) in [-1,1], and compare with what they show."""
+    return compare(judge.find(images_BCHW), scenes)
+
+
+def compare(found: Sequence[Sequence[Found]], scenes: Sequence[SceneTruth]) -> JudgeScores:
+    """Compare what was found in each image with what it shows."""
+    shown = said = right = exact = related = holding = 0
+    for things, truth in zip(found, scenes, strict=True):
+        numbers, true_numbers = count_of(things), Counter(thing.concept for thing in truth.objects)
+        shown, said = shown + len(true_numbers), said + len(numbers)
+        right += len(true_numbers.keys() & numbers.keys())
+        exact += sum(numbers[concept] == number for concept, number in true_numbers.items())
+        for one, relation, other in truth.relations:
+            first, second = truth.objects[one].concept, truth.objects[other].concept
+            if true_numbers[first] == true_numbers[second] == 1 and first in numbers and second in numbers:
+                related += 1
+                holding += holds(things, first, relation, second)
+    return JudgeScores(
+        recall=_share(right, shown),
+        precision=_share(right, said),
+        count=_share(exact, shown),
+        place=_share(holding, related),
+        images=len(scenes),
+    )
+
+
+def count_of(things: Sequence[Found]) -> Counter[str]:
+    """How many of each concept were found."""
+    return Counter(thing.concept for thing in things)
+
+
+def holds(things: Sequence[Found], first: str, relation: str, second: str) -> bool:
+    """Whether both concepts were found and the relation is true of the most certain thing of each.
+
+    The rule is that of the captions: centres more than 12 % of the side apart along the axis, and further than along the
+    other one.
+    """
+    best = [next((thing for thing in things if thing.concept == concept), None) for concept in (first, second)]
+    if None in best:
+        return False
+    placed = [Placed(thing.concept, thing.x, thing.y) for thing in best if thing is not None]
+    return (0, relation, 1) in relations_of(placed)
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _percent(share: float | None) -> str:
+    return "none" if share is None else f"{100 * share:.1f} %"

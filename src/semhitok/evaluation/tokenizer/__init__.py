@@ -1,0 +1,1 @@
+"""What a tokenizer gives back, uses and leaves untouched."""

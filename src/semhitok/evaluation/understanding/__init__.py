@@ -1,0 +1,1 @@
+"""Answers about composed scenes, and what is reached without looking."""

@@ -1,0 +1,102 @@
+"""What answers without looking reach: the most frequent answer of the training questions, and another scene's image.
+
+A model is worth what it knows beyond these.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from semhitok.evaluation.understanding.scene_questions import AskedScene, axis_of
+from semhitok.inference.answering import normalised
+from semhitok.scenes.questions import Question
+
+
+class Prior:
+    """Answers by the frequencies of training scenes alone.
+
+    Existence and count: the most frequent answer about the same concept, or of the kind for a concept that was never asked
+    about. Position: of the questions for left or right, or for above or below. Category: of the kind, since the question
+    names no concept. Between equally frequent answers the alphabet decides.
+
+    Args:
+        scenes: of training.
+
+    Raises:
+        ValueError: none of them has a question.
+    """
+
+    def __init__(self, scenes: Iterable[AskedScene]) -> None:
+        self._answers: dict[tuple[str, ...], Counter[str]] = {}
+        self._frequency: Counter[str] = Counter()
+        self._shown = 0
+        for scene in scenes:
+            self._frequency.update(set(scene.concepts))
+            self._shown += bool(scene.concepts)
+            for question in scene.questions:
+                for cue in _cues(question):
+                    self._answers.setdefault(cue, Counter())[normalised(question.answer)] += 1
+        if not self._answers:
+            raise ValueError("the training scenes have no questions, which the blind prior is learned from")
+
+    @property
+    def concepts(self) -> frozenset[str]:
+        """All concepts that the training scenes show."""
+        return frozenset(self._frequency)
+
+    def answer(self, question: Question) -> str:
+        """The most frequent answer, without looking.
+
+        Raises:
+            ValueError: no training scene has a question of this kind.
+        """
+        known = self._known(question, _cues(question))
+        return min(known, key=lambda answer: (-known[answer], answer))
+
+    def chance(self, questions: Sequence[Question]) -> float:
+        """Expected accuracy of an answer drawn evenly from those that training has for such questions.
+
+        Raises:
+            ValueError: as ``answer``.
+        """
+        return sum(1 / len(self._known(each, _cues(each)[-1:])) for each in questions) / len(questions)
+
+    def caption_concepts(self) -> frozenset[str]:
+        """The concepts to name in every caption alike: the most frequent ones, as many as give the best F1 in training."""
+        best, chosen, right = 0.0, 0, 0
+        ranked = sorted(self._frequency, key=lambda concept: (-self._frequency[concept], concept))
+        for count, concept in enumerate(ranked, start=1):
+            right += self._frequency[concept]
+            f1 = 2 * right / (count * self._shown + self._frequency.total())
+            if f1 > best:
+                best, chosen = f1, count
+        return frozenset(ranked[:chosen])
+
+    def _known(self, question: Question, cues: Sequence[tuple[str, ...]]) -> Counter[str]:
+        for cue in cues:
+            if cue in self._answers:
+                return self._answers[cue]
+        raise ValueError(f"the training scenes have no questions like {question.question!r} ({question.kind})")
+
+
+def _cues(question: Question) -> list[tuple[str, ...]]:
+    """What a question tells without its image, the most telling first."""
+    match question.kind:
+        case "existence" | "count":
+            return [(question.kind, question.concept), (question.kind,)]
+        case "position":
+            return [(question.kind, axis_of(question))]
+        case "category":
+            return [(question.kind,)]
+
+
+def other_scenes(count: int) -> list[int]:
+    """For each scene another one, each of them once: half of them further on.
+
+    Raises:
+        ValueError: there are fewer than two.
+    """
+    if count < 2:
+        raise ValueError(f"the image of another scene needs at least two scenes with objects or questions, got {count}")
+    return [(index + count // 2) % count for index in range(count)]

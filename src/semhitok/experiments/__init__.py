@@ -1,0 +1,56 @@
+"""Tables that can be rerun: the papers' ablations, the controls they lack, and what goes beyond; ``semhitok ablate NAME``."""
+
+from semhitok.experiments.experiment import ExperimentContext, InterruptionError, build_metrics
+from semhitok.experiments.language_tables import adapters
+from semhitok.experiments.running import results_of, run
+from semhitok.experiments.semhitok_tables import (
+    adaptive,
+    concatenation,
+    controls,
+    key_design,
+    losses,
+    semantic_codebook_size,
+    semantic_quantizer,
+    sub_codebook_error,
+)
+from semhitok.experiments.table import Ablation, draw
+from semhitok.experiments.unitok_tables import (
+    projection,
+    quantization,
+    quantization_error,
+    road,
+    sub_codebooks,
+    supervision,
+)
+
+ABLATIONS: dict[str, Ablation] = {
+    ablation.name: ablation
+    for ablation in (
+        key_design(),
+        concatenation(),
+        semantic_quantizer(),
+        semantic_codebook_size(),
+        controls(),
+        sub_codebook_error(),
+        adaptive(),
+        losses(),
+        quantization(),
+        quantization_error(),
+        sub_codebooks(),
+        supervision(),
+        projection(),
+        road(),
+        adapters(),
+    )
+}
+
+__all__ = [
+    "ABLATIONS",
+    "Ablation",
+    "ExperimentContext",
+    "InterruptionError",
+    "build_metrics",
+    "draw",
+    "results_of",
+    "run",
+]

@@ -1,0 +1,111 @@
+"""Experiments with the language model: ``mllm_nano`` in LLaVA-v1.5's manner, images read and not drawn."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+
+from semhitok.evaluation.understanding.understand import UnderstandingReport, understand
+from semhitok.experiments.experiment import ExperimentContext, InterruptionError
+from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
+from semhitok.mllm.continuous import ContinuousProjector
+from semhitok.recipes.language import mllm_nano
+from semhitok.recipes.language_recipe import LanguageRecipe, Mix, SmallLanguageModel
+from semhitok.runs.language import run_language
+from semhitok.tokenizers.checkpoints import stage_is_finished
+from semhitok.training.tasks.word_alignment import GAIN, SHARPNESS
+
+# Small enough that a run of some CPU minutes sees enough images for the rows to come apart.
+SIZE = SmallLanguageModel(layers=4, width=128, heads=4, key_value_heads=2, feed_forward=256)
+
+
+def ablation_recipe() -> LanguageRecipe:
+    """Words aligned, then captions and questions only; answers learned, everything but the tokenizer trained."""
+    recipe = mllm_nano()
+    align = replace(recipe.align, loop=replace(recipe.align.loop, steps=400, keep_checkpoints=1))
+    loop = replace(recipe.pretrain.loop, steps=700, batch_size=8, checkpoint_every=500, keep_checkpoints=1)
+    optimizer = replace(recipe.pretrain.task.optimizer, learning_rate=2e-3, final_ratio=0.05)
+    # Nothing is drawn here, so the weight says nothing; it stands in the settings of finished results.
+    task = replace(recipe.pretrain.task, optimizer=optimizer, image_weight=0.3)
+    mix = Mix(caption=1, chat=2)
+    stage = replace(recipe.pretrain, loop=loop, task=task, mix=mix, learn="answers", described=0.0)
+    return replace(recipe, name="mllm-ablation", size=SIZE, stages=("align", "pretrain"), align=align, pretrain=stage)
+
+
+@dataclass(frozen=True)
+class UnderstandingExperiment:
+    """A language model to train on captions and questions, and to ask about the test scenes.
+
+    Attributes:
+        name: of the experiment.
+        recipe: complete; the seeds of its loops are replaced by the run's.
+    """
+
+    name: str
+    recipe: LanguageRecipe = field(default_factory=ablation_recipe)
+
+    def settings(self) -> dict[str, Any]:
+        """Tokenizer, language model, adapter, data and losses."""
+        recipe = self.recipe
+        return {
+            "tokenizer": recipe.tokenizer,
+            "size": asdict(recipe.size),
+            "adapter": "continuous" if recipe.continuous else recipe.adapter,
+            "mix": asdict(recipe.pretrain.mix),
+            "learn": recipe.pretrain.learn,
+            "described": recipe.pretrain.described,
+            "row_length": recipe.pretrain.row_length,
+            "steps": recipe.pretrain.loop.steps,
+            "batch_size": recipe.pretrain.loop.batch_size,
+            "task": asdict(recipe.pretrain.task),
+            "align": asdict(recipe.align) if "align" in recipe.stages else None,
+            "alignment": {"sharpness": SHARPNESS, "gain": GAIN} if "align" in recipe.stages else None,
+        }
+
+    def run(self, place: ExperimentContext, seed: int) -> dict[str, float]:
+        """See ``Experiment``."""
+        recipe = self.recipe
+        for stage in recipe.stages:
+            part = recipe.stage(stage)
+            recipe = replace(recipe, **{stage: replace(part, loop=replace(part.loop, seed=seed))})
+        folder = place.runs / f"{self.name}-seed{seed}"
+        if not stage_is_finished(folder / "pretrain", "pretrain"):
+            place.report(f"{self.name}, seed {seed} in {folder}")
+            state = run_language(
+                recipe,
+                place.train_folder,
+                folder,
+                device=place.device,
+                data_name=place.data_name,
+                cache=place.directory / "cache",
+                report=place.report,
+            )
+            if state.interrupted:
+                raise InterruptionError
+        model = SemHiTokForConditionalGeneration.from_pretrained(folder / "pretrain" / "model", dtype=torch.float32)
+        model.eval().to(place.device)  # pyright: ignore[reportArgumentType]
+        processor = SemHiTokMLLMProcessor.from_pretrained(folder / "pretrain" / "model")
+        projector = ContinuousProjector.load(folder / "pretrain" / "model", model)
+        report = understand(
+            model,
+            processor,
+            place.test_folder,
+            train_folder=place.train_folder,
+            limit=place.test_images,
+            projector=projector,
+        )
+        return understanding_figures(report)
+
+
+def understanding_figures(report: UnderstandingReport) -> dict[str, float]:
+    """The figures of a report by the names that tables use."""
+    found: dict[str, float] = {"scenes": float(report.scenes)}
+    for kind in ("existence", "count", "position", "category"):
+        if kind in report.questions:
+            found[kind] = report.model.accuracy[kind].share
+            found[f"{kind}_blind"] = report.prior.accuracy[kind].share
+    if report.model.captions is not None:
+        found["captions"] = report.model.captions.f1
+    return found

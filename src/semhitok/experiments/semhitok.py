@@ -1,0 +1,249 @@
+"""Experiments with SemHiTok: a recipe at ablation size, its stages chained through folders that equal settings share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from semhitok.data.reading import SizedImages
+from semhitok.data.transforms import to_float
+from semhitok.evaluation.semantics.variance import GroupedVariance, raw_patches
+from semhitok.experiments.experiment import ExperimentContext, InterruptionError
+from semhitok.quantizers.allotment import allot_sizes
+from semhitok.recipes.nano import nano
+from semhitok.recipes.recipe import EnhancedDecoder, PixelStage, Recipe
+from semhitok.runs.semhitok import run_stages
+from semhitok.storage.array_cache import digest_of_text
+from semhitok.tokenizers import SemHiTokConfig, SemHiTokModel
+from semhitok.tokenizers.checkpoints import stage_is_finished
+from semhitok.tokenizers.semhitok.configuration import Stage
+from semhitok.training.state import derive_seed
+
+SEMANTIC_FIELDS = ("image_size", "patch_size")
+SEMANTIC_PREFIXES = ("teacher.", "semantic.")
+PROBE_IMAGES = 2000
+ALLOTMENT_IMAGES = 4000
+LARGEST_OVER_MEAN = 4  # no sub-codebook is larger than this many times the mean
+
+
+def ablation_recipe() -> Recipe:
+    """``nano`` made small enough that a table takes CPU hours, not days: width 128, 2 + 3 layers, 24,000 images a run."""
+    recipe = nano()
+    size = {"encoder_layers": 2, "encoder_width": 128, "decoder_layers": 3, "decoder_width": 128, "refine_channels": 0}
+    semantic, pixel = recipe.semantic, recipe.pixel
+    quiet = {"preview_every": 10**9, "first_preview_seconds": 1e9, "checkpoint_every": 500, "keep_checkpoints": 1}
+    pixel = replace(
+        pixel,
+        loop=replace(pixel.loop, steps=1500, batch_size=16, **quiet),
+        task=replace(
+            pixel.task,
+            optimizer=replace(pixel.task.optimizer, warmup_steps=100),
+            initialise_step=150,
+            revive_every=150,
+        ),
+    )
+    finetune = recipe.pixel_finetune
+    finetune = replace(
+        finetune,
+        loop=replace(pixel.loop, steps=400),
+        task=replace(
+            finetune.task,
+            optimizer=replace(finetune.task.optimizer, warmup_steps=50),
+            discriminator_optimizer=replace(finetune.task.discriminator_optimizer, warmup_steps=50),
+            adversarial_start=50,
+            revive_every=100,
+        ),
+    )
+    decoder_loop = replace(pixel.loop, steps=750)
+    return replace(
+        recipe,
+        name="ablation",
+        model=recipe.model | size,
+        enhanced_decoder=EnhancedDecoder(layers=6, width=128, heads=4, grow=True),
+        semantic=replace(
+            semantic,
+            loop=replace(semantic.loop, steps=300, batch_size=128, **quiet),
+            task=replace(semantic.task, revive_every=25),
+        ),
+        pixel=pixel,
+        pixel_finetune=finetune,
+        decoder=replace(recipe.decoder, loop=decoder_loop, task=replace(pixel.task, decoder_only=True)),
+    )
+
+
+@dataclass(frozen=True)
+class SemHiTokExperiment:
+    """A SemHiTok to train from stage 1 on and to measure after its last stage.
+
+    Attributes:
+        name: of the experiment.
+        recipe: complete; its loops' seeds are replaced by the run's.
+        stages: in order. Stages whose settings, and whose predecessors' settings, are the same in two experiments are
+            trained once: what is compared then differs in nothing else.
+        adaptive: sub-codebooks of the same total, each sized by how often its semantic code occurs in the training images
+            and how much the pixels under it vary, in place of m for all.
+        probe: also fit the category probe on the codes.
+    """
+
+    name: str
+    recipe: Recipe = field(default_factory=ablation_recipe)
+    stages: tuple[Stage, ...] = ("semantic", "pixel")
+    adaptive: bool = False
+    probe: bool = False
+
+    def settings(self) -> dict[str, Any]:
+        """Model, teacher, data and the stages that are trained."""
+        return _settings(self.recipe, self.stages) | ({"adaptive": True} if self.adaptive else {})
+
+    def run(self, place: ExperimentContext, seed: int) -> dict[str, float]:
+        """See ``Experiment``."""
+        model = self.train(place, seed)
+        tokenizer = SemHiTokModel.from_pretrained(model, dtype=torch.float32).eval()
+        tokenizer.to(place.device)  # pyright: ignore[reportArgumentType]
+        metrics = place.measure(
+            tokenizer,
+            f"{self.name}-seed{seed}",
+            reconstruction=self.stages != ("semantic",),
+            probe_images=PROBE_IMAGES if self.probe else 0,
+        )
+        return metrics | {"semantic_cosine": _cosine_to_teacher(tokenizer, place)}
+
+    def train(self, place: ExperimentContext, seed: int) -> Path:
+        """Train the stages that are not there yet, resuming; the folder of the last one's model.
+
+        Raises:
+            InterruptionError: stopped by a signal.
+        """
+        recipe = _seeded(self.recipe, seed)
+        images = place.images(recipe.model["image_size"], recipe.data)
+        model: Path | None = None
+        for count, stage in enumerate(self.stages, start=1):
+            done = self.stages[:count]
+            trained = _semantic_recipe(recipe) if stage == "semantic" else recipe
+            if self.adaptive and stage == "pixel":
+                assert model is not None, "the pixel stage follows the semantic stage"
+                sizes = _adaptive_sizes(recipe, model, place)
+                trained = recipe = replace(recipe, model=recipe.model | {"subcodebook_sizes": sizes})
+            digest = digest_of_text(json.dumps(_settings(trained, done), sort_keys=True))[:10]
+            folder = place.runs / f"{stage}-{digest}-seed{seed}"
+            if not stage_is_finished(folder / stage, stage):
+                place.report(f"{self.name}, seed {seed}: stage {stage} in {folder}")
+                if stage == "pixel":
+                    assert model is not None, "the pixel stage follows the semantic stage"
+                    model = _with_pixel_branch(recipe, model, folder / "start", seed)
+                state = run_stages(
+                    trained,
+                    place.train,
+                    folder,
+                    stages=(stage,),
+                    device=place.device,
+                    start_from=model,
+                    data_name=place.data_name,
+                    images=images,
+                    report=place.report,
+                )
+                if state.interrupted:
+                    raise InterruptionError
+            model = folder / stage / "model"
+        assert model is not None, "an experiment has at least one stage"
+        return model
+
+
+def changed(*, model: Mapping[str, Any] | None = None, pixel: Mapping[str, Any] | None = None, **fields: Any) -> Recipe:
+    """The ablation recipe with other fields of the model, of the pixel stage's task, and of the recipe itself."""
+    recipe = ablation_recipe()
+    return replace(
+        recipe,
+        model=recipe.model | dict(model or {}),
+        pixel=replace(recipe.pixel, task=replace(recipe.pixel.task, **dict(pixel or {}))),
+        **fields,
+    )
+
+
+def _seeded(recipe: Recipe, seed: int) -> Recipe:
+    parts = {name: getattr(recipe, name) for name in ("semantic", "pixel", "pixel_finetune", "decoder")}
+    return replace(recipe, **{name: replace(part, loop=replace(part.loop, seed=seed)) for name, part in parts.items()})
+
+
+def _semantic_recipe(recipe: Recipe) -> Recipe:
+    """The recipe as stage 1 sees it: a pixel branch of one size, whatever the experiment's own."""
+    own = {name: value for name, value in recipe.model.items() if _is_semantic(name)}
+    return replace(recipe, model=ablation_recipe().model | own)
+
+
+def _is_semantic(name: str) -> bool:
+    return name.startswith("semantic_") or name in SEMANTIC_FIELDS
+
+
+def _settings(recipe: Recipe, stages: tuple[Stage, ...]) -> dict[str, Any]:
+    model = recipe.model if stages != ("semantic",) else {k: v for k, v in recipe.model.items() if _is_semantic(k)}
+    found: dict[str, Any] = {
+        "teacher": recipe.teacher,
+        "teacher_image_size": recipe.teacher_image_size,
+        "model": dict(model),
+        "flip": recipe.data.flip,
+    }
+    if "joint" in stages:
+        found |= {"joint_gradient": recipe.joint_gradient, "semantic_losses": asdict(recipe.semantic.task)}
+    for stage in stages:
+        part = recipe.semantic if stage == "semantic" else recipe.pixel_stage(stage)
+        found[stage] = {
+            "steps": part.loop.steps,
+            "batch_size": part.loop.batch_size,
+            "task": asdict(part.task),
+        }
+        if isinstance(part, PixelStage) and part.task.perceptual_weight > 0:
+            found[stage] |= {"perceptual": recipe.perceptual, "perceptual_depth": recipe.perceptual_depth}
+    if "decoder" in stages:
+        found["enhanced_decoder"] = asdict(recipe.enhanced_decoder)
+    return found
+
+
+def _adaptive_sizes(recipe: Recipe, semantic: Path, place: ExperimentContext) -> list[int]:
+    """Sizes by the frequency of each semantic code and the variance of the pixels of its patches, on training images."""
+    model = SemHiTokModel.from_pretrained(semantic, dtype=torch.float32).eval()
+    model.to(place.device)  # pyright: ignore[reportArgumentType]
+    size = recipe.model["semantic_codebook_size"]
+    variance = GroupedVariance(size)
+    for batch in SizedImages(place.train, model.config.image_size, limit=ALLOTMENT_IMAGES):
+        pixel_values = to_float(batch.images.to(place.device))
+        with torch.no_grad():
+            ids_N = model.encode_semantic(pixel_values).ids.flatten().cpu()
+        variance.update(raw_patches(model, pixel_values), ids_N)
+    mean = recipe.model["subcodebook_size"]
+    dim = recipe.model["pixel_dim"] - 1
+    return allot_sizes(variance.counts_K, variance.errors(), size * mean, dim=dim, maximum=LARGEST_OVER_MEAN * mean)
+
+
+@torch.no_grad()
+def _cosine_to_teacher(model: SemHiTokModel, place: ExperimentContext) -> float:
+    """Mean cosine between the teacher's features of the test images and what the semantic decoder restores of them."""
+    cosines = []
+    for batch in SizedImages(place.test, model.config.image_size, limit=place.test_images):
+        pixel_values = to_float(batch.images.to(place.device))
+        encoded = model.encode(pixel_values)
+        restored = model.decode_semantic(encoded.ids, encoded.grid)
+        cosines.append(torch.cosine_similarity(restored, model.teacher_features(pixel_values), dim=-1).flatten())
+    return torch.cat(cosines).mean().item()
+
+
+def _with_pixel_branch(recipe: Recipe, semantic: Path, folder: Path, seed: int) -> Path:
+    """A checkpoint with the trained semantic branch and a fresh pixel branch as the recipe wants it."""
+    trained = SemHiTokModel.from_pretrained(semantic, dtype=torch.float32)
+    config = SemHiTokConfig(
+        teacher_config=trained.config.teacher_config,
+        stages=trained.config.stages,
+        provenance=trained.config.provenance,
+        **recipe.model,
+    )
+    torch.manual_seed(derive_seed(seed, "model"))
+    model = SemHiTokModel(config)
+    kept = {name: value for name, value in trained.state_dict().items() if name.startswith(SEMANTIC_PREFIXES)}
+    model.load_state_dict(model.state_dict() | kept)
+    model.save_pretrained(folder)
+    return folder

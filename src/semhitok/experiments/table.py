@@ -1,0 +1,99 @@
+"""What an ablation is: rows of experiments beside the paper's values, and how they are drawn as Markdown."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from semhitok.experiments.experiment import Experiment
+from semhitok.experiments.results import Result
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measured figure as a column.
+
+    Attributes:
+        key: its name in ``Result.metrics``.
+        title: heading, with the unit.
+        digits: after the point.
+        scale: factor before printing, 100 for a share shown in per cent.
+    """
+
+    key: str
+    title: str
+    digits: int = 2
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table.
+
+    Attributes:
+        label: what is varied, by column.
+        experiment: what is trained.
+        paper: the published values of this row, by column heading, as printed there.
+    """
+
+    label: Mapping[str, str]
+    experiment: Experiment
+    paper: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A table.
+
+    Attributes:
+        name: on the command line.
+        title: one line.
+        source: where the published values stand; empty for tables that the paper lacks.
+        rows: at least two; columns of labels are those of the first row.
+        metrics: columns measured here.
+        note: what a reader has to know to read the table: budget, what is equal, what is not.
+    """
+
+    name: str
+    title: str
+    source: str
+    rows: tuple[Row, ...]
+    metrics: tuple[Metric, ...]
+    note: str
+
+
+def draw(ablation: Ablation, results: Mapping[str, Sequence[Result]]) -> str:
+    """The table as Markdown.
+
+    A cell is the mean over seeds, with half the distance between the largest and the smallest seed after ``±``; a figure
+    of one seed, or the same for all, stands alone; an experiment not yet run shows a dash.
+
+    Args:
+        ablation: the table.
+        results: finished runs by the name of the experiment.
+    """
+    labels = list(ablation.rows[0].label)
+    published = list(dict.fromkeys(column for row in ablation.rows for column in row.paper))
+    heading = [*labels, *(metric.title for metric in ablation.metrics), *(f"paper: {name}" for name in published)]
+    lines = [f"**{ablation.title}**", "", _line([*heading, "seeds"]), _line(["---"] * (len(heading) + 1))]
+    for row in ablation.rows:
+        found = results.get(row.experiment.name, ())
+        cells = [row.label[column] for column in labels]
+        cells += [_cell(metric, found) for metric in ablation.metrics]
+        cells += [row.paper.get(column, "") for column in published]
+        lines.append(_line([*cells, str(len(found))]))
+    where = f"Published values: {ablation.source}. " if ablation.source else ""
+    return "\n".join([*lines, "", f"{where}{ablation.note}", ""])
+
+
+def _cell(metric: Metric, results: Sequence[Result]) -> str:
+    values = [result.metrics[metric.key] * metric.scale for result in results if metric.key in result.metrics]
+    if not values:
+        return "–"
+    text = f"{statistics.fmean(values):,.{metric.digits}f}"
+    return text if max(values) == min(values) else f"{text} ± {(max(values) - min(values)) / 2:.{metric.digits}f}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,1 @@
+"""Checkpoints to share, with their model cards."""

@@ -1,0 +1,243 @@
+"""The model card of a checkpoint to share: what it is, how it was trained, on what, how good it is, where it ends."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from semhitok.export.card_facts import CardFacts, bits_of, card_facts
+from semhitok.export.tokenizer import stored_as
+from semhitok.tokenizers.loading import Tokenizer
+from semhitok.visualization.markdown import percent, table
+
+NOT_STATED = "not stated"
+
+
+def model_card(
+    name: str,
+    model: Tokenizer,
+    *,
+    licence: str | None,
+    figures: Mapping[str, Any] | None,
+    data: Sequence[Mapping[str, Any]],
+) -> str:
+    """Markdown with the front matter that model hubs read.
+
+    Args:
+        name: of the checkpoint.
+        model: what is described; its configuration knows stages and provenance.
+        licence: of the weights, an SPDX name.
+        figures: the content of a ``report.json`` of ``semhitok evaluate``.
+        data: the contents of the ``dataset.json`` of each training set of scenes.
+
+    Raises:
+        ValueError: figures or data are of another form.
+    """
+    facts = card_facts(model)
+    front = ["---", *([f"license: {licence.lower()}"] if licence else []), "library_name: semhitok"]
+    front += ["tags:", "- image-tokenizer", "- vector-quantization", "---"]
+    sections = [
+        "\n".join(front),
+        f"# {name}",
+        f"A {facts.name} image tokenizer ({facts.paper}): {_in_short(model, facts)}.",
+        _use(name, model, facts),
+        _facts(model, facts, licence),
+        _training(model, facts),
+        data_section(data),
+        _figures(figures),
+        _limits(model, facts, data),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def read_figures(path: Path) -> dict[str, Any]:
+    """The report that ``semhitok evaluate`` wrote.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    return _read(path, "groups", "a report.json of `semhitok evaluate`")
+
+
+def read_data(path: Path) -> dict[str, Any]:
+    """What a set of scenes was made from: its folder, or the ``dataset.json`` in it.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    return _read(
+        path / "dataset.json" if path.is_dir() else path, "sources", "a dataset.json of `semhitok data scenes`"
+    )
+
+
+def data_sources(data: Iterable[Mapping[str, Any]]) -> list[tuple[str, str, int, list[str]]]:
+    """Source, licence, number of pictures and authors, of all sets together."""
+    found: dict[str, tuple[int, set[str]]] = {}
+    for entry in data:
+        for title, row in entry["sources"].items():
+            pictures, authors = found.get(title, (0, set()))
+            # Splits share cut-outs: the largest number is a lower bound, the sum would count them twice.
+            found[title] = max(pictures, int(row["pictures"])), authors | set(row["authors"])
+    return [
+        (*_split_title(title), pictures, sorted({_without_address(author) for author in authors} - {""}))
+        for title, (pictures, authors) in found.items()
+    ]
+
+
+def _read(path: Path, key: str, what: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not {what}: {error}") from error
+    if not isinstance(content, dict) or not isinstance(content.get(key), dict):
+        raise ValueError(f"{path} is not {what}: it has no {key!r}")
+    return content
+
+
+def _split_title(title: str) -> tuple[str, str]:
+    """``mate-backgrounds (GPL-2+)`` -> the package and its licence."""
+    match = re.fullmatch(r"(.*?) \((.*)\)", title)
+    return (match[1], match[2]) if match else (title, NOT_STATED)
+
+
+def _without_address(author: str) -> str:
+    """Names are credited; the e-mail addresses that some files give beside them are not passed on."""
+    return re.sub(r"\s*[(<\[]?\S+@\S+", "", author).strip(" ,;")
+
+
+def _in_short(model: Tokenizer, facts: CardFacts) -> str:
+    size, bits = model.config.image_size, bits_of(model)
+    return f"{size} x {size} pixels become {facts.tokens} ({bits:,.0f} bits, {bits / 8:,.0f} bytes), and an image again"
+
+
+def _use(name: str, model: Tokenizer, facts: CardFacts) -> str:
+    size, kind = model.config.image_size, type(model).__name__
+    processor = ["from semhitok.tokenizers.unitok.processing import UniTokProcessor"] if facts.use else []
+    codes = f", {model.codes_per_token}" if model.codes_per_token > 1 else ""
+    lines = [
+        f"from semhitok import {', '.join(sorted(['TokenizerImageProcessor', kind]))}",
+        *processor,
+        "",
+        f'model = {kind}.from_pretrained("{name}").eval()  # this folder, or its id on a hub',
+        f'images = TokenizerImageProcessor.from_pretrained("{name}")(["photograph.jpg"])["pixel_values"]  '
+        f"# (1, 3, {size}, {size})",
+        f"ids = model.encode(images).ids  # (1, {model.num_tokens}{codes}), each below {model.vocab_size}",
+        f"copies = model.decode(ids)  # (1, 3, {size}, {size}) in [-1, 1]",
+        *(line.replace("NAME", name) for line in facts.use),
+    ]
+    return "\n".join(["## Use", "", "```python", *lines, "```"])
+
+
+def _facts(model: Tokenizer, facts: CardFacts, licence: str | None) -> str:
+    rows = [
+        *facts.rows,
+        ["stored as", f"float32; {stored_as(model).replace(' in ', ' as ')}; loads as float32"],
+        ["licence of the weights", licence or NOT_STATED],
+    ]
+    return "## What it is\n\n" + table(["", ""], rows)
+
+
+def _training(model: Tokenizer, facts: CardFacts) -> str:
+    provenance = model.config.provenance
+    rows = []
+    for stage in facts.stages:
+        if stage in model.config.stages:
+            entry = provenance.get(stage, {})
+            steps, samples = (f"{entry[key]:,}" if key in entry else NOT_STATED for key in ("steps", "samples"))
+            said = [str(entry.get(key, NOT_STATED)) for key in ("recipe", "data", "date")]
+            rows.append([stage, said[0], said[1], steps, samples, entry.get("perceptual", "none"), said[2]])
+    if not rows:
+        return "## How it was trained\n\nNot at all: the weights are random."
+    head = ["stage", "recipe", "data", "steps", "images seen", "perceptual loss", "date"]
+    return "## How it was trained\n\n" + table(head, rows)
+
+
+def data_section(data: Sequence[Mapping[str, Any]]) -> str:
+    """Sources, licences and authors of the training sets; nothing without any."""
+    sources = data_sources(data)
+    if not sources:
+        return ""
+    pictures = table(["source", "licence", "pictures"], [[s, licence, f"{n:,}"] for s, licence, n, _ in sources])
+    authors = "\n".join(f"* {source}: {', '.join(names)}." for source, _, _, names in sources if names)
+    said = "Scenes composed from the pictures of these packages; none of the pictures is part of this checkpoint."
+    return "\n\n".join(
+        ["## Training data", said, pictures, *(["Authors, where they are known:", authors] if authors else [])]
+    )
+
+
+def _figures(figures: Mapping[str, Any] | None) -> str:
+    if figures is None:
+        return ""
+    try:
+        groups = figures["groups"]
+        distances = list(dict.fromkeys(score["name"] for group in groups.values() for score in group["frechet"]))
+        rows = [_figure_row(name, group, distances) for name, group in groups.items()]
+        conflict = figures.get("stage_conflict")
+        lines = []
+        if conflict is not None:
+            identical = "bit-identical to" if conflict["identical"] else "different from"
+            lines.append(
+                f"Semantic ids and features of {conflict['images']:,} images ({conflict['tokens']:,} tokens) are "
+                f"{identical} those before the pixel stages."
+            )
+        environment = ", ".join(f"{value}" for value in figures["environment"].values())
+        fit = {"crop": "centre crops", "resize": "squeezed to squares"}[figures["fit"]]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"the figures are not those of a report of `semhitok evaluate`: {error!r}") from error
+    lines.append(f"Measured by `semhitok evaluate` ({environment}); {fit}; PSNR and SSIM on [0, 1].")
+    head = [
+        "images",
+        "count",
+        "PSNR (dB)",
+        "SSIM",
+        "perceptual",
+        "Fréchet",
+        "codes used",
+        "perplexity",
+        "probe (chance)",
+    ]
+    return "\n\n".join(["## Figures", table(head, rows), *_language(groups), *lines])
+
+
+def _figure_row(name: str, group: Mapping[str, Any], distances: Sequence[str]) -> list[str]:
+    scores, joint = group["reconstruction"], group["codebooks"]["joint"]
+    probe = group["probe"].get("semantic") or group["probe"].get("image")
+    found = {score["name"]: f"{score['distance']:.2f}" for score in group["frechet"]}
+    return [
+        name,
+        f"{scores['images']:,}",
+        f"{scores['psnr']:.2f}",
+        f"{scores['ssim']:.3f}",
+        "" if scores["perceptual"] is None else f"{scores['perceptual']:.4f}",
+        *(found.get(distance, "") for distance in distances),
+        f"{100 * joint['usage']:.1f} % of {joint['size']:,}",
+        f"{joint['perplexity']:,.0f}",
+        "" if probe is None else f"{100 * probe['accuracy']:.1f} % ({100 * probe['chance']:.1f} %)",
+    ]
+
+
+def _language(groups: Mapping[str, Any]) -> list[str]:
+    """Zero-shot classification, for tokenizers with a text tower."""
+    rows = [
+        [name, kind, f"{score['classes']:,}", *(percent(score[key]) for key in ("top1", "chance_top1", "top5"))]
+        for name, group in groups.items()
+        for kind, score in ((group.get("language") or {}).get("zero_shot") or {}).items()
+    ]
+    return [table(["images", "zero-shot", "of", "top-1", "chance", "top-5"], rows)] if rows else []
+
+
+def _limits(model: Tokenizer, facts: CardFacts, data: Sequence[Mapping[str, Any]]) -> str:
+    lines = [
+        f"An image is {bits_of(model) / 8:,.0f} bytes: small text, faces and fine texture do not come back as they were.",
+        *facts.limits,
+        "Ids are exact for the same software, device and batch shape; other devices may round a close choice otherwise.",
+    ]
+    if data:
+        lines.append(
+            "Trained on composed scenes (cut-outs, clip-art and emoji on photographs): documents, medical, satellite and "
+            "other specialised pictures were never seen."
+        )
+    return "## Limits\n\n" + "\n".join(f"* {line}" for line in lines)

@@ -1,0 +1,1 @@
+"""Measures of images, codes and features: pure functions and running statistics."""

@@ -1,0 +1,1 @@
+"""From a recipe to a trained model: data and models prepared, stages run, resumed, exported."""

@@ -1,0 +1,163 @@
+"""The records of a run: which data sets, in which shares, with ids of images computed once.
+
+Data are a folder of tars, such as scenes with their captions and questions, which serve for every kind of record in the
+recipe's mix; or a ``.json`` file that lists data sets by stage::
+
+    {"pretrain": [{"path": "captions/", "kind": "caption"}, {"path": "text.jsonl", "kind": "text", "weight": 2}],
+     "sft": [{"path": "chats.jsonl", "kind": "chat"}]}
+
+Paths are relative to the file. Between kinds the recipe's mix decides, within a kind the weights; without them all records of
+a kind are as likely.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+
+from semhitok.data.images import ImageError
+from semhitok.data.mixture import Mixture
+from semhitok.data.record_sources import Chosen, Pretokenized, RecordSource, RecordTars, open_records
+from semhitok.data.records import Record, RecordError, RecordKind
+from semhitok.data.transforms import FitMode, fit_image, to_float, to_uint8
+from semhitok.mllm.configuration import LanguageStageName
+from semhitok.recipes.language_recipe import Mix
+from semhitok.runs.preparation import CACHE_BATCH, Report
+from semhitok.storage.array_cache import ArrayCache, CacheKey, digest_of_text
+
+TEXTS_TO_LEARN_FROM = 200_000
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One data set; weight counts within its kind."""
+
+    path: Path
+    kind: RecordKind
+    weight: float | None = None
+
+
+def data_sets(data: Path, stage: LanguageStageName, mix: Mix) -> list[DataSet]:
+    """What a stage is trained on.
+
+    Raises:
+        ValueError: the file does not list data sets, or these and the mix do not have the same kinds.
+    """
+    shares: dict[Any, float] = asdict(mix)
+    if data.suffix != ".json":
+        return [DataSet(data, kind) for kind, share in shares.items() if share > 0]
+    try:
+        listed = json.loads(data.read_text(encoding="utf-8"))[stage]
+        found = [DataSet(data.parent / each["path"], each["kind"], each.get("weight")) for each in listed]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f'{data} must list data sets as {{"{stage}": [{{"path", "kind"}}, ...]}} ({error!r})'
+        ) from error
+    kinds = {each.kind for each in found}
+    if kinds - set(get_args(RecordKind)):
+        raise ValueError(f"{data}: kinds are {', '.join(get_args(RecordKind))}, got {', '.join(sorted(kinds))}")
+    wanted = {kind for kind, share in shares.items() if share > 0}
+    if kinds != wanted:
+        raise ValueError(
+            f"{data}: stage {stage} has data sets of kind {', '.join(sorted(kinds)) or 'none'}, the recipe's mix asks for "
+            f"{', '.join(sorted(wanted))}: change one of them"
+        )
+    return found
+
+
+def open_data_set(entry: DataSet, report: Report) -> RecordSource:
+    """Its records; of scenes those that have something of the kind (photographs without objects raise no questions)."""
+    source = open_records(entry.path, entry.kind)
+    if not isinstance(source, RecordTars) or not (entry.path / "dataset.json").exists():
+        return source
+    kept = [index for index in range(len(source)) if _is_readable(source, index)]
+    if not kept:
+        raise ValueError(f"{entry.path}: no scene has anything of kind {entry.kind}")
+    if len(kept) < len(source):
+        report(f"{len(kept)} of {len(source)} scenes have something of kind {entry.kind}")
+    return Chosen(source, kept)
+
+
+def mixture(entries: Sequence[DataSet], sources: Sequence[RecordSource], mix: Mix, seed: int) -> Mixture:
+    """The sources in the shares of the mix."""
+    shares: dict[str, float] = asdict(mix)
+    within = [
+        len(source) if entry.weight is None else entry.weight for entry, source in zip(entries, sources, strict=True)
+    ]
+    totals: dict[str, float] = {}
+    for entry, weight in zip(entries, within, strict=True):
+        totals[entry.kind] = totals.get(entry.kind, 0.0) + weight
+    weights = [shares[entry.kind] * weight / totals[entry.kind] for entry, weight in zip(entries, within, strict=True)]
+    return Mixture(sources, weights, seed)
+
+
+@torch.no_grad()
+def pretokenized(
+    source: RecordSource, tokenizer: Any, fingerprint: str, fit: FitMode, cache: Path, report: Report
+) -> RecordSource:
+    """The source with the ids of its images, computed now or read from the cache; other sources than tars as they are."""
+    chosen = source if isinstance(source, Chosen) else None
+    tars = source.source if isinstance(source, Chosen) else source
+    if not isinstance(tars, RecordTars) or tars.kind == "text":
+        return source
+    # The same images serve for records of every kind.
+    side, images = tokenizer.config.image_size, tars.images_fingerprint
+    key = CacheKey(teacher=fingerprint, transform=digest_of_text(f"{side} {fit}"), data=images)
+    path = cache / f"image_ids-{digest_of_text(f'{fingerprint} {key.transform} {images}')[:12]}.cache"
+    if path.exists():
+        ids = ArrayCache.open(path, key).array
+    else:
+        report(f"tokenizing {len(tars)} images")
+        codes = [tokenizer.codes_per_token] if tokenizer.codes_per_token > 1 else []
+        with ArrayCache.create(path, key, (len(tars), tokenizer.num_tokens, *codes), np.int32) as writer:
+            for start in range(0, len(tars), CACHE_BATCH):
+                indices = range(start, min(start + CACHE_BATCH, len(tars)))
+                writer.write(start, _ids(tars, indices, tokenizer, fit))
+            ids = writer.finish().array
+    found = Pretokenized(tars, ids, fingerprint)
+    return found if chosen is None else Chosen(found, chosen.indices)
+
+
+def texts(sources: Sequence[RecordSource]) -> Iterator[str]:
+    """The texts of the records, to learn a text tokenizer from; at most 200,000 records of each source."""
+    for source in sources:
+        for index in range(min(len(source), TEXTS_TO_LEARN_FROM)):
+            try:
+                record = source.read(index, index)
+            except RecordError:
+                continue
+            yield from _texts(record)
+
+
+def _texts(record: Record) -> list[str]:
+    return [turn.text for turn in record.turns] if record.kind == "chat" else [record.text]
+
+
+def _is_readable(source: RecordSource, index: int) -> bool:
+    try:
+        source.read(index, 0)
+    except RecordError:
+        return False
+    return True
+
+
+def _ids(tars: RecordTars, indices: range, tokenizer: Any, fit: FitMode) -> np.ndarray:
+    """(n,N) or (n,N,C); -1 for images that cannot be read."""
+    side, codes = tokenizer.config.image_size, [tokenizer.codes_per_token] if tokenizer.codes_per_token > 1 else []
+    images, rows = [], []
+    for row, index in enumerate(indices):
+        try:
+            images.append(to_uint8(fit_image(tars.picture(index).load(), side, side, fit)))
+            rows.append(row)
+        except (RecordError, ImageError, OSError):
+            continue
+    ids = np.full((len(indices), tokenizer.num_tokens, *codes), -1, dtype=np.int32)
+    if images:
+        ids[rows] = tokenizer.encode(to_float(torch.stack(images).to(tokenizer.device))).ids.cpu().numpy()
+    return ids

@@ -1,0 +1,209 @@
+"""From images on disk to the feeds of the training loop, with the teacher's features and stage-1 ids cached.
+
+Shapes: n images, v variants (plain, flipped), N tokens, D teacher channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from semhitok.data.feed import CaptionReader, Feed, LoadedImages, MemoryFeed, StreamFeed, load_into_memory
+from semhitok.data.sample import ImageSource
+from semhitok.data.sources import Subset
+from semhitok.data.transforms import to_float
+from semhitok.recipes.recipe import CACHE_LIMIT, DataConfig
+from semhitok.storage.array_cache import ArrayCache, CacheKey, digest_of_module, digest_of_text
+from semhitok.tokenizers import SemHiTokModel
+from semhitok.training.loop import Evaluate
+from semhitok.training.state import TrainState
+from semhitok.training.task import Task
+from semhitok.training.tasks.pixel import SEMANTIC_IDS
+from semhitok.training.tasks.semantic import FEATURES
+
+CACHE_BATCH = 64
+VALIDATION_IMAGES = 512
+Report = Callable[[str], None]
+
+
+class TrainingImages:
+    """The images of a run, read once and handed to each stage as a feed; ``cache`` is the folder of what is computed once."""
+
+    def __init__(self, source: ImageSource, image_size: int, config: DataConfig, cache: Path, report: Report) -> None:
+        self.source, self.image_size, self.config, self.cache, self.report = source, image_size, config, cache, report
+        self.loaded: LoadedImages | None = None
+        if len(source) * 3 * image_size**2 <= config.memory_limit:
+            self.loaded = load_into_memory(
+                source,
+                image_size,
+                image_size,
+                config.fit,
+                workers=config.workers,
+                max_bad_share=config.max_bad_share,
+            )
+            report(f"{len(self.loaded.images)} images in memory")
+            for key, reason in self.loaded.bad[:5]:
+                report(f"skipped {key}: {reason}")
+            if self.loaded.bad:
+                report(f"{len(self.loaded.bad)} bad images skipped in all")
+
+    def feed(
+        self,
+        *,
+        seed: int,
+        device: torch.device,
+        extras: dict[str, np.ndarray] | None = None,
+        from_captions: CaptionReader | None = None,
+    ) -> Feed:
+        """Batches for one stage; ``from_captions`` gives further extras (B, ...) of images from their captions."""
+        config = self.config
+        if self.loaded is not None:
+            found = {} if from_captions is None else from_captions(self.loaded.captions)
+            rows = len(self.loaded.images), self._variants
+            read = {name: np.broadcast_to(value[:, None], rows + value.shape[1:]) for name, value in found.items()}
+            extras = (extras or {}) | read
+            return MemoryFeed(
+                self.loaded.images,
+                seed=seed,
+                flip=config.flip,
+                extras=extras,
+                device=device,
+                fingerprint=self.loaded.fingerprint,
+            )
+        return StreamFeed(
+            self.source,
+            self.image_size,
+            self.image_size,
+            seed=seed,
+            mode=config.fit,
+            flip=config.flip,
+            device=device,
+            workers=config.workers,
+            from_captions=from_captions,
+            max_bad_share=config.max_bad_share,
+        )
+
+    def captions(self, limit: int) -> list[str]:
+        """The captions there are: of all images in memory, else of ``limit`` images evenly spaced in the source."""
+        loaded = self.loaded
+        if loaded is None:  # images of one pixel: only their captions are wanted
+            share, workers = self.config.max_bad_share, self.config.workers
+            loaded = load_into_memory(_spread(self.source, limit), 1, 1, workers=workers, max_bad_share=share)
+        return [caption for caption in loaded.captions if caption is not None]
+
+    def features(self, model: SemHiTokModel, limit: int = CACHE_LIMIT) -> dict[str, np.ndarray]:
+        """Stage 1's extras: the teacher's features (n,v,N,D), or nothing where they exceed ``limit`` bytes."""
+        width = model.config.teacher_config.backbone_config.hidden_size
+        if self.loaded is None or 2 * self._rows() * model.num_tokens * width > limit:
+            return {}
+        key = self._features_key(model)
+        path = _cache_file(self.cache, FEATURES, key)
+        if path.exists():
+            return {FEATURES: ArrayCache.open(path, key).array}
+
+        def compute(images: Tensor, start: int) -> Tensor:
+            views = torch.stack([images, images.flip(-1)][: self._variants], dim=1)
+            return model.teacher_features(views.flatten(0, 1)).unflatten(0, views.shape[:2])
+
+        shape = (model.num_tokens, width)
+        return {FEATURES: self._write(path, key, shape, np.float16, compute, model.device)}
+
+    def semantic_ids(self, model: SemHiTokModel) -> dict[str, np.ndarray]:
+        """The later stages' extras: semantic ids (n,v,N) of the finished stage 1.
+
+        They come from the cached features where those are there: stored in half precision, which moved 0.03 % of the
+        ids of ``nano`` (docs/experiments.md) and saves the teacher's passes.
+        """
+        if self.loaded is None:
+            return {}
+        assert model.teacher is not None
+        teacher = digest_of_text(digest_of_module(model.teacher) + digest_of_module(model.semantic))
+        key = self._key(teacher, model)
+        path = _cache_file(self.cache, SEMANTIC_IDS, key)
+        if path.exists():
+            return {SEMANTIC_IDS: ArrayCache.open(path, key).array}
+        features_key = self._features_key(model)
+        source = _cache_file(self.cache, FEATURES, features_key)
+        features = ArrayCache.open(source, features_key).array if source.exists() else None
+
+        def compute(images: Tensor, start: int) -> Tensor:
+            if features is not None:
+                rows = torch.from_numpy(np.array(features[start : start + len(images)])).to(images.device).float()
+                return model.semantic.quantize(rows.flatten(0, 1)).ids.unflatten(0, rows.shape[:2])
+            views = torch.stack([images, images.flip(-1)][: self._variants], dim=1)
+            return model.encode_semantic(views.flatten(0, 1)).ids.unflatten(0, views.shape[:2])
+
+        return {SEMANTIC_IDS: self._write(path, key, (model.num_tokens,), np.int32, compute, model.device)}
+
+    @property
+    def _variants(self) -> int:
+        return 2 if self.config.flip else 1
+
+    def _features_key(self, model: SemHiTokModel) -> CacheKey:
+        assert model.teacher is not None
+        return self._key(digest_of_module(model.teacher), model)
+
+    def _rows(self) -> int:
+        assert self.loaded is not None
+        return len(self.loaded.images) * self._variants
+
+    def _key(self, teacher: str, model: SemHiTokModel) -> CacheKey:
+        assert self.loaded is not None
+        transform = f"{model.config.image_size} {model.config.teacher_config.image_size} flip={self.config.flip}"
+        return CacheKey(teacher=teacher, transform=digest_of_text(transform), data=self.loaded.fingerprint)
+
+    @torch.no_grad()
+    def _write(
+        self,
+        path: Path,
+        key: CacheKey,
+        shape: tuple[int, ...],
+        dtype: type,
+        compute: Callable[[Tensor, int], Tensor],
+        device: torch.device,
+    ) -> np.ndarray:
+        """Fill a cache (n, v, *shape) from ``compute(pixel_values of images, index of the first)``."""
+        assert self.loaded is not None
+        images = self.loaded.images
+        self.report(f"computing {path.stem} of {len(images)} images")
+        with ArrayCache.create(path, key, (len(images), self._variants, *shape), dtype) as cache:
+            for start in range(0, len(images), CACHE_BATCH):
+                values = compute(to_float(images[start : start + CACHE_BATCH].to(device)), start)
+                cache.write(start, values.cpu().numpy())
+            return cache.finish().array
+
+
+def _cache_file(folder: Path, name: str, key: CacheKey) -> Path:
+    """One file for each teacher, transform and data: stages may be trained on different images in one run."""
+    return folder / f"{name}-{digest_of_text(f'{key.teacher} {key.transform} {key.data}')[:12]}.cache"
+
+
+def validation_images(source: ImageSource, size: int, config: DataConfig) -> Tensor:
+    """Up to 512 images (n,3,size,size) uint8, evenly spaced in ``source``."""
+    chosen = _spread(source, VALIDATION_IMAGES)
+    return load_into_memory(chosen, size, size, config.fit, workers=0, max_bad_share=config.max_bad_share).images
+
+
+def _spread(source: ImageSource, limit: int) -> Subset:
+    picked = np.linspace(0, len(source) - 1, min(limit, len(source))).astype(int)
+    return Subset(source, np.unique(picked))
+
+
+def reconstruction_check(model: SemHiTokModel, source: ImageSource, config: DataConfig) -> Evaluate:
+    """A measure for the training loop: mean PSNR (data range [0,1]) of up to 512 images, evenly spaced in ``source``."""
+    images = validation_images(source, model.config.image_size, config)
+
+    def evaluate(task: Task, state: TrainState) -> dict[str, float]:
+        scores = []
+        for part in images.split(CACHE_BATCH):
+            pixel_values = to_float(part.to(model.device))
+            encoded = model.encode(pixel_values)
+            error = model.decode(encoded.ids, encoded.grid) - model.pixel_view(pixel_values)
+            scores.append(-10 * torch.log10(error.square().mean(dim=(1, 2, 3)) / 4))
+        return {"psnr": torch.cat(scores).mean().item()}
+
+    return evaluate

@@ -1,0 +1,162 @@
+"""Write scenes as webdataset tar shards: ``KEY.webp`` beside ``KEY.json``, plus ``dataset.json`` on what they were
+made from."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import repeat
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from semhitok.scenes.compose import OBJECT_COUNTS, Scene, compose
+from semhitok.scenes.questions import Question, captions, questions
+from semhitok.scenes.splits import Material, Split
+
+ImageFormat = Literal["webp", "png", "jpg"]
+
+MINIMUM_SIZE = 16  # pixels
+
+
+@dataclass(frozen=True)
+class SceneRecipe:
+    """Everything that decides the bytes of a scene data set, beside the material.
+
+    Attributes:
+        split: whose concepts and photographs.
+        count: number of scenes.
+        size: (height, width) in pixels.
+        seed: of the series.
+        bare_share: share of bare photograph crops.
+        object_counts: allowed numbers of objects in the others.
+        image_format: of the stored pictures: lossless WebP (22 kB at 128 px), JPEG of quality 95 with full colour resolution
+            (10 kB, about 42 dB), or PNG. Lossy WebP halves the colour resolution, which the edges of cut-outs do not stand.
+        per_shard: scenes per tar file.
+    """
+
+    split: Split
+    count: int
+    size: tuple[int, int] = (128, 128)
+    seed: int = 0
+    bare_share: float = 0.25
+    object_counts: tuple[int, ...] = OBJECT_COUNTS
+    image_format: ImageFormat = "webp"
+    per_shard: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or self.per_shard < 1:
+            raise ValueError(f"count ({self.count}) and per_shard ({self.per_shard}) must be at least 1.")
+        if min(self.size) < MINIMUM_SIZE:
+            raise ValueError(f"size is {self.size}; scenes have at least {MINIMUM_SIZE} x {MINIMUM_SIZE} pixels.")
+        if not 0.0 <= self.bare_share <= 1.0:
+            raise ValueError(f"bare_share is {self.bare_share}; it must lie in [0, 1].")
+        if not self.object_counts or not set(self.object_counts) <= set(OBJECT_COUNTS):
+            raise ValueError(f"object_counts is {self.object_counts}; choose from {OBJECT_COUNTS}.")
+
+
+def write_shards(
+    directory: Path,
+    recipe: SceneRecipe,
+    material: Material,
+    *,
+    workers: int = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Path]:
+    """Compose ``recipe.count`` scenes into ``directory/NAME-00000.tar`` and so on; the same bytes for any number of
+    workers.
+
+    Raises:
+        ValueError: the directory already holds other files.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    if any(directory.iterdir()):
+        raise ValueError(f"{directory} is not empty; scenes are written into a new or empty folder.")
+    shards = range((recipe.count + recipe.per_shard - 1) // recipe.per_shard)
+    paths: list[Path] = []
+    with ProcessPoolExecutor(workers) as pool:
+        for path in pool.map(_write_shard, repeat(directory), repeat(recipe), repeat(material), shards):
+            paths.append(path)
+            progress(min(recipe.count, len(paths) * recipe.per_shard), recipe.count)
+    (directory / "dataset.json").write_text(json.dumps(describe(recipe, material), indent=1))
+    return paths
+
+
+def _write_shard(directory: Path, recipe: SceneRecipe, material: Material, shard: int) -> Path:
+    path = directory / f"{recipe.split}-{shard:05d}.tar"
+    partial = path.with_suffix(".tar.part")
+    first = shard * recipe.per_shard
+    indices = range(first, min(first + recipe.per_shard, recipe.count))
+    scenes = [
+        compose(
+            recipe.seed,
+            index,
+            *recipe.size,
+            material,
+            bare_share=recipe.bare_share,
+            object_counts=recipe.object_counts,
+        )
+        for index in indices
+    ]
+    with tarfile.open(partial, "w") as tar:
+        for index, scene, asked in zip(indices, scenes, questions(scenes, recipe.seed), strict=True):
+            key = f"{recipe.split}-{index:07d}"
+            _add(tar, f"{key}.{recipe.image_format}", encode_image(scene.image, recipe.image_format))
+            _add(tar, f"{key}.json", json.dumps(metadata(scene, asked), separators=(",", ":")).encode())
+    partial.replace(path)
+    return path
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)  # its defaults (no time, no owner) keep the bytes the same everywhere
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))
+
+
+def encode_image(image: np.ndarray, image_format: ImageFormat) -> bytes:
+    """(H,W,3) uint8 to a file's bytes."""
+    buffer = io.BytesIO()
+    options = {
+        "webp": {"lossless": True, "quality": 0, "method": 0},
+        "jpg": {"quality": 95, "subsampling": 0},
+        "png": {},
+    }[image_format]
+    Image.fromarray(image).save(buffer, {"webp": "WEBP", "jpg": "JPEG", "png": "PNG"}[image_format], **options)
+    return buffer.getvalue()
+
+
+def metadata(scene: Scene, asked: Sequence[Question]) -> dict[str, object]:
+    """The JSON beside a picture: captions, objects with boxes, relations, questions with answers, background."""
+    return {
+        "caption": scene.caption,
+        "captions": captions(scene),
+        "objects": [asdict(item) for item in scene.objects],
+        "relations": [list(relation) for relation in scene.relations],
+        "qa": [asdict(question) for question in asked],
+        "background": scene.background,
+        "photographic": round(scene.photographic, 4),
+    }
+
+
+def describe(recipe: SceneRecipe, material: Material) -> dict[str, object]:
+    """What a data set was made from: recipe, concepts, and every source with its licence and number of pictures."""
+    pictures: dict[str, int] = {}
+    authors: dict[str, set[str]] = {}
+    for entry in (*material.cutouts.entries, *material.photographs.entries):
+        title = f"{entry.source} ({entry.licence})"
+        pictures[title] = pictures.get(title, 0) + 1
+        authors.setdefault(title, set()).update([entry.author] if entry.author else [])
+    return {
+        "recipe": asdict(recipe),
+        "concepts": {concept: material.cutouts.category_of[concept] for concept in material.cutouts.concepts},
+        "backgrounds": [entry.name for entry in material.photographs.entries],
+        "sources": {
+            title: {"pictures": count, "authors": sorted(authors[title])} for title, count in sorted(pictures.items())
+        },
+    }

@@ -1,0 +1,1 @@
+"""Files and bytes: atomic writing, the cache and what is fetched into it, arrays on disk."""

@@ -1,0 +1,80 @@
+"""How fast a run goes, and how many steps fit into the time that a machine is lent for."""
+
+from __future__ import annotations
+
+from collections import deque
+
+WARMUP_STEPS = 5  # not measured: compilation, memory allocation, first pages of data
+MEASURED_STEPS = 20
+# Shares of the time after which the plan is corrected: ever closer, as a plan that is 1 % too long ends unfinished.
+REVIEWS = (0.25, 0.5, 0.75, 0.85, 0.92, 0.96)
+MARGIN = 0.95  # of the time limit is planned for; the rest is for start and end
+
+
+class TimeBudget:
+    """Clock of one process of a run.
+
+    Args:
+        max_seconds: time limit of the process, None for no limit. Where the first steps take more than a fiftieth of
+            it, only the very first goes unmeasured.
+    """
+
+    def __init__(self, max_seconds: float | None):
+        self.max_seconds = max_seconds
+        self.elapsed = 0.0
+        self._steps = 0
+        self._elapsed_at_warm = 0.0
+        self._busy = 0.0
+        self._last = 0.0
+        self._recent: deque[float] = deque(maxlen=50)
+        self._reviews = list(REVIEWS)
+
+    def add(self, step_seconds: float, elapsed: float) -> None:
+        """Record a step: its own duration, and the time since the process began to train."""
+        self.elapsed = elapsed
+        self._last = step_seconds
+        self._steps += 1
+        slow = self.max_seconds is not None and elapsed > 0.02 * self.max_seconds
+        if self._steps > (1 if slow else WARMUP_STEPS):
+            self._recent.append(step_seconds)
+            self._busy += step_seconds
+        else:
+            self._elapsed_at_warm = elapsed
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Mean duration of recent steps; of the last one as long as none counts as measured."""
+        return sum(self._recent) / len(self._recent) if self._recent else self._last
+
+    @property
+    def measured(self) -> bool:
+        """Whether enough steps are measured: MEASURED_STEPS, or fewer when they take a twentieth of the time limit."""
+        long = self.max_seconds is not None and self.elapsed > 0.05 * self.max_seconds
+        return len(self._recent) >= (1 if long else MEASURED_STEPS)
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the time limit is reached."""
+        return self.max_seconds is not None and self.elapsed >= self.max_seconds
+
+    @property
+    def review_due(self) -> bool:
+        """True once after each share of the time in ``REVIEWS``; never once the limit is passed: that run is cut short."""
+        if self.max_seconds is None or not self._reviews or self.overdue:
+            return False
+        if self.elapsed < self._reviews[0] * self.max_seconds:
+            return False
+        self._reviews = [share for share in self._reviews if share * self.max_seconds > self.elapsed]
+        return True
+
+    def steps_that_fit(self) -> int:
+        """How many more steps fit into what is left of the time limit.
+
+        Once the run is older, the share of pictures, checkpoints and evaluations so far is taken to stay as it is.
+        """
+        assert self.max_seconds is not None
+        assert self._recent
+        per_step = self.seconds_per_step
+        if self._steps > 4 * MEASURED_STEPS:
+            per_step *= (self.elapsed - self._elapsed_at_warm) / self._busy
+        return max(0, int((MARGIN * self.max_seconds - self.elapsed) / per_step))

@@ -1,0 +1,99 @@
+"""The paper's Figure 5 for any codes: a row for each semantic code, its patches grouped by pixel code."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from PIL import Image, ImageDraw
+
+from semhitok.inference.code_patches import Patch
+from semhitok.visualization.examples import BACKGROUND, FAINT, INK, MARGIN, font
+
+TILE = 96  # side of a tile in pixels, about
+GAP, GROUP_GAP = 4, 14
+CAPTION = 30  # height in pixels of the line under a row
+LABEL = 150  # width in pixels of what stands left of a row
+BEYOND = "#d5dae0"  # what lies beyond the border of an image
+
+
+@dataclass(frozen=True)
+class CodeRow:
+    """One semantic code: its number, a line or two about it, its patches ordered by pixel code, a tile for each."""
+
+    code: int
+    notes: Sequence[str]
+    patches: Sequence[Patch]
+    tiles: Sequence[Image.Image]
+
+
+def tile_detail(context: int) -> int:
+    """Side in pixels at which a patch is drawn, so that it fills a tile together with its surroundings."""
+    return TILE // (1 + 2 * context)
+
+
+def cut_tile(image: Image.Image, patch: Patch, detail: int, context: int) -> Image.Image:
+    """A patch, framed, with ``context`` patches around it.
+
+    Args:
+        image: whole, of ``detail`` pixels for each row and column of tokens.
+        patch: where to cut.
+        detail: see ``tile_detail``.
+        context: patches to each side; beyond the border of the image the tile is grey.
+    """
+    left, top = (patch.column - context) * detail, (patch.row - context) * detail
+    side = (1 + 2 * context) * detail
+    tile = Image.new("RGB", (side, side), BEYOND)
+    inside = (max(left, 0), max(top, 0), min(left + side, image.width), min(top + side, image.height))
+    tile.paste(image.crop(inside), (inside[0] - left, inside[1] - top))
+    if context:
+        first, last = context * detail, (context + 1) * detail - 1
+        draw = ImageDraw.Draw(tile)
+        draw.rectangle((first - 1, first - 1, last + 1, last + 1), outline="black")
+        draw.rectangle((first, first, last, last), outline="white")
+    return tile
+
+
+def draw_codes(rows: Sequence[CodeRow], *, title: str, subtitle: str) -> Image.Image:
+    """The picture: for each code its number and notes, its tiles, and below them which pixel code they fall on."""
+    side = max((tile.width for row in rows for tile in row.tiles), default=TILE)
+    widths = [_width(row, side) for row in rows]
+    text = max(font(24).getlength(title), *map(font(15).getlength, subtitle.splitlines()))
+    head = MARGIN + 40 + 21 * len(subtitle.splitlines()) + 12
+    width = 2 * MARGIN + max(math.ceil(text), LABEL + max(widths))
+    picture = Image.new("RGB", (width, head + len(rows) * (side + CAPTION) + MARGIN), BACKGROUND)
+    draw = ImageDraw.Draw(picture)
+    draw.text((MARGIN, MARGIN), title, INK, font(24))
+    for number, line in enumerate(subtitle.splitlines()):
+        draw.text((MARGIN, MARGIN + 40 + 21 * number), line, FAINT, font(15))
+    for number, row in enumerate(rows):
+        y = head + number * (side + CAPTION)
+        draw.text((MARGIN, y + 8), f"code {row.code:,}", INK, font(18))
+        for line, note in enumerate(row.notes):
+            draw.text((MARGIN, y + 34 + 19 * line), note, FAINT, font(14))
+        _draw_row(picture, row, MARGIN + LABEL, y, side)
+    return picture
+
+
+def _draw_row(picture: Image.Image, row: CodeRow, x: int, y: int, side: int) -> None:
+    draw = ImageDraw.Draw(picture)
+    if not row.tiles:
+        draw.text((x, y + side // 2), "no patch of these images falls on it", FAINT, font(15), anchor="lm")
+    pairs = zip(row.patches, row.tiles, strict=True)
+    for subcode, group in groupby(pairs, key=lambda pair: pair[0].subcode):
+        start = x
+        for _, tile in group:
+            picture.paste(tile, (x, y))
+            x += side + GAP
+        end = x - GAP
+        draw.line((start, y + side + 4, end - 1, y + side + 4), FAINT, 2)
+        draw.text(((start + end) // 2, y + side + 8), f"j = {subcode}", FAINT, font(14), anchor="ma")
+        x = end + GROUP_GAP
+
+
+def _width(row: CodeRow, side: int) -> int:
+    groups = len({patch.subcode for patch in row.patches})
+    gaps = (len(row.tiles) - groups) * GAP + max(groups - 1, 0) * GROUP_GAP
+    return len(row.tiles) * side + max(gaps, 0)

@@ -1,0 +1,60 @@
+"""On one process every collective does nothing; blocks are compiled without changing names or results."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from semhitok import distributed
+from semhitok.training.compilation import compile_blocks
+
+
+def test_one_process_is_the_main_one_and_collectives_leave_values_alone():
+    layer = nn.Linear(2, 2)
+    layer(torch.ones(1, 2)).sum().backward()
+    assert layer.weight.grad is not None
+    gradient = layer.weight.grad.clone()
+    distributed.average_gradients(layer.parameters())
+    distributed.broadcast_parameters(layer)
+    assert torch.equal(layer.weight.grad, gradient)
+    assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (0, 1, True)
+    assert distributed.average_values({"a": 2.0}) == {"a": 2.0}
+    assert distributed.any_rank(True, False) == (True, False)
+    assert distributed.from_main(5) == 5
+
+
+def test_the_device_is_checked(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert distributed.init_distributed("cpu") == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match="cuda:3 was asked for, but 1 GPUs were found"):
+        distributed.init_distributed("cuda:3")
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, x_ND: torch.Tensor) -> torch.Tensor:
+        return self.linear(x_ND).tanh()
+
+
+def test_repeated_blocks_are_compiled_in_place():
+    model = nn.Module()
+    model.blocks = nn.ModuleList(Block() for _ in range(4))
+    model.heads = nn.ModuleList([Block(), nn.Identity()])
+    names = list(model.state_dict())
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    expected = model.blocks[0](torch.ones(1, 3))
+    assert compile_blocks(model, backend=backend) == 4
+    assert list(model.state_dict()) == names
+    torch.testing.assert_close(model.blocks[0](torch.ones(1, 3)), expected)
+    model.blocks[1](torch.ones(1, 3))
+    assert len(graphs) == 1  # shared by the blocks
