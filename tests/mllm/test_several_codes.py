@@ -122,12 +122,12 @@ def test_ids_are_placed_beside_those_that_stand_there_already(model: SemHiTokFor
     codes = random_codes()
     ids, visual_codes = sequence(model, codes)
     empty = ids.masked_fill(model.vocabulary.is_visual(ids), model.vocabulary.placeholder_id)
-    for found, wanted in zip(model.place_image_ids(empty, codes), (ids, visual_codes), strict=True):
+    for found, wanted in zip(model.vocabulary.place_image_ids(empty, codes), (ids, visual_codes), strict=True):
         assert torch.equal(found, wanted)
     both = torch.cat([ids, empty], dim=1)
     others = random_codes(seed=1)
     given = torch.cat([visual_codes, torch.zeros_like(visual_codes)], dim=1)
-    filled, found = model.place_image_ids(both, others, given)
+    filled, found = model.vocabulary.place_image_ids(both, others, given)
     assert torch.equal(filled, torch.cat([ids, ids], dim=1))
     assert torch.equal(found, torch.cat([visual_codes, sequence(model, others)[1]], dim=1))
 

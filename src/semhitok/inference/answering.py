@@ -199,7 +199,7 @@ def _follow(
     max_new_tokens: int,
 ) -> Tensor:
     """Prompts with ids (B,N) or (B,N,C) of images in their places, and what the model says next."""
-    filled_BL, codes_BLC = model.place_image_ids(prompts_BL, ids.to(model.device))
+    filled_BL, codes_BLC = model.vocabulary.place_image_ids(prompts_BL, ids.to(model.device))
     return model.generate(
         filled_BL,
         attention_mask=torch.ones_like(filled_BL),

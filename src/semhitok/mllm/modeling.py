@@ -217,34 +217,6 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin
         self.image_tokenizer.eval()
         return self
 
-    def place_image_ids(
-        self, input_ids: Tensor, image_ids: Tensor, visual_codes: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Replace placeholders by ids of images that are tokenized already.
-
-        Args:
-            input_ids: (B,L) with N placeholders for every image.
-            image_ids: ids of the image tokenizer, (I,N) or (I,N,C), in the order of their placeholders.
-            visual_codes: (B,L,C) codes of the images that ``input_ids`` holds already; C > 1 only, zeros by default.
-
-        Returns:
-            input_ids without placeholders, and visual_codes (None where C = 1).
-
-        Raises:
-            ValueError: if placeholders and tokens differ in number, or an id is not one of the tokenizer's.
-        """
-        vocabulary = self.vocabulary
-        empty_BL = input_ids == vocabulary.placeholder_id
-        visual_IN = vocabulary.visual_ids(image_ids)
-        if int(empty_BL.sum()) != visual_IN.numel():
-            raise ValueError(f"{int(empty_BL.sum())} placeholder ids cannot hold {visual_IN.numel()} tokens of images")
-        filled_BL = input_ids.masked_scatter(empty_BL, visual_IN)
-        if vocabulary.codes_per_token == 1:
-            return filled_BL, None
-        if visual_codes is None:
-            visual_codes = input_ids.new_zeros(*input_ids.shape, vocabulary.codes_per_token)
-        return filled_BL, visual_codes.masked_scatter(empty_BL[..., None], image_ids)
-
     @torch.no_grad()
     def fill_images(
         self, input_ids: Tensor, pixel_values: Tensor | None, visual_codes: Tensor | None = None
@@ -254,10 +226,10 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin
         Args:
             input_ids: (B,L) with N placeholders for every image.
             pixel_values: (I,3,H,W) in [-1,1], or None where nothing is to be filled in.
-            visual_codes: as for ``place_image_ids``.
+            visual_codes: (B,L,C) codes of the images that ``input_ids`` holds already; C > 1 only, zeros by default.
 
         Returns:
-            As ``place_image_ids``.
+            input_ids without placeholders, and visual_codes (None where C = 1).
 
         Raises:
             ValueError: if images and placeholders do not agree in number, or an image does not have N tokens.
@@ -275,7 +247,7 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin
         ids = tokenizer.encode(pixel_values.to(tokenizer.device, tokenizer.dtype)).ids
         if ids.shape[1] != vocabulary.image_tokens:
             raise ValueError(f"images must give {vocabulary.image_tokens} tokens, these give {ids.shape[1]}")
-        return self.place_image_ids(input_ids, ids, visual_codes)
+        return vocabulary.place_image_ids(input_ids, ids, visual_codes)
 
     def embed_visual(self, tokenizer_ids: Tensor) -> Tensor:
         """Ids of the image tokenizer (P) or (P,C) -> input embeddings (P,D)."""

@@ -147,6 +147,32 @@ class Vocabulary:
             )
         return places
 
+    def place_image_ids(
+        self, ids_BL: Tensor, image_ids: Tensor, codes_BLC: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Replace placeholders by ids of images.
+
+        Args:
+            ids_BL: with N placeholders for every image.
+            image_ids: ids of the image tokenizer, (I,N) or (I,N,C) for I images, in the order of their placeholders.
+            codes_BLC: codes of the images that ``ids_BL`` holds already; zeros by default, unread where C = 1.
+
+        Returns:
+            Ids (B,L) without placeholders, and codes (B,L,C) where C > 1, else None.
+
+        Raises:
+            ValueError: if placeholders and tokens differ in number, or an id is not one of the tokenizer's.
+        """
+        empty_BL, visual_IN = ids_BL == self.placeholder_id, self.visual_ids(image_ids)
+        if int(empty_BL.sum()) != visual_IN.numel():
+            raise ValueError(f"{int(empty_BL.sum())} placeholder ids cannot hold {visual_IN.numel()} tokens of images")
+        filled_BL = ids_BL.masked_scatter(empty_BL, visual_IN)
+        if self.codes_per_token == 1:
+            return filled_BL, None
+        if codes_BLC is None:
+            codes_BLC = ids_BL.new_zeros(*ids_BL.shape, self.codes_per_token)
+        return filled_BL, codes_BLC.masked_scatter(empty_BL[..., None], image_ids)
+
     def check_spans(self, ids_BL: Tensor) -> None:
         """Refuse sequences in which images are not begin, N visual ids (or placeholders), end.
 

@@ -245,7 +245,8 @@ class LanguageTask:
                 found = self.model.image_tokenizer.encode(pixels).ids
             image_ids = image_ids.clone()
             image_ids[_first(image_ids) == FROM_PIXELS] = found
-        return self.model.place_image_ids(batch.extras[INPUT_IDS], image_ids[_first(image_ids) != NO_IMAGE])
+        present = image_ids[_first(image_ids) != NO_IMAGE]  # (I,N) or (I,N,C), rows in order
+        return self.model.vocabulary.place_image_ids(batch.extras[INPUT_IDS], present)
 
 
 def not_used(microbatches: Sequence[Batch]) -> dict[str, float | Tensor]:
