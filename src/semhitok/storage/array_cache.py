@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,8 @@ import numpy as np
 import torch
 from torch import nn
 from transformers import PreTrainedConfig
+
+from semhitok.storage.atomic import put_in_place, unfinished_path
 
 FORMAT = "semhitok-array-cache-1"
 HEADER_BYTES = 4096
@@ -80,8 +81,8 @@ class ArrayCacheWriter:
         assert len(encoded) == HEADER_BYTES, "the header holds three digests and a shape"
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path, self._key = path, key
-        # Two processes may fill the same cache: each writes its own file, and the last rename wins.
-        self._temporary = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
+        # Several processes may fill the same cache: each writes its own file, and the last rename wins.
+        self._temporary = unfinished_path(path)
         self._shape, self._dtype = tuple(shape), dtype
         # Plain writes, not a memory map: on a full disk a write raises an error, a mapped page kills the process.
         self._file = self._temporary.open("wb", buffering=0)
@@ -120,9 +121,8 @@ class ArrayCacheWriter:
         if not self._written.all():
             missing = int((~self._written).sum())
             raise ValueError(f"The cache {self._path} lacks {missing} of {len(self._written)} rows and was not kept.")
-        os.fsync(self._file.fileno())
         self._file.close()
-        self._temporary.replace(self._path)
+        put_in_place(self._temporary, self._path)
         return ArrayCache.open(self._path, self._key)
 
     def _put(self, offset: int, data: bytes) -> None:

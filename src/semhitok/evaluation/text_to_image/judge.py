@@ -11,7 +11,6 @@ Shapes: B images, D feature channels, K concepts, G rows and columns of the grid
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from semhitok.evaluation.text_to_image.judge_features import GridFeatures, lite2_grid
+from semhitok.storage.atomic import atomic_file
 from semhitok.storage.cache import cache_directory
 
 FORMAT = "semhitok-judge-1"
@@ -131,7 +131,6 @@ class Judge:
 
     def save(self, path: Path | str) -> None:
         """Write head and thresholds; a file of this name is whole, whatever interrupts the writing."""
-        path = Path(path)
         document = {
             "format": FORMAT,
             "concepts": self.concepts,
@@ -139,13 +138,8 @@ class Judge:
             "fingerprint": self.fingerprint,
         }
         tensors = {f"head.{name}": tensor.contiguous() for name, tensor in self.head.state_dict().items()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
-            save_file(tensors | {"thresholds": self.thresholds_K}, partial, metadata={"judge": json.dumps(document)})
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with atomic_file(Path(path)) as unfinished:
+            save_file(tensors | {"thresholds": self.thresholds_K}, unfinished, metadata={"judge": json.dumps(document)})
 
     @classmethod
     def load(cls, path: Path | str, features: GridFeatures | None = None) -> Judge:
