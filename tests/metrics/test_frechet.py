@@ -16,7 +16,6 @@ from semhitok.metrics.frechet import (
     efficientnet_lite2_features,
     frechet_distance,
     inception_features,
-    rfid,
 )
 from semhitok.storage.cache import cache_directory
 
@@ -134,7 +133,10 @@ def test_rfid_compares_eight_bit_images(tmp_path, fake_fidelity):
     images = torch.randint(0, 256, (4, 3, 27, 27)).float() / 127.5 - 1
     # Less than half a grey level apart, and beyond the range: the same once saved as 8 bits.
     copies = (images + 0.003).where(images < 1, torch.tensor(1.5))
-    score = rfid([images[:2], images[2:]], [copies[:2], copies[2:]], tmp_path / "inception.pth")
+    metric = FrechetMetric(inception_features(tmp_path / "inception.pth"))
+    for part in (slice(2), slice(2, 4)):
+        metric.update(images[part], copies[part])
+    score = metric.result()
     assert (score.name, score.images) == ("rFID", 4)
     assert score.distance == pytest.approx(0, abs=1e-2)
 

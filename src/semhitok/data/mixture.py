@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from semhitok.data.order import SampleOrder
-from semhitok.data.randomness import random_bits
+from semhitok.data.randomness import SampleOrder, random_bits
 from semhitok.data.record_sources import RecordSource
 from semhitok.data.records import Record
 from semhitok.data.sample import digest_of_lines

@@ -12,7 +12,7 @@ Shapes: N images, D features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -192,13 +192,3 @@ def inception_features(weights: str | Path, *, device: torch.device | str = "cpu
         "torch-fidelity inception-v3-compat, 2048 pooled features, 8-bit images, reference = the same cropped images"
     )
     return FeatureExtractor("rFID", protocol, extract)
-
-
-def rfid(
-    originals: Iterable[Tensor], reconstructions: Iterable[Tensor], weights: str | Path, *, device: str = "cpu"
-) -> FrechetScore:
-    """rFID between batches of originals and of their reconstructions, (B,3,H,W) in [-1,1]; see `inception_features`."""
-    metric = FrechetMetric(inception_features(weights, device=device))
-    for originals_BCHW, reconstructions_BCHW in zip(originals, reconstructions, strict=True):
-        metric.update(originals_BCHW, reconstructions_BCHW)
-    return metric.result()
