@@ -41,6 +41,13 @@ def sum_over_ranks(local: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def all_reduce_sum(tensor: Tensor) -> None:
+    """Replace the tensor by its sum over the ranks, in place. A collective."""
+    if is_distributed():
+        dist.all_reduce(tensor)
+
+
+@torch.no_grad()
 def copy_from_first_rank(tensor: Tensor) -> None:
     """Overwrites the tensor by rank 0's, in place. A collective."""
     if is_distributed():
