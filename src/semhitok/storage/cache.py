@@ -11,6 +11,22 @@ def cache_directory() -> Path:
     return Path(os.environ.get("SEMHITOK_CACHE") or Path.home() / ".cache" / "semhitok")
 
 
-def weights_path(name: str) -> Path:
+def weights_path(name: str, cache: Path | None = None) -> Path:
     """Where ``semhitok data fetch weights`` puts the weights called ``name``; they need not be there."""
-    return cache_directory() / "weights" / name
+    return (cache or cache_directory()) / "weights" / name
+
+
+def require_weights(path: Path, need: str, otherwise: str = "") -> Path:
+    """The path of fetched weights, once it is certain that they are there.
+
+    Args:
+        path: file or folder, usually a ``weights_path``.
+        need: who needs which weights, the beginning of the sentence: "the perceptual loss needs VGG16 weights".
+        otherwise: end of the sentence: what else would help.
+
+    Raises:
+        ValueError: they are not there; says how to get them.
+    """
+    if not path.exists():
+        raise ValueError(f"{need} at {path}: run `semhitok data fetch weights`{otherwise}")
+    return path
