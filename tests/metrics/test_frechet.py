@@ -17,7 +17,7 @@ from semhitok.metrics.frechet import (
     frechet_distance,
     inception_features,
 )
-from semhitok.storage.cache import cache_directory
+from semhitok.storage.cache import weights_path
 
 
 def features(count, dim, seed):
@@ -92,7 +92,7 @@ def test_the_score_carries_its_protocol():
 
 
 def test_efficientnet_lite2_tells_blurred_images_from_sharp_ones():
-    weights = cache_directory() / "weights" / "efficientnet_lite2.pth"
+    weights = weights_path("efficientnet_lite2.pth")
     if not weights.exists():
         pytest.skip("EfficientNet-Lite2 weights are not in the cache: run `semhitok data fetch`")
     extractor = efficientnet_lite2_features(weights, image_size=64)

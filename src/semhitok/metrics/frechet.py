@@ -137,7 +137,7 @@ def efficientnet_lite2_features(
     """Pooled features of EfficientNet-Lite2 (Tan and Le, 2019; ImageNet), which no training here ever sees.
 
     Args:
-        weights: the ``.pth`` that ``semhitok data fetch`` puts into ``cache_directory() / "weights"``.
+        weights: the ``.pth`` at ``weights_path("efficientnet_lite2.pth")``, which ``semhitok data fetch weights`` brings.
         image_size: side in pixels to which images are resampled (bicubic, antialiased). The default suits CPUs and
             cannot see detail finer than that of a 128 px image; it is part of the protocol.
         device: where the network runs.

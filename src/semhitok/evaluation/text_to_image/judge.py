@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from semhitok.evaluation.text_to_image.judge_features import GridFeatures, lite2_grid
 from semhitok.storage.atomic import atomic_file
-from semhitok.storage.cache import cache_directory
+from semhitok.storage.cache import weights_path
 
 FORMAT = "semhitok-judge-1"
 BATCH = 32
@@ -171,7 +171,7 @@ class Judge:
 
 def default_features() -> GridFeatures:
     """EfficientNet-Lite2 with the weights that ``semhitok data fetch weights`` brings; ValueError without them."""
-    return lite2_grid(cache_directory() / "weights" / "efficientnet_lite2.pth")
+    return lite2_grid(weights_path("efficientnet_lite2.pth"))
 
 
 def peaks_of(heat_BKGG: Tensor) -> Tensor:
