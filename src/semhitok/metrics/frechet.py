@@ -35,21 +35,16 @@ class FeatureStatistics:
         self._scatter_DD = torch.zeros((), dtype=torch.float64)
 
     def update(self, features_ND: Tensor) -> None:
-        """Add a batch of feature vectors, (N,D)."""
+        """Add a batch of feature vectors, (N,D); it may be empty."""
+        count = len(features_ND)
+        if count == 0:
+            return
         features_ND = features_ND.detach().double().cpu()
         mean_D = features_ND.mean(dim=0)
         centred_ND = features_ND - mean_D
-        self._add(len(features_ND), mean_D, centred_ND.T @ centred_ND)
-
-    def merge(self, other: FeatureStatistics) -> None:
-        """Add the vectors that ``other`` has seen."""
-        self._add(other.count, other.mean_D, other._scatter_DD)
-
-    def _add(self, count: int, mean_D: Tensor, scatter_DD: Tensor) -> None:
-        if count == 0:
-            return
         total = self.count + count
         step_D = mean_D - self.mean_D
+        scatter_DD = centred_ND.T @ centred_ND
         self._scatter_DD = self._scatter_DD + scatter_DD + step_D.outer(step_D) * (self.count * count / total)
         self.mean_D = self.mean_D + step_D * (count / total)
         self.count = total
