@@ -38,7 +38,7 @@ class Batch:
         images_BCHW: uint8, already flipped.
         indices_B: int64 index of each image in the feed's data.
         flipped_B: bool, which images are mirrored.
-        extras: what was computed beforehand for each image (cached features, ids ...), by name; (B, ...).
+        extras: values precomputed for each image (cached features, ids ...), by name; (B, ...).
     """
 
     images_BCHW: Tensor
@@ -70,7 +70,7 @@ class Feed(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Stands for images, size and fitting; a run resumes only on the same."""
+        """Digest of images, size and fitting; a run resumes only on data of the same fingerprint."""
         ...
 
     def __len__(self) -> int:
@@ -85,7 +85,7 @@ class Feed(Protocol):
 
 
 class _Augmentation:
-    """What both feeds do with the images of a batch once they are on the device."""
+    """Flips and extras of a batch, once its images are on the device; shared by both feeds."""
 
     def __init__(
         self,
@@ -168,8 +168,8 @@ class MemoryFeed:
 class StreamFeed:
     """Batches read from a source by worker processes while training goes on.
 
-    A bad image is replaced by another that depends on (seed, position) only. Which images were bad is found in
-    ``bad``; too many are an error.
+    A bad image is replaced by another that depends on (seed, position) only and is listed in ``bad``; too many bad
+    images are an error.
 
     Args:
         source: where the images come from.

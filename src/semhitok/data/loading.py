@@ -1,4 +1,4 @@
-"""A whole source into memory."""
+"""Loading a whole source into memory."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def load_into_memory(
 
 
 def data_fingerprint(source: ImageSource, height: int, width: int, mode: FitMode, left_out: Sequence[int]) -> str:
-    """Stands for the images of a source as they are fed: its names and sizes, the fitting, what was left out."""
+    """Digest of the images of a source as they are fed: names and sizes, fitting, and which ones are left out."""
     return digest_of_lines([source.fingerprint, f"{height} x {width} {mode}", *(f"without {i}" for i in left_out)])
 
 

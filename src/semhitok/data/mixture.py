@@ -72,7 +72,7 @@ class Mixture:
 
     @property
     def fingerprint(self) -> str:
-        """Stands for sources, shares and seed."""
+        """Digest of sources, shares and seed."""
         bounds = (repr(float(bound)) for bound in self._bounds)
         return digest_of_lines([*(source.fingerprint for source in self.sources), *bounds, str(self.seed)])
 

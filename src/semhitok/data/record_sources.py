@@ -1,4 +1,4 @@
-"""Where records come from: webdataset tars and ``.jsonl`` files, read at random.
+"""Sources of records: webdataset tars and ``.jsonl`` files, with random access.
 
 Sources hold names and offsets but no open files: they can be pickled and read by several processes at once.
 """
@@ -171,7 +171,7 @@ class RecordTars:
 
 
 class Pretokenized:
-    """The records of tars with the ids of their images in place of the images.
+    """The records of tars, with precomputed ids in place of their images.
 
     Args:
         source: the records.
@@ -240,7 +240,7 @@ def open_records(path: str | os.PathLike[str], kind: RecordKind) -> JsonLines | 
     """Records of a ``.jsonl`` file, of a tar, or of a folder of tars.
 
     Raises:
-        ValueError: there is nothing of the kind.
+        ValueError: the path is none of these.
     """
     path = Path(path)
     if path.suffix == ".jsonl":
@@ -251,10 +251,10 @@ def open_records(path: str | os.PathLike[str], kind: RecordKind) -> JsonLines | 
 
 
 def given_ids(fields: Mapping[str, Any], name: str) -> Picture:
-    """Ids of an image that the record itself holds, with the fingerprint of their tokenizer.
+    """Image ids that the record itself contains, with the fingerprint of their tokenizer.
 
     Raises:
-        RecordError: the ids are no whole numbers of shape (N,) or (N,C), or it is not said who made them.
+        RecordError: the ids are not integers of shape (N,) or (N,C), or the fingerprint of their tokenizer is missing.
     """
     try:
         ids = np.asarray(fields["image_ids"])

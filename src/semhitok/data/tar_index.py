@@ -1,4 +1,4 @@
-"""The samples of an uncompressed webdataset tar, with the place of every file in it."""
+"""Index of an uncompressed webdataset tar: its samples, and the byte range of each of their files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from semhitok.storage.byte_ranges import ByteRange
 
 
 class Member(NamedTuple):
-    """A file within a tar: its suffix, and where its bytes are."""
+    """A file within a tar: its suffix and its byte range."""
 
     suffix: str
     place: ByteRange
@@ -25,7 +25,7 @@ def index_tar(shard: Path) -> Iterator[tuple[str, list[Member]]]:
     Neighbouring members that share a path up to the first dot of the file name make one sample, as in webdataset.
 
     Raises:
-        ValueError: a compressed, truncated or corrupt tar, or none.
+        ValueError: the file is missing, compressed, truncated or corrupt.
     """
     try:
         # Mode "r:" refuses compressed tars, in which nothing can be read at random.
@@ -38,7 +38,7 @@ def index_tar(shard: Path) -> Iterator[tuple[str, list[Member]]]:
 
 
 def main_image(suffixes: Iterable[str]) -> str | None:
-    """Of the suffixes of several images the one with the fewest dots (``.jpg`` before ``.mask.png``); None without any."""
+    """The image suffix with the fewest dots (``.jpg`` rather than ``.mask.png``), or None if no suffix is an image's."""
     images = [suffix for suffix in suffixes if PurePosixPath("x" + suffix).suffix.lower() in IMAGE_SUFFIXES]
     return min(images, key=lambda suffix: suffix.count("."), default=None)
 

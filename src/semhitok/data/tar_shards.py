@@ -1,4 +1,4 @@
-"""webdataset tars, read at random."""
+"""Images in webdataset tars, with random access."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Entry(NamedTuple):
 class TarShards:
     """The samples of webdataset tars, through an index of their headers.
 
-    Samples are those of webdataset (see ``index_tar``); those without an image are passed over. Opening reads every
+    Samples are those of webdataset (see ``index_tar``); those without an image are skipped. Opening reads every
     header once, about a second for 20,000 samples, and keeps the index in memory, about 1 kB per sample.
 
     Args:

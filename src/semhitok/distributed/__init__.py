@@ -1,4 +1,4 @@
-"""Processes and what they tell each other; everything here does nothing, or the obvious, in a single process."""
+"""The process group and its collectives; in a single process each is a no-op or returns its argument."""
 
 from semhitok.distributed.collectives import (
     all_reduce_sum,

@@ -1,7 +1,7 @@
-"""What a frozen teacher computes, kept on disk: features or stage-1 ids, one row per image.
+"""The output of a frozen teacher, cached on disk: features or stage-1 ids, one row per image.
 
 A cache is one file: a JSON header padded to a fixed length, then the array in C order. The header names the teacher,
-the transform and the data that it was made from; a file that differs in any of them is refused, never reused.
+the transform and the data that it was computed from; a file that differs in any of them is refused, never reused.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def digest_of_module(module: nn.Module) -> str:
 
 
 def _without_provenance(value: Any) -> Any:
-    """A configuration without what says where it came from: a copied folder or a newer library is the same teacher."""
+    """A configuration without its origin: a copied folder or a newer library still counts as the same teacher."""
     if isinstance(value, dict):
         dropped = ("transformers_version", "_name_or_path", "dtype")
         return {key: _without_provenance(item) for key, item in value.items() if key not in dropped}
@@ -68,7 +68,7 @@ def _without_provenance(value: Any) -> Any:
 
 
 class ArrayCacheWriter:
-    """A cache being written, under a temporary name until :meth:`finish`; as a context, dropped if not finished."""
+    """Writes a cache under a temporary name until :meth:`finish`; the context manager discards an unfinished one."""
 
     def __init__(self, path: Path, key: CacheKey, shape: Sequence[int], dtype: np.dtype) -> None:
         header = {
@@ -170,7 +170,7 @@ class ArrayCache:
         """Map a finished cache.
 
         Raises:
-            ValueError: there is none, it is not one, it is cut short, or it was made from something else.
+            ValueError: the file is missing, not a cache, truncated, or computed from something else.
         """
         path = Path(path)
         if not path.is_file():

@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all, whatever kills the process."""
+"""Atomic writes: a file or folder appears complete under its name or not at all, whatever kills the process."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 UNFINISHED = ".unfinished-"
-"""Every temporary name begins with it: hidden, and taken for no image, token file or checkpoint by any reader."""
+"""Prefix of every temporary name: a hidden file, which no reader takes for an image, a token file or a checkpoint."""
 
 LEFTOVER_SECONDS = 24 * 3600.0
-"""An unfinished folder that nothing has touched for so long belongs to a process that was killed."""
+"""An unfinished folder that was not touched for this long belongs to a process that was killed."""
 
 
 class WriteError(OSError, ValueError):
@@ -27,9 +27,9 @@ class WriteError(OSError, ValueError):
 
 @contextmanager
 def atomic_file(target: Path) -> Iterator[Path]:
-    """A path to write a file to: it takes the place of ``target`` when everything is written, and vanishes otherwise.
+    """Temporary path to write a file to, which replaces ``target`` on success and is removed on failure.
 
-    The folder is made if it is missing.
+    A missing parent folder is created.
 
     Raises:
         WriteError: a write failed; ``target`` is as it was before.
@@ -45,14 +45,14 @@ def atomic_file(target: Path) -> Iterator[Path]:
 
 
 def write_text(target: Path, text: str) -> None:
-    """Write a UTF-8 text file, whole or not at all; see ``atomic_file``."""
+    """Write a UTF-8 text file atomically; see ``atomic_file``."""
     with atomic_file(target) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 
 
 @contextmanager
 def atomic_directory(target: Path) -> Iterator[Path]:
-    """A folder to write into: it takes the place of ``target`` when everything is written, and vanishes otherwise.
+    """Temporary folder to write into, which replaces ``target`` on success and is removed on failure.
 
     Raises:
         WriteError: a write failed; ``target`` is as it was before.
@@ -72,13 +72,13 @@ def atomic_directory(target: Path) -> Iterator[Path]:
 
 
 def unfinished_path(target: Path) -> Path:
-    """A temporary name beside ``target`` that no other process has, on whatever host."""
+    """Temporary path beside ``target``, unique across processes and hosts."""
     # Shortened, as file names end at 255 bytes.
     return target.with_name(f"{UNFINISHED}{target.name[:48]}-{secrets.token_hex(8)}")
 
 
 def put_in_place(unfinished: Path, target: Path) -> None:
-    """Give a finished file its name, once the disk holds its content."""
+    """Flush a finished file to disk and rename it to ``target``."""
     _flush(unfinished)
     unfinished.replace(target)
     _flush(target.parent)
@@ -97,7 +97,7 @@ def _one_sentence(target: Path) -> Iterator[None]:
 
 
 def _remove_leftovers(target: Path) -> None:
-    """Remove what killed processes left while they wrote ``target``, but nothing that one may still be writing."""
+    """Remove what killed processes left behind while writing ``target``, but nothing that may still be in use."""
     for path in target.parent.glob(f"{UNFINISHED}{glob.escape(target.name[:48])}-*"):
         with suppress(FileNotFoundError):  # another process removes it, too
             if time.time() - path.stat().st_mtime > LEFTOVER_SECONDS:
@@ -124,7 +124,7 @@ def _replace(source: Path, target: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Have the disk hold the file's (or folder's) present content."""
+    """Flush a file's or folder's present content to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,7 @@
-"""Parts of files, read by name: the one place that knows where bytes lie.
+"""Parts of files by location, offset and size: the only place that knows how stored bytes are reached.
 
-Data sources hold locations, offsets and sizes, never open files: they can be pickled and read by several processes at
-once. Locations are local paths; an object store is another case here, and nothing that reads through this changes.
+Data sources keep locations, offsets and sizes, never open files, so they can be pickled and read by several processes at
+once. Locations are local paths today; an object store would be added here, without a change in any caller.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import NamedTuple
 
 
 class ByteRange(NamedTuple):
-    """``size`` bytes from ``offset`` on."""
+    """``size`` bytes starting at ``offset``."""
 
     offset: int
     size: int
 
 
 def read_range(location: Path, offset: int, size: int) -> bytes:
-    """Bytes of a file, fewer where it ends before.
+    """Bytes of a file; fewer than ``size`` if the file ends before.
 
     Raises:
         OSError: the file cannot be read.
@@ -29,6 +29,6 @@ def read_range(location: Path, offset: int, size: int) -> bytes:
 
 
 def read_ranges(location: Path, ranges: Sequence[ByteRange]) -> list[bytes]:
-    """Several ranges of one file, which is opened once; see ``read_range``."""
+    """Several ranges of one file, which is opened only once; see ``read_range``."""
     with open(location, "rb") as file:
         return [os.pread(file.fileno(), size, offset) for offset, size in ranges]

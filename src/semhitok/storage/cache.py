@@ -1,4 +1,4 @@
-"""The cache: where fetched weights, pictures and what is computed from them are kept."""
+"""The cache folder, which holds fetched weights, fetched pictures and what is computed from them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def weights_path(name: str, cache: Path | None = None) -> Path:
 
 
 def require_weights(path: Path, need: str, otherwise: str = "") -> Path:
-    """The path of fetched weights, once it is certain that they are there.
+    """Return the path of fetched weights, or say how to get them.
 
     Args:
         path: file or folder, usually a ``weights_path``.
-        need: who needs which weights, the beginning of the sentence: "the perceptual loss needs VGG16 weights".
-        otherwise: end of the sentence: what else would help.
+        need: who needs which weights; the message begins with it ("the perceptual loss needs VGG16 weights").
+        otherwise: what else would help; the message ends with it.
 
     Raises:
-        ValueError: they are not there; says how to get them.
+        ValueError: they were not fetched.
     """
     if not path.exists():
         raise ValueError(f"{need} at {path}: run `semhitok data fetch weights`{otherwise}")
