@@ -135,3 +135,13 @@ def test_a_link_to_a_folder_is_replaced_and_its_folder_stays(tmp_path: Path):
     assert not (tmp_path / "link").is_symlink()
     assert (tmp_path / "elsewhere" / "kept").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "link"]
+
+
+def test_a_file_system_that_cannot_flush_folders_is_written_to(tmp_path: Path, monkeypatch):
+    def unsupported(descriptor):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", unsupported)
+    write_text(tmp_path / "file", "text")
+    fill(tmp_path / "folder", "text")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
