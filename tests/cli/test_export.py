@@ -13,7 +13,7 @@ from tests.tiny import SIZE, pixels, tiny_model
 from semhitok import SemHiTokModel, TokenizerImageProcessor
 from semhitok.export.tokenizer import ship
 from semhitok.inference.loading import newest_model
-from semhitok.storage.atomic import CheckpointError
+from semhitok.storage.atomic import WriteError
 
 STAGES = ["semantic", "pixel"]
 PROVENANCE = {
@@ -125,7 +125,7 @@ def test_the_earlier_export_survives_a_full_disk(exported, trained, monkeypatch)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("semhitok.export.tokenizer.save_file", full)
-    with pytest.raises(CheckpointError, match="the disk is full"):
+    with pytest.raises(WriteError, match="the disk is full"):
         ship(model, folder, card="", provenance={})
     assert (folder / "model.safetensors").read_bytes() == before
     assert model.config.provenance == PROVENANCE

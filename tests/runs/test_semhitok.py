@@ -178,7 +178,7 @@ def test_bad_images_are_skipped_counted_and_too_many_refused(recipe: Recipe, tmp
 
 def test_the_perceptual_network_says_where_its_weights_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SEMHITOK_CACHE", str(tmp_path))
-    message = "needs VGG16 weights at .*vgg16_hed.h5: run `semhitok data fetch`, or set perceptual_weight to 0"
+    message = "needs VGG16 weights at .*vgg16_hed.h5: run `semhitok data fetch weights`, or set perceptual_weight to 0"
     with pytest.raises(ValueError, match=message):
         load_perceptual("vgg", "conv1_2")
     with pytest.raises((ValueError, FileNotFoundError), match="vgg"):

@@ -18,7 +18,7 @@ from tests.training.tiny_task import CONFIG, SignallingTask, TinyTask, tiny_feed
 
 from semhitok.data.feed import StreamFeed
 from semhitok.data.sources import ImageFolder
-from semhitok.storage.atomic import CheckpointError
+from semhitok.storage.atomic import WriteError
 from semhitok.training import checkpoint
 from semhitok.training.loop import LoopConfig, train
 from semhitok.training.metrics import read_metrics
@@ -163,7 +163,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint_readable(tmp_path: Path, mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(CheckpointError, match="the disk is full"):
+    with pytest.raises(WriteError, match="the disk is full"):
         train(TinyTask(), tiny_feed(), LoopConfig(steps=9, batch_size=4), tmp_path)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_00000005"]
     monkeypatch.undo()

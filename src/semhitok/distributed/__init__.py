@@ -1,6 +1,7 @@
-"""Processes and what they tell each other; everything here does nothing, or the obvious, in a single process."""
+"""The process group and its collectives; in a single process each is a no-op or returns its argument."""
 
 from semhitok.distributed.collectives import (
+    all_reduce_sum,
     any_rank,
     average_gradients,
     average_values,
@@ -22,6 +23,7 @@ from semhitok.distributed.processes import (
 )
 
 __all__ = [
+    "all_reduce_sum",
     "any_rank",
     "average_gradients",
     "average_values",

@@ -17,7 +17,7 @@ from semhitok.metrics.frechet import FeatureExtractor
 from semhitok.metrics.reconstruction import PerceptualDistance
 from semhitok.recipes.recipe import DataConfig
 from semhitok.runs.preparation import Report, TrainingImages
-from semhitok.storage.cache import cache_directory
+from semhitok.storage.cache import require_weights, weights_path
 from semhitok.tokenizers import ImageTokenizer
 from semhitok.visualization.examples import draw_examples
 
@@ -105,11 +105,10 @@ def build_metrics(device: torch.device) -> tuple[PerceptualDistance, list[Featur
     Raises:
         ValueError: their weights are not there; says how to get them.
     """
-    weights = cache_directory() / "weights"
-    vgg, lite2 = weights / "vgg16_hed.h5", weights / "efficientnet_lite2.pth"
-    for path in (vgg, lite2):
-        if not path.is_file():
-            raise ValueError(f"ablations measure with {path}, which is not there: run `semhitok data fetch weights`")
+    vgg, lite2 = (
+        require_weights(weights_path(name), "ablations measure with the network")
+        for name in ("vgg16_hed.h5", "efficientnet_lite2.pth")
+    )
     return VGGPerceptual.from_hed(vgg).to(device), [efficientnet_lite2_features(lite2, device=device)]
 
 

@@ -47,7 +47,7 @@ def ship_language(
 
     Raises:
         ValueError: the model is not in fp32 or lacks the encoder side of its tokenizer, or the folder holds other things.
-        CheckpointError: the disk is full; an earlier export is untouched.
+        WriteError: the disk is full; an earlier export is untouched.
     """
     if {parameter.dtype for parameter in model.parameters()} != {torch.float32}:
         raise ValueError("the model to export must be in float32: load it with dtype=torch.float32")

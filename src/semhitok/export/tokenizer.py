@@ -68,7 +68,7 @@ def ship(
     Raises:
         ValueError: the model lacks its encoder side, is not in fp32 or has a text tower without a processor, or the folder
             holds other things.
-        CheckpointError: the disk is full; an earlier export is untouched.
+        WriteError: the disk is full; an earlier export is untouched.
     """
     if not model.config.encoder:
         raise ValueError("a model without its encoder side cannot be exported: load it with encoder=True")

@@ -25,7 +25,7 @@ from semhitok.data.sample import ImageSource
 from semhitok.losses import VGGPerceptual
 from semhitok.recipes.recipe import BUILT_IN_TEACHER, EnhancedDecoder, PerceptualDepth, PerceptualKind, Recipe
 from semhitok.runs.preparation import Report, TrainingImages, reconstruction_check
-from semhitok.storage.cache import cache_directory
+from semhitok.storage.cache import require_weights, weights_path
 from semhitok.teachers import Teacher
 from semhitok.tokenizers import SemHiTokConfig, SemHiTokModel
 from semhitok.tokenizers.checkpoints import stage_is_finished
@@ -118,14 +118,12 @@ def load_perceptual(kind: PerceptualKind, depth: PerceptualDepth) -> nn.Module:
     Raises:
         ValueError: its weights are not there; says how to get them.
     """
-    weights = cache_directory() / "weights"
     if kind == "lpips":
-        return VGGPerceptual.from_lpips(weights / "vgg16-397923af.pth", weights / "lpips_vgg.pth", deepest_layer=depth)
-    path = weights / "vgg16_hed.h5"
-    if not path.exists():
-        raise ValueError(
-            f"the perceptual loss needs VGG16 weights at {path}: run `semhitok data fetch`, or set perceptual_weight to 0"
-        )
+        backbone, heads = weights_path("vgg16-397923af.pth"), weights_path("lpips_vgg.pth")
+        return VGGPerceptual.from_lpips(backbone, heads, deepest_layer=depth)
+    path = require_weights(
+        weights_path("vgg16_hed.h5"), "the perceptual loss needs VGG16 weights", ", or set perceptual_weight to 0"
+    )
     return VGGPerceptual.from_hed(path, deepest_layer=depth, pooling="average")
 
 

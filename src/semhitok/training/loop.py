@@ -108,7 +108,8 @@ def train(
 
     Raises:
         TrainingError: the loss is not finite (the batch is saved in ``nan_batch.safetensors``), or memory is short.
-        CheckpointError: the disk is full, or a checkpoint cannot be read.
+        WriteError: the disk is full.
+        CheckpointError: a checkpoint cannot be read.
         ValueError: the configuration does not fit the ranks, or the checkpoint is of other data or another seed.
     """
     ranks = distributed.world_size()
