@@ -72,7 +72,7 @@ def test_another_tokenizer_than_the_one_it_was_trained_on_is_refused(folder: Pat
     with torch.no_grad():
         other.pixel_quantizer.codebook_KmD.add_(1e-3)
     other.save_pretrained(tmp_path / "shipped" / "tiny")
-    with pytest.raises(ValueError, match=r"'tiny' with fingerprint \w+, the one that is shipped has \w+"):
+    with pytest.raises(ValueError, match=r"'tiny' with fingerprint \w+, the bundled one has \w+"):
         SemHiTokForConditionalGeneration.from_pretrained(folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"shared_tokenizer": "large"}))

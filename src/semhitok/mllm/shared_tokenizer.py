@@ -37,15 +37,15 @@ def load_shared_weights(image_tokenizer: PreTrainedModel, name: str, fingerprint
     """
     if name not in builtin_names():
         raise ValueError(f"the model shares the tokenizer {name!r}, which is not among {', '.join(builtin_names())}")
-    shipped = _load(name)
-    found = tokenizer_fingerprint(shipped)
+    bundled = _load(name)
+    found = tokenizer_fingerprint(bundled)
     if found != fingerprint:
         raise ValueError(
-            f"the model was trained on a tokenizer {name!r} with fingerprint {fingerprint}, the one that is shipped has {found}: "
+            f"the model was trained on a tokenizer {name!r} with fingerprint {fingerprint}, the bundled one has {found}: "
             "they do not match"
         )
     own = image_tokenizer.state_dict()
-    image_tokenizer.load_state_dict({key: tensor for key, tensor in shipped.state_dict().items() if key in own})
+    image_tokenizer.load_state_dict({key: tensor for key, tensor in bundled.state_dict().items() if key in own})
 
 
 def _load(name: str) -> PreTrainedModel:
