@@ -1,4 +1,4 @@
-"""Loading checkpoints strictly: shipped names, the right class, every key accounted for."""
+"""Loading checkpoints strictly: bundled names, the right class, every key accounted for."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedConfig
-
-SHIPPED = Path(__file__).parent.parent / "checkpoints"
+BUNDLED = Path(__file__).parent.parent / "checkpoints"
 
 
 def builtin_names() -> list[str]:
     """Names of the checkpoints that come with the package."""
-    return sorted(folder.name for folder in SHIPPED.glob("*") if (folder / "config.json").exists())
+    return sorted(folder.name for folder in BUNDLED.glob("*") if (folder / "config.json").exists())
 
 
 def builtin_checkpoint(name: str | os.PathLike[str]) -> str | os.PathLike[str]:
-    """The folder of a shipped checkpoint, or ``name`` itself if it is a folder or a hub id."""
+    """The folder of a bundled checkpoint, or ``name`` itself if it is a folder or a hub id."""
     if isinstance(name, str) and name in builtin_names() and not Path(name).exists():
-        return SHIPPED / name
+        return BUNDLED / name
     return name
 
 
@@ -41,6 +39,8 @@ def find_model_type(path: str | os.PathLike[str]) -> str | None:
         FileNotFoundError: neither, or a folder without configuration.
     """
     if not _is_folder(path):
+        from transformers import PreTrainedConfig  # which folders do not need
+
         return PreTrainedConfig.get_config_dict(path)[0].get("model_type")
     return json.loads((Path(path) / "config.json").read_text()).get("model_type")
 
@@ -58,7 +58,7 @@ def _is_folder(path: str | os.PathLike[str]) -> bool:
         # A hub id has exactly one slash and no file suffix; anything else is a mistyped path.
         if os.fspath(path).count("/") != 1 or os.fspath(path).startswith((".", "/", "~")):
             names = ", ".join(builtin_names()) or "none"
-            raise FileNotFoundError(f"no checkpoint at {path}: expected a folder, a hub id or a shipped name ({names})")
+            raise FileNotFoundError(f"no checkpoint at {path}: expected a folder, a hub id or a bundled name ({names})")
         return False
     if not (folder / "config.json").exists():
         raise FileNotFoundError(f"{folder} is no checkpoint: it has no config.json")
@@ -68,7 +68,7 @@ def _is_folder(path: str | os.PathLike[str]) -> bool:
 def load_strictly(
     load: Callable[..., Any], place: str | os.PathLike[str], model_type: str, *args: Any, **kwargs: Any
 ) -> Any:
-    """What ``load``, the ``from_pretrained`` of transformers, makes of a folder, a hub id or a shipped name.
+    """What ``load``, the ``from_pretrained`` of transformers, makes of a folder, a hub id or a bundled name.
 
     Args:
         load: called with the folder or id and the other arguments.

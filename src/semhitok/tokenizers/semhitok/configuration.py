@@ -124,6 +124,16 @@ class SemHiTokConfig(PreTrainedConfig):
         return self.semantic_codebook_size * self.subcodebook_size
 
     @property
+    def codes_per_token(self) -> int:
+        """C: an id holds the semantic and the pixel code."""
+        return 1
+
+    @property
+    def place_dependence(self) -> str | None:
+        """Why the embedding of an id depends on its place in the image; None where it does not."""
+        return "pixel_codebook random" if self.pixel_codebook == "random" else None
+
+    @property
     def id_layout(self) -> IdLayout:
         """Which joint ids belong to which semantic code."""
         sizes = self.subcodebook_sizes
