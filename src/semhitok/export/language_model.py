@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from semhitok.export.checkpoint import WEIGHTS, ExportedCheckpoint, check_exportable, in_bfloat16, write_checkpoint
+from semhitok.export.checkpoint import WEIGHTS, ExportedCheckpoint, in_bfloat16, write_checkpoint
 from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
 from semhitok.mllm.shared_tokenizer import PREFIX, find_bundled
 from semhitok.tokenizers.fingerprint import tokenizer_fingerprint
@@ -45,9 +45,7 @@ def export_language_model(
         ValueError: the model is not in fp32 or lacks the encoder side of its tokenizer, or the folder holds other things.
         CheckpointError: the disk is full; an earlier export is untouched.
     """
-    check_exportable(model, folder, FILES)
-    config, fingerprint = model.config, tokenizer_fingerprint(model.image_tokenizer)
-    earlier, shared = getattr(config, "provenance", {}), find_bundled(model.image_tokenizer)
+    fingerprint, shared = tokenizer_fingerprint(model.image_tokenizer), find_bundled(model.image_tokenizer)
 
     def stored(name: str, tensor: Tensor) -> Tensor | None:
         if name.startswith(PREFIX):
@@ -61,12 +59,18 @@ def export_language_model(
             raise ValueError(f"{place} does not give the image tokenizer back: the export was not kept")
         return loaded
 
-    config.shared_tokenizer, config.tokenizer_fingerprint = shared, fingerprint if shared else None
-    config.provenance = {**earlier, **provenance, "stored": stored_as(shared)}
-    try:
-        return write_checkpoint(model, folder, card=card, processor=processor, stored=stored, load=load)
-    finally:
-        config.provenance, config.shared_tokenizer, config.tokenizer_fingerprint = earlier, None, None
+    return write_checkpoint(
+        model,
+        folder,
+        files=FILES,
+        card=card,
+        processor=processor,
+        stored=stored,
+        load=load,
+        provenance={**getattr(model.config, "provenance", {}), **provenance, "stored": stored_as(shared)},
+        shared_tokenizer=shared,
+        tokenizer_fingerprint=fingerprint if shared else None,
+    )
 
 
 def stored_as(shared_tokenizer: str | None) -> str:

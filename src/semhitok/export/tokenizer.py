@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from semhitok.export.checkpoint import WEIGHTS, ExportedCheckpoint, check_exportable, in_bfloat16, write_checkpoint
+from semhitok.export.checkpoint import WEIGHTS, ExportedCheckpoint, in_bfloat16, write_checkpoint
 from semhitok.tokenizers.loading import load_tokenizer
 from semhitok.tokenizers.protocol import Tokenizer
 
@@ -43,14 +43,18 @@ def export_tokenizer(
         raise ValueError("a model without its encoder side cannot be exported: load it with encoder=True")
     if model.has_text_tower and processor is None:
         raise ValueError("a model with a text tower is exported with its text tokenizer: pass its processor")
-    check_exportable(model, folder, FILES)
-    rounding, earlier = model.rounding, model.config.provenance
+    rounding = model.rounding
 
     def stored(name: str, tensor: Tensor) -> Tensor:
         return in_bfloat16(tensor) if name.startswith(rounding.tensors) else tensor
 
-    model.config.provenance = {**earlier, **provenance, "stored": rounding.sentence}
-    try:
-        return write_checkpoint(model, folder, card=card, processor=processor, stored=stored, load=load_tokenizer)
-    finally:
-        model.config.provenance = earlier
+    return write_checkpoint(
+        model,
+        folder,
+        files=FILES,
+        card=card,
+        processor=processor,
+        stored=stored,
+        load=load_tokenizer,
+        provenance={**model.config.provenance, **provenance, "stored": rounding.sentence},
+    )

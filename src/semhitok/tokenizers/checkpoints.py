@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,6 @@ def builtin_checkpoint(name: str | os.PathLike[str]) -> str | os.PathLike[str]:
     if isinstance(name, str) and name in builtin_names() and not Path(name).exists():
         return BUNDLED / name
     return name
-
-
-def check_model_type(path: str | os.PathLike[str], expected: str) -> None:
-    """Refuse a local folder that is no checkpoint or holds another class of model."""
-    if not _is_folder(path):
-        return
-    found = find_model_type(path)
-    if found != expected:
-        raise ValueError(f"{path} holds a model of type {found!r}, expected {expected!r}")
 
 
 def find_model_type(path: str | os.PathLike[str]) -> str | None:
@@ -68,7 +59,7 @@ def _is_folder(path: str | os.PathLike[str]) -> bool:
 def load_strictly(
     load: Callable[..., Any], place: str | os.PathLike[str], model_type: str, *args: Any, **kwargs: Any
 ) -> Any:
-    """What ``load``, the ``from_pretrained`` of transformers, makes of a folder, a hub id or a bundled name.
+    """Load a folder, a hub id or a bundled name with the ``from_pretrained`` of transformers; every key is accounted for.
 
     Args:
         load: called with the folder or id and the other arguments.
@@ -76,26 +67,23 @@ def load_strictly(
         model_type: that the checkpoint must have.
 
     Raises:
-        ValueError, FileNotFoundError: see ``check_model_type`` and ``check_loading``.
+        FileNotFoundError: there is no checkpoint.
+        ValueError: it is of another type, or keys are missing, unexpected or of another shape; the message names them.
     """
     path = builtin_checkpoint(place)
-    check_model_type(path, model_type)
+    if _is_folder(path) and (found := find_model_type(path)) != model_type:
+        raise ValueError(f"{path} holds a model of type {found!r}, expected {model_type!r}")
     want_info = kwargs.pop("output_loading_info", False)
-    kwargs.setdefault("ignore_mismatched_sizes", True)  # reported by check_loading, in one sentence
+    kwargs.setdefault("ignore_mismatched_sizes", True)  # reported below, in one sentence
     model, info = load(path, *args, output_loading_info=True, **kwargs)
-    check_loading(path, info)
-    return (model, info) if want_info else model
-
-
-def check_loading(path: str | os.PathLike[str], info: Mapping[str, Any]) -> None:
-    """Raise a ``ValueError`` naming the keys that were missing, unexpected or of another shape."""
     problems = {
         "missing keys": sorted(info["missing_keys"]),
         "unexpected keys": sorted(info["unexpected_keys"]),
         "keys of another shape": sorted(str(entry[0]) for entry in info["mismatched_keys"]),
     }
-    found = [
+    wrong = [
         f"{kind}: {', '.join(keys[:8])}{' ...' if len(keys) > 8 else ''}" for kind, keys in problems.items() if keys
     ]
-    if found:
-        raise ValueError(f"the weights at {path} do not fit the model: {'; '.join(found)}")
+    if wrong:
+        raise ValueError(f"the weights at {path} do not fit the model: {'; '.join(wrong)}")
+    return (model, info) if want_info else model

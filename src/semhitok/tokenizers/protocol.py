@@ -9,12 +9,10 @@ Shapes: B images, N tokens, C codes per token.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from semhitok.types import Embedded, Encoded
 
@@ -106,7 +104,8 @@ class Tokenizer(ImageTokenizer, Protocol):
         id_tensors: how the names of the tensors begin that decide ids. A tokenizer that does not say so is taken to need
             them all.
         rounding: what an export stores in bfloat16.
-        semantic_codebook_size: K, where ``encode`` also returns ``semantic_ids`` in [0, K); None where it does not.
+        semantic_codebook_size: K, where ``encode`` also returns ``semantic_ids`` in [0, K) and ``config.id_layout`` says
+            which ids belong to which of them; None where ids have no semantic part.
         has_text_tower: whether it embeds texts beside images.
     """
 
@@ -143,19 +142,6 @@ class Tokenizer(ImageTokenizer, Protocol):
         """
         ...
 
-    # What every PreTrainedModel has.
-    @property
-    def device(self) -> torch.device: ...
-
-    @property
-    def dtype(self) -> torch.dtype: ...
-
-    def eval(self) -> Any: ...
-
-    def to(self, *args: Any, **kwargs: Any) -> Any: ...
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]: ...
-
-    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]: ...
-
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> Any: ...
+    def __getattr__(self, name: str) -> Any:
+        """Anything else that a ``PreTrainedModel`` has."""
+        ...

@@ -56,6 +56,7 @@ class SemHiTokConfig(PreTrainedConfig):
 
     model_type = "semhitok"
     sub_configs = {"teacher_config": TeacherConfig}  # pyright: ignore[reportAssignmentType]
+    codes_per_token = 1  # an id holds the semantic and the pixel code
 
     def __init__(
         self,
@@ -122,11 +123,6 @@ class SemHiTokConfig(PreTrainedConfig):
         if self.subcodebook_sizes is not None:
             return sum(self.subcodebook_sizes)
         return self.semantic_codebook_size * self.subcodebook_size
-
-    @property
-    def codes_per_token(self) -> int:
-        """C: an id holds the semantic and the pixel code."""
-        return 1
 
     @property
     def place_dependence(self) -> str | None:

@@ -59,6 +59,7 @@ class SemHiTokModel(PreTrainedModel):
     # ``nano`` in training 0.003 dB and moved 4 of 10,000 joint ids.
     rounding = Rounding(("pixel_encoder.", "pixel_decoder."), "pixel encoder and decoder in bfloat16")
     has_text_tower = False
+    codes_per_token = 1
 
     def __init__(self, config: SemHiTokConfig) -> None:
         super().__init__(config)
@@ -87,10 +88,6 @@ class SemHiTokModel(PreTrainedModel):
     def num_tokens(self) -> int:
         """Tokens of a square image of the default size."""
         return math.prod(self.config.grid(self.config.image_size, self.config.image_size))
-
-    @property
-    def codes_per_token(self) -> int:
-        return self.config.codes_per_token
 
     @property
     def semantic_codebook_size(self) -> int:
