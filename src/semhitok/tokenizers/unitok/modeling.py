@@ -31,10 +31,9 @@ from semhitok.tokenizers.checks import check_grid, check_ids, check_pixel_values
 from semhitok.tokenizers.image_processing import TokenizerImageProcessor
 from semhitok.tokenizers.protocol import CardFacts, Rounding
 from semhitok.tokenizers.unitok.configuration import UniTokConfig
-from semhitok.tokenizers.unitok.decoder import UniTokDecoder
 from semhitok.tokenizers.unitok.description import card_facts, settings
-from semhitok.tokenizers.unitok.encoder import UniTokEncoder
 from semhitok.tokenizers.unitok.processing import UniTokProcessor
+from semhitok.tokenizers.unitok.towers import UniTokDecoder, UniTokEncoder
 from semhitok.types import Embedded, Encoded, Quantized
 
 ENCODER_SIDE = ("encoder.", "project_down.", "image_head.", "text_model.", "logit_scale")
