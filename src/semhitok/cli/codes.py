@@ -18,7 +18,6 @@ from semhitok.data.transforms import FitMode, fit_image
 from semhitok.inference.code_patches import CodePatches, Patch, find_patches
 from semhitok.inference.loading import SHIPPED, load_tokenizer, open_images
 from semhitok.storage.atomic import write_text
-from semhitok.tokenizers import SemHiTokModel
 from semhitok.visualization.code_rows import CodeRow, cut_tile, draw_codes, tile_detail
 
 
@@ -63,9 +62,10 @@ def main(arguments: list[str]) -> int:
         raise UsageError(f"--context must be 0 to 8 patches, got {options.context}")
     source = open_images(options.images)
     model = load_tokenizer(options.model, options.device)
-    if not isinstance(model, SemHiTokModel):
+    codes = model.semantic_codebook_size
+    if codes is None:
         raise ValueError(f"{options.model} has no semantic codes: `semhitok codes` takes SemHiTok checkpoints")
-    size, codes = model.config.image_size, model.config.semantic_codebook_size
+    size = model.config.image_size
     wrong = [code for code in options.code if not 0 <= code < codes]
     if wrong:
         raise UsageError(f"semantic codes of {options.model} are 0 to {codes - 1:,}, got {wrong[0]}")

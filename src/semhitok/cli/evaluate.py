@@ -23,8 +23,6 @@ from semhitok.losses import VGGPerceptual
 from semhitok.metrics.frechet import FeatureExtractor
 from semhitok.metrics.reconstruction import PerceptualDistance
 from semhitok.storage.cache import require_weights, weights_path
-from semhitok.tokenizers import SemHiTokModel
-from semhitok.tokenizers.unitok.processing import UniTokProcessor
 from semhitok.visualization.markdown import percent
 
 TEST_PHOTOGRAPHS = "test-photographs"
@@ -75,7 +73,7 @@ def main(arguments: list[str]) -> int:
     probe_train = open_source(options.probe_train) if options.probe_train is not None else None
     model = load_tokenizer(options.checkpoint, options.device)
     before = load_tokenizer(options.before, options.device) if options.before is not None else None
-    if before is not None and not (isinstance(model, SemHiTokModel) and isinstance(before, SemHiTokModel)):
+    if before is not None and None in (model.semantic_codebook_size, before.semantic_codebook_size):
         raise UsageError("--before compares semantic ids, which SemHiTok checkpoints have: leave it out")
     processor = load_processor(options.checkpoint, model)
     extractors = _extractors(options, model.device)
@@ -91,7 +89,7 @@ def main(arguments: list[str]) -> int:
             perceptual=perceptual,
             extractors=extractors,
             probe_train=probe_train,
-            text_tokenizer=processor.tokenizer if isinstance(processor, UniTokProcessor) else None,
+            text_tokenizer=getattr(processor, "tokenizer", None),
             before=before,
             progress=advance,
         )

@@ -23,7 +23,7 @@ from semhitok.metrics.reconstruction import psnr_per_image, ssim_per_image
 from semhitok.nn.patches import resize
 from semhitok.storage.atomic import write_text
 from semhitok.tokenizers.image_processing import FitMode
-from semhitok.tokenizers.loading import Tokenizer
+from semhitok.tokenizers.protocol import Tokenizer
 from semhitok.visualization.examples import Examples, draw_examples
 
 SHOWN = 16  # images in the picture
