@@ -163,9 +163,9 @@ def description(fields: Mapping[str, Any]) -> str:
     return "" if IMAGE in found else found
 
 
-def told_in_words(text: str, description: str) -> str:
-    """A message with a description where its image stands."""
-    return text.replace(IMAGE, f"{description}\n")
+def caption_in_place_of_image(text: str, caption: str) -> str:
+    """A message with a caption where its image stands."""
+    return text.replace(IMAGE, f"{caption}\n")
 
 
 def _turns(fields: Mapping[str, Any], name: str, choice: int) -> list[Turn]:

@@ -7,16 +7,11 @@ what decides its ids, and loading takes the weights from there. A loaded model i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from transformers import AutoModel, PreTrainedModel
 
 from semhitok.tokenizers.checkpoints import builtin_checkpoint, builtin_names, find_model_type
 from semhitok.tokenizers.fingerprint import tokenizer_fingerprint
-
-if TYPE_CHECKING:
-    from semhitok.mllm.modeling import SemHiTokForConditionalGeneration
 
 PREFIX = "image_tokenizer."
 
@@ -29,26 +24,28 @@ def find_bundled(tokenizer: PreTrainedModel) -> str | None:
 
 
 @torch.no_grad()
-def take_shared_tokenizer(model: SemHiTokForConditionalGeneration) -> None:
-    """Copy the weights of the bundled tokenizer that the configuration names, and make the model whole.
+def load_shared_weights(image_tokenizer: PreTrainedModel, name: str, fingerprint: str | None) -> None:
+    """Copy the weights of a bundled tokenizer into the image tokenizer of a model whose checkpoint does not hold them.
+
+    Args:
+        image_tokenizer: changed in place; without its encoder side, only the weights that it has are copied.
+        name: the bundled tokenizer that the model's configuration names.
+        fingerprint: of the tokenizer that the model was trained on.
 
     Raises:
-        ValueError: no tokenizer of that name is bundled with the package, or another one by now.
+        ValueError: no tokenizer of that name is bundled, or the bundled one has another fingerprint.
     """
-    name, wanted = model.config.shared_tokenizer, model.config.tokenizer_fingerprint
-    assert name is not None
     if name not in builtin_names():
         raise ValueError(f"the model shares the tokenizer {name!r}, which is not among {', '.join(builtin_names())}")
     bundled = _load(name)
     found = tokenizer_fingerprint(bundled)
-    if found != wanted:
+    if found != fingerprint:
         raise ValueError(
-            f"the model was trained on a tokenizer {name!r} with fingerprint {wanted}, the bundled one has {found}: "
+            f"the model was trained on a tokenizer {name!r} with fingerprint {fingerprint}, the bundled one has {found}: "
             "they do not match"
         )
-    own = model.image_tokenizer.state_dict()
-    model.image_tokenizer.load_state_dict({key: tensor for key, tensor in bundled.state_dict().items() if key in own})
-    model.config.shared_tokenizer = model.config.tokenizer_fingerprint = None
+    own = image_tokenizer.state_dict()
+    image_tokenizer.load_state_dict({key: tensor for key, tensor in bundled.state_dict().items() if key in own})
 
 
 def _load(name: str) -> PreTrainedModel:
