@@ -133,8 +133,10 @@ class ContrastiveTask:
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
 
-    def export(self, directory: Path) -> None:
+    def export(self, directory: Path | None) -> None:
         """Write the tower with averaged weights, and its normalisation, as ``Teacher.from_pretrained`` reads them."""
+        if directory is None:
+            return
         tower = self.average.module.get_submodule("backbone")
         assert isinstance(tower, SiglipVisionModel)
         tower.save_pretrained(directory)

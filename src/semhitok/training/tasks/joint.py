@@ -94,7 +94,7 @@ class JointTask:
         self.semantic.load_state_dict(state["semantic"])
         self.pixel.load_state_dict(state["pixel"])
 
-    def export(self, directory: Path) -> None:
+    def export(self, directory: Path | None) -> None:
         """Write the model: the pixel branch averaged, the semantic branch as it is, as after stages 1 and 2."""
         self.pixel.export(directory)
 

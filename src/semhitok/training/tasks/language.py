@@ -165,8 +165,10 @@ class LanguageTask:
             parameter.copy_(given[name])
         self.optimizer.load_state_dict(state["optimizer"])
 
-    def export(self, directory: Path) -> None:
+    def export(self, directory: Path | None) -> None:
         """Write model, processor and projector; LoRA is merged into the weights, so that nothing needs peft."""
+        if directory is None:
+            return
         if self.merges:
             self.model.save_pretrained(directory, state_dict=merged_state_dict(self.model))
         else:

@@ -126,8 +126,10 @@ class SemanticTask:
         self.usage.load_state_dict(state["usage"])
         self.reservoir.load_state_dict(state["reservoir"])
 
-    def export(self, directory: Path) -> None:
+    def export(self, directory: Path | None) -> None:
         """Write the model. Its weights are not averaged: codes and projection must stay those that met in training."""
+        if directory is None:
+            return
         self.model.save_pretrained(directory)
 
     def describe(self) -> str:

@@ -89,7 +89,7 @@ class WordAlignmentTask(LanguageTask):
             | take_step(self.optimizer, self.config.optimizer, state.step, state.total_steps)
         )
 
-    def export(self, directory: Path) -> None:
+    def export(self, directory: Path | None) -> None:
         """See ``Task.export`` and the head of this file; the model in training stays as it is.
 
         A projector keeps its scale, which images alone would tell; a head of codes has no rows for visual ids.
