@@ -25,8 +25,9 @@ from semhitok.distributed import broadcast_parameters
 from semhitok.losses import distillation_loss, sigmoid_contrastive_loss
 from semhitok.training.optim import OptimizerConfig, build_adamw, take_step
 from semhitok.training.state import TrainState
-from semhitok.training.tasks.precision import Precision, autocast
+from semhitok.training.tasks.precision import autocast
 from semhitok.training.weight_average import WeightAverage
+from semhitok.types import Precision
 
 CAPTIONS = "captions"
 SIGNAL = "signal"

@@ -32,7 +32,10 @@ from semhitok.training.loop import LoopConfig
 from semhitok.training.optim import OptimizerConfig
 from semhitok.training.state import TrainState
 from semhitok.training.task import Task
-from semhitok.training.tasks import PixelConfig, PixelTask, SemanticConfig, SemanticTask
+from semhitok.training.tasks.pixel import PixelTask
+from semhitok.training.tasks.pixel_config import PixelConfig
+from semhitok.training.tasks.semantic import SemanticTask
+from semhitok.training.tasks.semantic_config import SemanticConfig
 
 SIZE = 32
 STEPS = 12

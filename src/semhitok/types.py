@@ -6,8 +6,34 @@ Shapes: B images, N tokens (patches), C codes per token, D feature channels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
-from torch import Tensor
+if TYPE_CHECKING:  # the names below are read by light modules, too
+    from torch import Tensor
+
+FitMode = Literal["crop", "resize"]
+"""How an image of another shape becomes a square."""
+
+Precision = Literal["fp32", "bf16"]
+"""Mixed precision of training: ``bf16`` autocast, or none."""
+
+Stage = Literal["semantic", "pixel", "pixel-finetune", "decoder", "joint"]
+"""Training stages of SemHiTok. ``joint``, the control, stands for ``semantic`` and ``pixel`` in one run."""
+STAGES: tuple[Stage, ...] = ("semantic", "pixel", "pixel-finetune", "decoder")
+"""The paper's stages, in order."""
+
+UNITOK_STAGE = "unitok"
+"""UniTok's only training stage."""
+
+LanguageStageName = Literal["align", "pretrain", "sft"]
+"""Training stages of the unified language model."""
+LANGUAGE_STAGES: tuple[LanguageStageName, ...] = ("align", "pretrain", "sft")
+
+AdapterKind = Literal["semantic", "pixel", "single", "dual"]
+"""How visual ids become input embeddings of the language model (Table 7)."""
+
+Learn = Literal["everything", "answers"]
+"""What is labelled in a sequence: every position, or only answers, captions and generated images."""
 
 
 @dataclass(frozen=True)

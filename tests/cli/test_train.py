@@ -95,7 +95,7 @@ def test_errors(run, recipe, images, arguments, code, said):
 
 
 def test_out_of_memory_in_the_loop_says_what_to_lower(run, recipe, images, monkeypatch):
-    from semhitok.training.tasks import SemanticTask
+    from semhitok.training.tasks.semantic import SemanticTask
 
     def step(self, microbatches, state):
         raise torch.OutOfMemoryError("CUDA out of memory")

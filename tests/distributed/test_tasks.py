@@ -28,7 +28,8 @@ from semhitok.recipes import STAGES, Recipe
 from semhitok.tokenizers import SemHiTokModel
 from semhitok.training.loop import train
 from semhitok.training.state import TrainState
-from semhitok.training.tasks import PixelTask, SemanticTask
+from semhitok.training.tasks.pixel import PixelTask
+from semhitok.training.tasks.semantic import SemanticTask
 
 WORLD = 2
 TASKS = ("semantic", "vanilla", "pixel", "adversarial")

@@ -21,8 +21,8 @@ from semhitok.runs.semhitok import run_stages
 from semhitok.storage.array_cache import digest_of_text
 from semhitok.tokenizers import SemHiTokConfig, SemHiTokModel
 from semhitok.tokenizers.checkpoints import stage_is_finished
-from semhitok.tokenizers.semhitok.configuration import Stage
 from semhitok.training.state import derive_seed
+from semhitok.types import Stage
 
 SEMANTIC_FIELDS = ("image_size", "patch_size")
 SEMANTIC_PREFIXES = ("teacher.", "semantic.")

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from semhitok.metrics.rate import tokenizer_bits
 from semhitok.tokenizers import SemHiTokConfig, SemHiTokModel, UniTokModel
 from semhitok.tokenizers.loading import Tokenizer
-from semhitok.tokenizers.semhitok.configuration import STAGES
 from semhitok.tokenizers.settings import parameters_of
-from semhitok.tokenizers.unitok.configuration import UNITOK_STAGE
+from semhitok.types import STAGES, UNITOK_STAGE
 
 BUILT_IN_BACKBONE = "efficientnet_lite"
 

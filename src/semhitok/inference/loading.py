@@ -11,14 +11,12 @@ from safetensors import SafetensorError
 from semhitok.data.images import IMAGE_SUFFIXES, load_image
 from semhitok.data.sample import ImageSource, Sample, digest_of_lines
 from semhitok.data.sources import open_source
-from semhitok.mllm.configuration import LANGUAGE_STAGES
 from semhitok.tokenizers import TokenizerImageProcessor
 from semhitok.tokenizers.checkpoints import stage_is_finished
 from semhitok.tokenizers.loading import Tokenizer
 from semhitok.tokenizers.loading import load_tokenizer as load_checkpoint
-from semhitok.tokenizers.semhitok.configuration import STAGES
-from semhitok.tokenizers.unitok.configuration import UNITOK_STAGE
 from semhitok.tokenizers.unitok.processing import UniTokProcessor
+from semhitok.types import LANGUAGE_STAGES, STAGES, UNITOK_STAGE
 
 SHIPPED = "nano"
 # Stages of every kind of run, from the first to the last.

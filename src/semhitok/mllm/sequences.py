@@ -12,15 +12,13 @@ These are the forms in which the processor puts prompts: "<image>" to describe, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
 from semhitok.data.packing import IGNORED, TokenSequence
 from semhitok.data.records import IMAGE, Picture, Record, RecordError, Turn, told_in_words
 from semhitok.mllm.processing import SemHiTokMLLMProcessor
-
-Learn = Literal["everything", "answers"]
+from semhitok.types import Learn
 
 
 class SequenceBuilder:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from semhitok.data.transforms import FitMode
-from semhitok.mllm import AdapterKind
-from semhitok.mllm.configuration import LANGUAGE_STAGES, LanguageStageName
-from semhitok.mllm.sequences import Learn
-from semhitok.training.loop import LoopConfig
+from semhitok.training.loop_config import LoopConfig
 from semhitok.training.optim import OptimizerConfig
-from semhitok.training.tasks.language import LanguageConfig
+from semhitok.training.tasks.language_config import LanguageConfig
+from semhitok.types import LANGUAGE_STAGES, AdapterKind, FitMode, LanguageStageName, Learn
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from semhitok.data.transforms import FitMode
-from semhitok.tokenizers.semhitok.configuration import Stage
-from semhitok.training.loop import LoopConfig
-from semhitok.training.tasks.pixel import PixelConfig
-from semhitok.training.tasks.semantic import SemanticConfig
+from semhitok.training.loop_config import LoopConfig
+from semhitok.training.tasks.pixel_config import PixelConfig
+from semhitok.training.tasks.semantic_config import SemanticConfig
+from semhitok.types import FitMode, Stage
 
 PerceptualKind = Literal["vgg", "lpips"]
 PerceptualDepth = Literal["conv1_2", "conv2_2", "conv3_3", "conv4_3", "conv5_3"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from semhitok.losses.dino_discriminator import TAPS
 from semhitok.recipes.recipe import DataConfig, PerceptualDepth, PerceptualKind
-from semhitok.training.loop import LoopConfig
+from semhitok.training.loop_config import LoopConfig
 from semhitok.training.tasks.unitok_config import UniTokTrainingConfig
 
 

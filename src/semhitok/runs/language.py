@@ -25,7 +25,6 @@ from semhitok.data.packed_feed import PackedFeed, RowFormat
 from semhitok.data.packing import PackedRows
 from semhitok.data.record_sources import open_records
 from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
-from semhitok.mllm.configuration import LanguageStageName
 from semhitok.mllm.continuous import ContinuousProjector
 from semhitok.mllm.sequences import SequenceBuilder
 from semhitok.recipes.language_recipe import LanguageRecipe
@@ -39,6 +38,7 @@ from semhitok.training.loop import train
 from semhitok.training.state import TrainState, derive_seed
 from semhitok.training.tasks.language import LanguageTask
 from semhitok.training.tasks.word_alignment import WordAlignmentTask
+from semhitok.types import LanguageStageName
 
 LISTED_BAD_RECORDS = 5
 

@@ -29,15 +29,17 @@ from semhitok.storage.cache import cache_directory
 from semhitok.teachers import Teacher
 from semhitok.tokenizers import SemHiTokConfig, SemHiTokModel
 from semhitok.tokenizers.checkpoints import stage_is_finished
-from semhitok.tokenizers.semhitok.configuration import STAGES, Stage
 from semhitok.tokenizers.semhitok.pixel import PixelDecoder
 from semhitok.training import compilation
-from semhitok.training.loop import Evaluate, LoopConfig, train
+from semhitok.training.loop import Evaluate, train
+from semhitok.training.loop_config import LoopConfig
 from semhitok.training.state import TrainState, derive_seed
 from semhitok.training.task import Task
-from semhitok.training.tasks.joint import JointConfig, JointTask
+from semhitok.training.tasks.joint import JointTask
+from semhitok.training.tasks.joint_config import JointConfig
 from semhitok.training.tasks.pixel import PerceptualDistance, PixelTask
 from semhitok.training.tasks.semantic import SemanticTask
+from semhitok.types import STAGES, Stage
 
 
 def run_stages(

@@ -31,7 +31,7 @@ from semhitok.runs.preparation import CACHE_BATCH, Report, TrainingImages, valid
 from semhitok.runs.semhitok import load_perceptual
 from semhitok.tokenizers.checkpoints import stage_is_finished
 from semhitok.tokenizers.image_processing import TokenizerImageProcessor
-from semhitok.tokenizers.unitok.configuration import UNITOK_STAGE, UniTokConfig
+from semhitok.tokenizers.unitok.configuration import UniTokConfig
 from semhitok.tokenizers.unitok.initialise import load_clip_weights
 from semhitok.tokenizers.unitok.modeling import UniTokModel
 from semhitok.tokenizers.unitok.processing import UniTokProcessor
@@ -42,6 +42,7 @@ from semhitok.training.state import TrainState, derive_seed
 from semhitok.training.task import Task
 from semhitok.training.tasks.terms import mean_psnr
 from semhitok.training.tasks.unitok import INPUT_IDS, UniTokTask
+from semhitok.types import UNITOK_STAGE
 
 CAPTIONS_TO_LEARN_FROM = 100_000
 

@@ -36,7 +36,8 @@ from semhitok.mllm.joining import match_scale
 from semhitok.mllm.next_token import IGNORED
 from semhitok.training.optim import take_step
 from semhitok.training.state import TrainState
-from semhitok.training.tasks.language import LanguageConfig, LanguageTask, not_used
+from semhitok.training.tasks.language import LanguageTask, not_used
+from semhitok.training.tasks.language_config import LanguageConfig
 from semhitok.training.tasks.precision import autocast
 
 SHARPNESS, GAIN = 10.0, 1.5
