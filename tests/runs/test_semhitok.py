@@ -15,13 +15,14 @@ from tests.tiny import STEPS, loop_config, pixel_config, pixels, run_tiny, save_
 
 from semhitok.data.sources import ImageFolder
 from semhitok.data.transforms import fit_image, to_float, to_uint8
-from semhitok.recipes import STAGES, Recipe
+from semhitok.recipes import Recipe
 from semhitok.recipes.recipe import DataConfig
 from semhitok.runs import semhitok as stages
 from semhitok.runs.semhitok import load_perceptual
 from semhitok.tokenizers import SemHiTokModel
 from semhitok.tokenizers.settings import settings_of
 from semhitok.training.metrics import read_metrics
+from semhitok.types import STAGES
 
 LATER = ("pixel", "pixel-finetune", "decoder")
 

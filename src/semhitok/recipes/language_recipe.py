@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from semhitok.training.loop_config import LoopConfig
 from semhitok.training.optim import OptimizerConfig
@@ -126,6 +127,11 @@ class LanguageRecipe:
     def stage(self, name: LanguageStageName) -> LanguageStage:
         """A stage by its name."""
         return {"align": self.align, "pretrain": self.pretrain, "sft": self.sft}[name]
+
+    def with_loop(self, stage: LanguageStageName, **changes: Any) -> LanguageRecipe:
+        """The recipe with other fields in the loop of a stage."""
+        part = self.stage(stage)
+        return replace(self, **{stage: replace(part, loop=replace(part.loop, **changes))})
 
     def before(self, name: LanguageStageName) -> LanguageStageName | None:
         """The stage that another one starts from; None where it starts from the recipe's parts."""

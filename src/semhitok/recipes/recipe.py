@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from semhitok.training.loop_config import LoopConfig
@@ -105,6 +105,16 @@ class Recipe:
     data: DataConfig = field(default_factory=DataConfig)
     cache_limit: int = CACHE_LIMIT
     joint_gradient: bool = True
+
+    def stage(self, name: Stage) -> SemanticStage | PixelStage:
+        """The settings of a stage."""
+        return self.semantic if name == "semantic" else self.pixel_stage(name)
+
+    def with_loop(self, stage: Stage, **changes: Any) -> Recipe:
+        """The recipe with other fields in the loop of a stage."""
+        part = self.stage(stage)
+        name = "pixel" if stage == "joint" else stage.replace("-", "_")
+        return replace(self, **{name: replace(part, loop=replace(part.loop, **changes))})
 
     def pixel_stage(self, stage: Stage) -> PixelStage:
         """The settings of a stage that trains the pixel branch."""

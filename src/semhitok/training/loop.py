@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import NoReturn
@@ -26,6 +26,7 @@ from torch import Tensor
 
 from semhitok import distributed
 from semhitok.data.feed import Batch, Feed
+from semhitok.storage.atomic import atomic_directory
 from semhitok.training import checkpoint
 from semhitok.training.interruption import Interruption
 from semhitok.training.loop_config import LoopConfig
@@ -42,9 +43,8 @@ def train(
     config: LoopConfig,
     directory: Path,
     *,
-    resume: bool = True,
     evaluate: Evaluate | None = None,
-    preview: Batch | None = None,
+    on_finish: Callable[[TrainState], None] | None = None,
     begun: float | None = None,
 ) -> TrainState:
     """Run a task to its end, or until a signal or the time limit stops it.
@@ -54,9 +54,8 @@ def train(
         feed: images.
         config: of the loop.
         directory: of the run; made if missing; seen by all ranks.
-        resume: go on from the newest checkpoint in ``directory``; False refuses a directory that has one.
         evaluate: called on the main rank every ``evaluate_every`` steps and at the end; logged under ``evaluation/``.
-        preview: the images of the pictures; by default the first ones of the feed.
+        on_finish: called on every rank when all steps are done, before the model is exported.
         begun: ``time.perf_counter()`` from which the time limit counts; by default the time of this call.
 
     Returns:
@@ -74,14 +73,14 @@ def train(
             f"batch_size {config.batch_size} is not divisible by accumulation x ranks = {config.accumulation} x {ranks}"
         )
     begun = time.perf_counter() if begun is None else begun
-    state = _begin(task, feed, config, directory / "checkpoints", resume)
+    state = _begin(task, feed, config, directory / "checkpoints")
     try:
-        with closing(RunLogger(directory, task, feed, state, evaluate=evaluate, preview=preview)) as logger:
+        with closing(RunLogger(directory, task, feed, state, evaluate=evaluate)) as logger:
             logger.say(f"{task.describe()}; step {state.step} of {state.total_steps}")
             run = _Run(task, feed, config, directory, state, logger)
             with Interruption() as interruption:
                 run.steps(interruption, begun)
-            run.end()
+            run.end(on_finish)
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
@@ -96,15 +95,11 @@ def train(
     return state
 
 
-def _begin(task: Task, feed: Feed, config: LoopConfig, checkpoints: Path, resume: bool) -> TrainState:
+def _begin(task: Task, feed: Feed, config: LoopConfig, checkpoints: Path) -> TrainState:
     """A new state, or the newest checkpoint's; the latter's weights go to the task."""
     path = checkpoint.latest(checkpoints)
     if path is None:
         return TrainState(total_steps=config.steps, seed=config.seed)
-    if not resume:
-        raise ValueError(
-            f"{checkpoints.parent} holds a run already ({path.name}): resume it, or choose another directory"
-        )
     saved = checkpoint.load(path)
     state = TrainState.from_state_dict(saved["state"])
     if saved["feed"] != feed.fingerprint:
@@ -161,15 +156,19 @@ class _Run:
             self._report()
         self._save()
 
-    def end(self) -> None:
-        """Last picture, evaluation and the exported model."""
-        state = self.state
-        if state.finished:
+    def end(self, on_finish: Callable[[TrainState], None] | None) -> None:
+        """Draw and evaluate for the last time, and export the model. A collective."""
+        if self.state.finished:
             self.logger.draw()
             self.logger.evaluate()
+            if on_finish is not None:
+                on_finish(self.state)
         if distributed.is_main():
-            with checkpoint.atomic_directory(self.directory / "model") as folder:
+            with atomic_directory(self.directory / "model") as folder:
                 self.task.export(folder)
+        else:
+            self.task.export(None)
+        distributed.wait_for_main()
         self.logger.end()
 
     def _refuse(self, batch: Batch, broken: list[str]) -> NoReturn:
@@ -212,11 +211,13 @@ class _Run:
             self._save()
 
     def _save(self) -> None:
+        """Write a checkpoint, unless there is one of this step. A collective."""
         if self.saved_at == self.state.step:
             return
+        content = {"state": self.state.state_dict(), "feed": self.feed.fingerprint, "task": self.task.state_dict()}
         if distributed.is_main():
-            content = {"state": self.state.state_dict(), "feed": self.feed.fingerprint, "task": self.task.state_dict()}
             checkpoint.save(self.directory / "checkpoints", self.state.step, content, keep=self.config.keep_checkpoints)
+        distributed.wait_for_main()
         self.saved_at = self.state.step
 
 
