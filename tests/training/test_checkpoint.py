@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError
 
+from semhitok.storage import atomic
 from semhitok.storage.atomic import CheckpointError, atomic_directory
 from semhitok.training import checkpoint
 from semhitok.training.checkpoint import latest, load, save
@@ -118,7 +119,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch, failing:
     def full(*_):
         raise error
 
-    monkeypatch.setattr(checkpoint, failing, full)
+    monkeypatch.setattr(checkpoint if failing == "save_file" else atomic, failing, full)
     with pytest.raises(CheckpointError, match=r"^cannot write .*step_00000002: the disk is full; "):
         save(tmp_path, 2, {"value": torch.ones(2)}, keep=1)
     assert [path.name for path in tmp_path.iterdir()] == ["step_00000001"]
