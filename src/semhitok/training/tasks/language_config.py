@@ -17,15 +17,15 @@ class LanguageConfig:
     """What is trained, and how.
 
     Attributes:
-        optimizer: AdamW and schedule.
-        trained: ``all`` is everything but the image tokenizer; ``lora`` low-rank changes of the language model's layers
+        optimizer: AdamW and its schedule.
+        trained: ``all`` is everything but the image tokenizer; ``lora`` low-rank updates of the language model's layers
             together with adapter, head and control rows, the text table frozen; ``adapter`` the adapter alone (LLaVA-v1.5's
             first stage).
         lora_rank, lora_alpha: read with ``lora`` only.
-        image_weight: what a visual label counts beside a text label. 1 is the paper's one loss, in which the 64 or more
-            tokens of a drawn image drown the two of an answer; small models learn to answer sooner with less.
-        chunk_tokens: tokens whose logits are held at a time.
-        checkpoint_activations: compute the layers' activations again in the backward pass, for less memory.
+        image_weight: weight of a visual label in the loss; a text label has 1. 1 is the paper's one loss, in which the 64 or more
+            tokens of an image to generate outweigh the two of an answer; small models learn to answer sooner with less.
+        chunk_tokens: tokens whose logits are held in memory at a time.
+        checkpoint_activations: recompute the layers' activations in the backward pass, for less memory.
         precision: ``bf16`` autocast or ``fp32``.
     """
 
