@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> int:
 def _run(ablation: Ablation, options: Arguments, train: Path, test: Path) -> int:
     device = choose_device(options.device)
     perceptual, extractors = build_metrics(device)
-    place = ExperimentContext(
+    context = ExperimentContext(
         train=open_source(train),
         test=open_source(test),
         train_folder=train,
@@ -87,7 +87,7 @@ def _run(ablation: Ablation, options: Arguments, train: Path, test: Path) -> int
         extractors=extractors,
     )
     try:
-        run(ablation, place, options.results, options.seeds)
+        run(ablation, context, options.results, options.seeds)
     except InterruptionError:
         return 143
     return 0

@@ -8,8 +8,8 @@ from typing import Any
 from semhitok.export.language_model import stored_as
 from semhitok.export.model_card import NOT_STATED, data_section
 from semhitok.mllm import SemHiTokForConditionalGeneration
-from semhitok.mllm.configuration import LANGUAGE_STAGES
 from semhitok.mllm.shared_tokenizer import find_bundled
+from semhitok.types import LANGUAGE_STAGES
 from semhitok.visualization.markdown import table
 
 

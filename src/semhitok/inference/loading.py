@@ -12,12 +12,12 @@ from safetensors import SafetensorError
 from semhitok.data.images import IMAGE_SUFFIXES, load_image
 from semhitok.data.sample import ImageSource, Sample, digest_of_lines
 from semhitok.data.sources import open_source
-from semhitok.mllm.configuration import LANGUAGE_STAGES
 from semhitok.tokenizers import TokenizerImageProcessor
 from semhitok.tokenizers.checkpoints import stage_is_finished
 from semhitok.tokenizers.loading import load_tokenizer as load_checkpoint
 from semhitok.tokenizers.protocol import Tokenizer
 from semhitok.tokenizers.registry import TOKENIZERS, tokenizer_kind
+from semhitok.types import LANGUAGE_STAGES
 
 SHIPPED = "nano"
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from transformers import AutoConfig, PreTrainedConfig
 
 from semhitok.mllm.vocabulary import Vocabulary
-
-AdapterKind = Literal["semantic", "pixel", "single", "dual"]
-LanguageStageName = Literal["align", "pretrain", "sft"]
-LANGUAGE_STAGES: tuple[LanguageStageName, ...] = ("align", "pretrain", "sft")
+from semhitok.types import AdapterKind
 
 
 class SemHiTokMLLMConfig(PreTrainedConfig):

@@ -37,9 +37,12 @@ def find_model_type(path: str | os.PathLike[str]) -> str | None:
 
 
 def stage_is_finished(run: Path, stage: str) -> bool:
-    """Whether the folder of a stage's run holds the model of the finished stage."""
-    config = run / "model" / "config.json"
-    return config.exists() and stage in json.loads(config.read_text(encoding="utf-8")).get("stages", [])
+    """Whether the folder of a stage's run holds the finished stage: its configuration says so, and its weights are there."""
+    model = run / "model"
+    config = model / "config.json"
+    if not config.exists() or not any(model.glob("*.safetensors")):
+        return False
+    return stage in json.loads(config.read_text(encoding="utf-8")).get("stages", [])
 
 
 def _is_folder(path: str | os.PathLike[str]) -> bool:

@@ -1,8 +1,9 @@
 """SemHiTok (arXiv 2503.06764): configuration and model."""
 
 from semhitok.tokenizers.registry import TokenizerKind
-from semhitok.tokenizers.semhitok.configuration import STAGES, SemHiTokConfig
+from semhitok.tokenizers.semhitok.configuration import SemHiTokConfig
 from semhitok.tokenizers.semhitok.modeling import SemHiTokModel
+from semhitok.types import STAGES
 
 # ``joint`` is the control that trains the first two stages in one run.
 TOKENIZER = TokenizerKind(SemHiTokConfig, SemHiTokModel, stages=("joint", *STAGES))

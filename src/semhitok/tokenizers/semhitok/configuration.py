@@ -13,9 +13,6 @@ from semhitok.teachers import TeacherConfig
 SemanticQuantizerKind = Literal["ema", "vanilla", "normalized"]
 UpdateRule = Literal["sum_count", "batch_mean"]
 ConcatKind = Literal["dim", "length", "none", "semantic"]
-Stage = Literal["semantic", "pixel", "pixel-finetune", "decoder", "joint"]
-# The paper's, in order. ``joint``, the control, stands for ``semantic`` and ``pixel`` in one run.
-STAGES: tuple[Stage, ...] = ("semantic", "pixel", "pixel-finetune", "decoder")
 
 
 class SemHiTokConfig(PreTrainedConfig):
