@@ -1,4 +1,4 @@
-"""The values that cross a boundary between packages.
+"""The values that cross a boundary between packages. Imports nothing, so that ``semhitok --help`` can read it at once.
 
 Shapes: B images, N tokens (patches), C codes per token, D feature channels.
 """
@@ -6,8 +6,25 @@ Shapes: B images, N tokens (patches), C codes per token, D feature channels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FitMode = Literal["crop", "resize"]
+"""How an image of another shape becomes a square: its centre, or all of it squeezed."""
+
+FitOrTile = Literal["crop", "resize", "tile"]
+"""As ``FitMode``, or cut into squares of its own resolution."""
+
+PromptLayout = Literal["plain", "geneval", "mjhq", "genai-bench"]
+"""Benchmarks of text-to-image generation, see ``evaluation.text_to_image.prompt_sets``."""
+
+SceneSplit = Literal["train", "heldout", "shared", "scenes-100", "scenes-100-shared", "scenes-100-test"]
+"""Splits of composed scenes, see ``scenes.splits``."""
+
+SceneFormat = Literal["webp", "png", "jpg"]
+"""How composed scenes are stored."""
 
 
 @dataclass(frozen=True)

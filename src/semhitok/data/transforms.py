@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,8 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from semhitok.data.randomness import random_bits, random_integers
-
-FitMode = Literal["crop", "resize"]
+from semhitok.types import FitMode
 
 # Streams of randomness of the augmentations; epochs of the sample order use 0, 1, 2, ...
 _FLIP_STREAM, _TOP_STREAM, _LEFT_STREAM = -1, -2, -3
