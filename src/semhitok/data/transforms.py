@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,8 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from semhitok.data.randomness import random_bits
-
-FitMode = Literal["crop", "resize"]
+from semhitok.types import FitMode
 
 # Stream of randomness of the flips; epochs of the sample order use 0, 1, 2, ...
 _FLIP_STREAM = -1

@@ -11,6 +11,7 @@ from semhitok.distributed.collectives import (
     gather_in_sample_order,
     gather_with_gradients,
     sum_over_ranks,
+    wait_for_main,
 )
 from semhitok.distributed.processes import (
     collective_device,
@@ -39,5 +40,6 @@ __all__ = [
     "is_main",
     "rank",
     "sum_over_ranks",
+    "wait_for_main",
     "world_size",
 ]

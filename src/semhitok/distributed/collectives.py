@@ -131,6 +131,11 @@ def from_main(number: int) -> int:
     return int(shared.item())
 
 
+def wait_for_main() -> None:
+    """Return once the main rank has called this, too: what it wrote before can be read. A collective."""
+    from_main(0)
+
+
 def _buckets(gradients: Iterable[Tensor]) -> Iterator[list[Tensor]]:
     """Gradients grouped by kind of number and device, each group cut where it exceeds BUCKET_ELEMENTS."""
     open_buckets: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}

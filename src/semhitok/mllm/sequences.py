@@ -12,15 +12,13 @@ These are the forms in which the processor puts prompts: "<image>" for a caption
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
 from semhitok.data.packing import IGNORED, TokenSequence
 from semhitok.data.records import IMAGE, Picture, Record, RecordError, Turn, caption_in_place_of_image
 from semhitok.mllm.processing import SemHiTokMLLMProcessor
-
-Learn = Literal["everything", "answers"]
+from semhitok.types import Learn
 
 
 class SequenceBuilder:

@@ -1,7 +1,7 @@
 """Checkpoints that do not repeat the weights of an image tokenizer that comes with the package.
 
-A unified model holds its tokenizer, and what ``save_pretrained`` writes is whole. The small models shipped beside a tokenizer
-would be twice as large for it: their configuration names the shipped tokenizer in ``shared_tokenizer`` and the fingerprint of
+A unified model holds its tokenizer, and what ``save_pretrained`` writes is whole. The small models bundled with a tokenizer
+would be twice as large for it: their configuration names the bundled tokenizer in ``shared_tokenizer`` and the fingerprint of
 what decides its ids, and loading takes the weights from there. A loaded model is whole again.
 """
 
@@ -16,8 +16,8 @@ from semhitok.tokenizers.fingerprint import tokenizer_fingerprint
 PREFIX = "image_tokenizer."
 
 
-def find_shipped(tokenizer: PreTrainedModel) -> str | None:
-    """The shipped tokenizer that gives the same ids for every image, or None."""
+def find_bundled(tokenizer: PreTrainedModel) -> str | None:
+    """The bundled tokenizer that gives the same ids for every image, or None."""
     wanted, kind = tokenizer_fingerprint(tokenizer), tokenizer.config.model_type
     alike = [name for name in builtin_names() if find_model_type(builtin_checkpoint(name)) == kind]
     return next((name for name in alike if tokenizer_fingerprint(_load(name)) == wanted), None)

@@ -1,18 +1,30 @@
-"""Image tokenizers under one protocol, registered with the Auto classes of transformers."""
+"""Image tokenizers under one protocol."""
 
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoProcessor
+from typing import TYPE_CHECKING
 
-from semhitok.tokenizers.image_processing import TokenizerImageProcessor
-from semhitok.tokenizers.protocol import ImageTokenizer
-from semhitok.tokenizers.semhitok import SemHiTokConfig, SemHiTokModel
-from semhitok.tokenizers.unitok import UniTokConfig, UniTokModel
-from semhitok.tokenizers.unitok.processing import UniTokProcessor
+from semhitok.lazy import lazy_names
 
-for _config, _model in ((SemHiTokConfig, SemHiTokModel), (UniTokConfig, UniTokModel)):
-    AutoConfig.register(_config.model_type, _config, exist_ok=True)
-    AutoModel.register(_config, _model, exist_ok=True)
-    AutoImageProcessor.register(_config, slow_image_processor_class=TokenizerImageProcessor, exist_ok=True)
-AutoProcessor.register(UniTokConfig, UniTokProcessor, exist_ok=True)
+if TYPE_CHECKING:
+    from semhitok.tokenizers.image_processing import TokenizerImageProcessor
+    from semhitok.tokenizers.protocol import ImageTokenizer
+    from semhitok.tokenizers.semhitok.configuration import SemHiTokConfig
+    from semhitok.tokenizers.semhitok.modeling import SemHiTokModel
+    from semhitok.tokenizers.unitok.configuration import UniTokConfig
+    from semhitok.tokenizers.unitok.modeling import UniTokModel
+    from semhitok.tokenizers.unitok.processing import UniTokProcessor
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "ImageTokenizer": "semhitok.tokenizers.protocol",
+            "SemHiTokConfig": "semhitok.tokenizers.semhitok.configuration",
+            "SemHiTokModel": "semhitok.tokenizers.semhitok.modeling",
+            "TokenizerImageProcessor": "semhitok.tokenizers.image_processing",
+            "UniTokConfig": "semhitok.tokenizers.unitok.configuration",
+            "UniTokModel": "semhitok.tokenizers.unitok.modeling",
+            "UniTokProcessor": "semhitok.tokenizers.unitok.processing",
+        },
+    )
 
 __all__ = [
     "ImageTokenizer",

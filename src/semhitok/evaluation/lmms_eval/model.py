@@ -19,14 +19,9 @@ from lmms_eval.models.model_utils.gen_metrics import log_metrics
 from loguru import logger
 from tqdm import tqdm
 
-from semhitok.evaluation.lmms_eval.answers import (
-    Answer,
-    AnswerOptions,
-    answer_likelihoods,
-    generate_answers,
-    read_options,
-)
-from semhitok.evaluation.lmms_eval.prompts import Conversation
+from semhitok.evaluation.lmms_eval.answers import Answer, answer_likelihoods, generate_answers, read_options
+from semhitok.evaluation.lmms_eval.prompts import Messages
+from semhitok.inference.text_generation import AnswerOptions
 from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -98,7 +93,7 @@ class SemHiTok(lmms):
         options = self._options(requests)
         outputs: list[list[str]] = [[] for _ in requests]
         infos: list[Any] = [None] * len(requests)
-        waiting: dict[int, Callable[[], Conversation]] = {
+        waiting: dict[int, Callable[[], Messages]] = {
             index: partial(self._conversation, request) for index, request in enumerate(requests)
         }
         number = 0
@@ -150,7 +145,7 @@ class SemHiTok(lmms):
 
     def _answers(
         self,
-        conversations: Sequence[Callable[[], Conversation]],
+        conversations: Sequence[Callable[[], Messages]],
         options: Sequence[AnswerOptions],
         keep: Callable[[int, Answer], None] | None = None,
     ) -> list[Answer]:
@@ -176,7 +171,7 @@ class SemHiTok(lmms):
         self._report_cuts(sum(answer.cut for answer in found.values()), len(found))
         return [found[index] for index in range(len(conversations))]
 
-    def _conversation(self, request: Instance) -> Conversation:
+    def _conversation(self, request: Instance) -> Messages:
         """The first round of a request."""
         if self.is_simple:
             return _user_turn(self._visuals(request), _arguments(request)[0])
@@ -184,7 +179,7 @@ class SemHiTok(lmms):
 
     def _round(
         self, request: Instance, number: int, outputs: list[str], info: Any
-    ) -> tuple[Conversation, bool, list[str] | None, Any]:
+    ) -> tuple[Messages, bool, list[str] | None, Any]:
         """A later round: its conversation, whether there is none, answers rewritten by the task, what it wants to see again."""
         source = _arguments(request)[3] if self.is_simple else _arguments(request)[1]
         step = source(self._doc(request), round_idx=number, previous_output=list(outputs), previous_round_info=info)
@@ -236,12 +231,12 @@ def _arguments(request: Instance) -> tuple[Any, ...]:
     return tuple(request.args)
 
 
-def _user_turn(images: Sequence[Any], text: str) -> Conversation:
+def _user_turn(images: Sequence[Any], text: str) -> Messages:
     parts = [{"type": "image", "image": image} for image in images]
     return [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
 
 
-def _same(conversation: Conversation) -> Conversation:
+def _same(conversation: Messages) -> Messages:
     return conversation
 
 

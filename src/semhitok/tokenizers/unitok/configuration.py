@@ -11,9 +11,6 @@ QuantizerKind = Literal["multi_codebook", "residual", "none"]
 ProjectionKind = Literal["attention", "linear", "none"]
 STRIDE = 16
 
-# The one stage of training.
-UNITOK_STAGE = "unitok"
-
 
 class UniTokConfig(PreTrainedConfig):
     """Architecture of a UniTok tokenizer; the defaults are the released 256 px model.

@@ -9,7 +9,8 @@ from typing import Any
 from transformers import BatchFeature, ProcessorMixin
 
 from semhitok.tokenizers.checkpoints import builtin_checkpoint
-from semhitok.tokenizers.image_processing import FitMode, ImageLike
+from semhitok.tokenizers.image_processing import ImageLike
+from semhitok.types import FitOrTile
 
 
 class UniTokProcessor(ProcessorMixin):
@@ -26,7 +27,7 @@ class UniTokProcessor(ProcessorMixin):
     def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> UniTokProcessor:
-        """Load the processor of a checkpoint: a folder, a hub id, or the name of one shipped with the package."""
+        """Load the processor of a checkpoint: a folder, a hub id, or the name of one bundled with the package."""
         return super().from_pretrained(builtin_checkpoint(pretrained_model_name_or_path), **kwargs)
 
     def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -34,7 +35,7 @@ class UniTokProcessor(ProcessorMixin):
         images: ImageLike | Sequence[ImageLike] | None = None,
         text: str | Sequence[str] | None = None,
         *,
-        mode: FitMode | None = None,
+        mode: FitOrTile | None = None,
         padding: bool | str = True,
         return_tensors: str | None = "pt",
     ) -> BatchFeature:

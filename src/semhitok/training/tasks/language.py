@@ -7,9 +7,8 @@ D channels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,50 +28,14 @@ from semhitok.data.packed_feed import (
 from semhitok.data.packing import IGNORED
 from semhitok.data.transforms import to_float
 from semhitok.distributed import broadcast_parameters
-from semhitok.losses.large_head import CHUNK_TOKENS, large_head_loss
+from semhitok.losses.large_head import large_head_loss
 from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
 from semhitok.mllm.continuous import ContinuousProjector
-from semhitok.training.optim import OptimizerConfig, build_adamw, take_step
+from semhitok.training.optim import build_adamw, take_step
 from semhitok.training.state import TrainState
+from semhitok.training.tasks.language_config import LanguageConfig
 from semhitok.training.tasks.lora import add_lora, merged_state_dict
-from semhitok.training.tasks.precision import Precision, autocast
-
-Trained = Literal["all", "lora", "adapter"]
-
-
-@dataclass(frozen=True)
-class LanguageConfig:
-    """What is trained, and how.
-
-    Attributes:
-        optimizer: AdamW and schedule.
-        trained: ``all`` is everything but the image tokenizer; ``lora`` low-rank changes of the language model's layers
-            together with adapter, head and control rows, the text table frozen; ``adapter`` the adapter alone (LLaVA-v1.5's
-            first stage).
-        lora_rank, lora_alpha: read with ``lora`` only.
-        image_weight: what a visual label counts beside a text label. 1 is the paper's one loss, in which the 64 or more
-            tokens of a drawn image drown the two of an answer; small models learn to answer sooner with less.
-        chunk_tokens: tokens whose logits are held at a time.
-        checkpoint_activations: compute the layers' activations again in the backward pass, for less memory.
-        precision: ``bf16`` autocast or ``fp32``.
-    """
-
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    trained: Trained = "all"
-    lora_rank: int = 16
-    lora_alpha: float = 32.0
-    image_weight: float = 1.0
-    chunk_tokens: int = CHUNK_TOKENS
-    checkpoint_activations: bool = False
-    precision: Precision = "bf16"
-
-    def __post_init__(self) -> None:
-        if self.lora_rank < 1 or self.chunk_tokens < 1:
-            raise ValueError(
-                f"lora_rank and chunk_tokens must be at least 1, got {self.lora_rank} and {self.chunk_tokens}"
-            )
-        if not self.image_weight > 0:
-            raise ValueError(f"image_weight must be above 0, got {self.image_weight}; a mix without images needs none")
+from semhitok.training.tasks.precision import autocast
 
 
 class LanguageTask:
@@ -165,8 +128,10 @@ class LanguageTask:
             parameter.copy_(given[name])
         self.optimizer.load_state_dict(state["optimizer"])
 
-    def export(self, directory: Path) -> None:
+    def export(self, directory: Path | None) -> None:
         """Write model, processor and projector; LoRA is merged into the weights, so that nothing needs peft."""
+        if directory is None:
+            return
         if self.merges:
             self.model.save_pretrained(directory, state_dict=merged_state_dict(self.model))
         else:

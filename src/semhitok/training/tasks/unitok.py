@@ -153,8 +153,10 @@ class UniTokTask:
         self.usage.load_state_dict(state["usage"])
         self.reservoir.load_state_dict(state["reservoir"])
 
-    def export(self, directory: Path) -> None:
+    def export(self, directory: Path | None) -> None:
         """Write the model, with averaged weights where there are such, and its processor."""
+        if directory is None:
+            return
         current = {name: tensor.clone() for name, tensor in self.model.state_dict().items()} if self.average else {}
         if self.average is not None:
             self.model.load_state_dict(self.average.module.state_dict())

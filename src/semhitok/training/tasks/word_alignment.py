@@ -35,7 +35,8 @@ from semhitok.data.packing import IGNORED
 from semhitok.mllm import SemHiTokForConditionalGeneration
 from semhitok.training.optim import take_step
 from semhitok.training.state import TrainState
-from semhitok.training.tasks.language import LanguageConfig, LanguageTask, not_used
+from semhitok.training.tasks.language import LanguageTask, not_used
+from semhitok.training.tasks.language_config import LanguageConfig
 from semhitok.training.tasks.precision import autocast
 
 SHARPNESS, GAIN = 10.0, 1.5
@@ -88,7 +89,7 @@ class WordAlignmentTask(LanguageTask):
             | take_step(self.optimizer, self.config.optimizer, state.step, state.total_steps)
         )
 
-    def export(self, directory: Path) -> None:
+    def export(self, directory: Path | None) -> None:
         """See ``Task.export`` and the docstring of this file; the model in training is left unchanged.
 
         A projector keeps its scale, which only images could determine; a code head has no rows for visual ids.
