@@ -21,7 +21,7 @@ class Arguments:
     SemHiTok: teacher, semantic branch and codebooks stay in float32, so that semantic ids are exactly those of the trained
     model; the pixel encoder and decoder are stored in bfloat16. UniTok: all that decides ids stays in float32; the decoder
     and the text tower are stored in bfloat16. A unified language model is stored in bfloat16, without its image tokenizer
-    where that is a shipped one. It loads like any other checkpoint, in float32. Measure the export, not what it was made from.
+    where that is a bundled one. It loads like any other checkpoint, in float32. Measure the export, not what it was made from.
     """
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_MODEL")]
