@@ -25,6 +25,7 @@ assert AutoModelForImageTextToText._model_mapping[mllm].config_class is mllm
 
 HELP = f"""
 import contextlib, io, sys
+from importlib.util import find_spec
 from semhitok.cli import COMMANDS, main
 
 def runs(*arguments):
@@ -32,6 +33,7 @@ def runs(*arguments):
         code = main(list(arguments))
     return code, {{"torch", "transformers"}} & set(sys.modules)
 
+assert find_spec("semhitok.cli.train").loader.get_code("semhitok.cli.train"), "python -m semhitok.cli.train needs it"
 assert runs("--help") == (0, set())
 assert runs("--version") == (0, set())
 assert runs("nosuch") == (2, set())

@@ -95,6 +95,9 @@ class _Counted(Loader):
     def __init__(self, imports: _Imports, loader: Loader) -> None:
         self.imports, self.loader = imports, loader
 
+    def __getattr__(self, name: str) -> Any:  # such as get_code, for python -m
+        return getattr(self.loader, name)
+
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self.loader.create_module(spec)
 

@@ -50,7 +50,8 @@ class Conversation:
 
         Args:
             question: without images, which are shown already.
-            on_text: called with each piece of the answer as soon as it is there; together they are the answer.
+            on_text: called with each piece of the answer as soon as it is there; together they are the answer, but for blanks
+                at its end.
             notice: told, in a sentence, when the conversation begins anew because it would outgrow the context.
 
         Raises:

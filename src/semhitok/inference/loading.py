@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -46,14 +46,19 @@ def load_tokenizer(
 
 
 def load_language_model(
-    name: str | Path = DEFAULT_LANGUAGE_MODEL, device: str | None = None, *, encoder: bool = True
+    name: str | Path = DEFAULT_LANGUAGE_MODEL,
+    device: str | None = None,
+    *,
+    encoder: bool = True,
+    dtype: torch.dtype | Literal["auto"] = "auto",
 ) -> tuple[SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor]:
-    """Load a unified language model, in eval mode and in the precision that it is stored in, and its processor.
+    """Load a unified language model, in eval mode, and its processor.
 
     Args:
         name: see ``load_tokenizer``.
         device: see ``choose_device``.
         encoder: False leaves out what only understanding images needs.
+        dtype: of the weights; auto is the precision that they are stored in.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
@@ -65,7 +70,7 @@ def load_language_model(
             raise ValueError(
                 f"{name} holds an image tokenizer alone, a language model is needed ({SemHiTokMLLMConfig.model_type})"
             )
-        model = SemHiTokForConditionalGeneration.from_pretrained(place, encoder=encoder)
+        model = SemHiTokForConditionalGeneration.from_pretrained(place, encoder=encoder, dtype=dtype)
     except _DAMAGED as error:
         raise ValueError(f"the checkpoint {name} is damaged ({error}); fetch or train it again") from error
     try:

@@ -21,8 +21,9 @@ from tqdm import tqdm
 
 from semhitok.evaluation.lmms_eval.answers import Answer, answer_likelihoods, generate_answers, read_options
 from semhitok.evaluation.lmms_eval.prompts import Messages
+from semhitok.inference import DEFAULT_LANGUAGE_MODEL
+from semhitok.inference.loading import load_language_model
 from semhitok.inference.text_generation import AnswerOptions
-from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 ARGUMENTS = ("pretrained", "device", "dtype", "batch_size", "max_new_tokens")
@@ -32,7 +33,7 @@ class SemHiTok(lmms):
     """Chat requests.
 
     Args:
-        pretrained: a folder, a hub id, or the name of a shipped checkpoint.
+        pretrained: see ``load_language_model``.
         device: by default a GPU if there is one; several processes (torchrun, accelerate) take one each.
         dtype: "auto" (as stored), "float32", "bfloat16" or "float16".
         batch_size: requests at a time.
@@ -48,7 +49,7 @@ class SemHiTok(lmms):
 
     def __init__(
         self,
-        pretrained: str = "mllm_nano",
+        pretrained: str = DEFAULT_LANGUAGE_MODEL,
         device: str | None = None,
         dtype: str = "auto",
         batch_size: int | str = 1,
@@ -66,12 +67,8 @@ class SemHiTok(lmms):
         self.max_new_tokens = _count("max_new_tokens", max_new_tokens)
         self.device = _device(device)
         self._rank, self._world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        precision = dtype if dtype == "auto" else getattr(torch, dtype)
-        model = SemHiTokForConditionalGeneration.from_pretrained(pretrained, dtype=precision)
-        self.model: SemHiTokForConditionalGeneration = model.eval().to(self.device)  # pyright: ignore
-        self.processor = SemHiTokMLLMProcessor.from_pretrained(pretrained)
-        if self.processor.vocabulary != model.vocabulary:
-            raise ValueError(f"the processor of {pretrained} belongs to another model: their vocabularies differ")
+        precision = "auto" if dtype == "auto" else getattr(torch, dtype)
+        self.model, self.processor = load_language_model(pretrained, str(self.device), dtype=precision)
 
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:  # pyright: ignore
         """An answer to each request, in their order.
