@@ -7,16 +7,13 @@ what decides its ids, and loading takes the weights from there. A loaded model i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from transformers import AutoModel, PreTrainedModel
 
 from semhitok.tokenizers.checkpoints import builtin_checkpoint, builtin_names, find_model_type
 from semhitok.tokenizers.fingerprint import tokenizer_fingerprint
-
-if TYPE_CHECKING:
-    from semhitok.mllm.modeling import SemHiTokForConditionalGeneration
 
 PREFIX = "image_tokenizer."
 
@@ -29,8 +26,8 @@ def find_bundled(tokenizer: PreTrainedModel) -> str | None:
 
 
 @torch.no_grad()
-def take_shared_tokenizer(model: SemHiTokForConditionalGeneration) -> None:
-    """Copy the weights of the bundled tokenizer that the configuration names, and make the model whole.
+def take_shared_tokenizer(model: Any) -> None:
+    """Copy the weights of the bundled tokenizer that the configuration names into a unified model, and make it whole.
 
     Raises:
         ValueError: no tokenizer of that name is bundled with the package, or another one by now.
