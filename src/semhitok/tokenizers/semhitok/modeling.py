@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from semhitok.nn.patches import resize
-from semhitok.quantizers import EMAQuantizer, HierarchicalQuantizer, NormalizedQuantizer, VanillaQuantizer
+from semhitok.quantizers import HierarchicalQuantizer, Quantizer
 from semhitok.teachers import Teacher
 from semhitok.tokenizers.checkpoints import load_strictly
 from semhitok.tokenizers.checks import check_grid, check_ids, check_pixel_values
@@ -225,7 +225,7 @@ class SemHiTokModel(PreTrainedModel):
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
-        elif isinstance(module, HierarchicalQuantizer | EMAQuantizer | VanillaQuantizer | NormalizedQuantizer):
+        elif isinstance(module, Quantizer):
             module.reset_parameters()
 
     def _teacher_size(self, height: int, width: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What one micro-batch through a branch leaves behind: values for the upkeep of the step, and the terms of its loss.
+"""What one micro-batch through a branch leaves behind: values for the rest of the step, and the terms of its loss.
 
 Shapes: B images, N tokens, d_s and d_p semantic and pixel channels.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from semhitok.training.tasks.reservoir import Reservoir
+from semhitok.training.codebook_maintenance import Reservoir
 
 
 def test_keeps_the_latest_whole_steps_and_columns_together():
