@@ -10,6 +10,7 @@ Shapes: B images, N tokens, d_p pixel channels, K semantic codes, m pixel codes 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from semhitok.training.codebook_maintenance import CodebookMaintainer
 from semhitok.training.optim import build_adamw, take_step
 from semhitok.training.state import TrainState
 from semhitok.training.tasks.adversarial import AdversarialConfig, Adversary
-from semhitok.training.tasks.forward import PixelForward
 from semhitok.training.tasks.pixel_config import PixelConfig
 from semhitok.training.tasks.precision import autocast
 from semhitok.training.tasks.terms import mean_psnr, mean_terms
@@ -33,6 +33,34 @@ from semhitok.types import Quantized, TokenizerOutput
 
 SEMANTIC_IDS = "semantic_ids"
 PerceptualDistance = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class PixelForward:
+    """One micro-batch through the pixel branch.
+
+    Attributes:
+        target, reconstruction: (B,3,H,W) what is to be drawn and what is drawn, not clamped.
+        ids: (B,N) joint ids.
+        pixel_features: (B,N,d_p) before quantization.
+        terms: scalars by name; ``loss`` is what is differentiated.
+    """
+
+    target: Tensor
+    reconstruction: Tensor
+    ids: Tensor
+    pixel_features: Tensor
+    terms: dict[str, Tensor]
+
+    def detached(self) -> PixelForward:
+        """The same values without the graph, which is then free."""
+        return PixelForward(
+            self.target,
+            self.reconstruction.detach(),
+            self.ids,
+            self.pixel_features.detach(),
+            {name: value.detach() for name, value in self.terms.items()},
+        )
 
 
 class PixelTask:
@@ -187,11 +215,11 @@ class PixelTask:
 
 
 def _adversary(config: PixelConfig, device: torch.device) -> Adversary:
-    game = AdversarialConfig(
+    settings = AdversarialConfig(
         weight=config.adversarial_weight,
         start=config.adversarial_start,
         diffaug=config.diffaug,
         optimizer=config.discriminator_optimizer,
         precision=config.precision,
     )
-    return Adversary(PatchDiscriminator(config.discriminator_channels).to(device), game)
+    return Adversary(PatchDiscriminator(config.discriminator_channels).to(device), settings)

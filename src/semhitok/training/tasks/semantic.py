@@ -22,9 +22,9 @@ from semhitok.tokenizers import SemHiTokModel
 from semhitok.training.codebook_maintenance import CodebookMaintainer
 from semhitok.training.optim import OptimizerConfig, build_adamw, take_step
 from semhitok.training.state import TrainState
-from semhitok.training.tasks.forward import SemanticForward
 from semhitok.training.tasks.precision import Precision, autocast
 from semhitok.training.tasks.terms import mean_terms
+from semhitok.types import Quantized
 
 FEATURES = "features"
 
@@ -58,6 +58,26 @@ class SemanticConfig:
     revive_below: float = 0.03
     reservoir_size: int = 2**18
     precision: Precision = "bf16"
+
+
+@dataclass(frozen=True)
+class SemanticForward:
+    """One micro-batch through the semantic branch.
+
+    Attributes:
+        projected: (B,N,d_s) fp32 vectors before quantization, without gradients.
+        quantized: their codes, straight-through, and ids.
+        terms: scalars by name; ``loss`` is what is differentiated.
+    """
+
+    projected: Tensor
+    quantized: Quantized
+    terms: dict[str, Tensor]
+
+    def detached(self) -> SemanticForward:
+        """The same values without the graph, which is then free."""
+        quantized = Quantized(self.quantized.codes.detach(), self.quantized.ids, {})
+        return SemanticForward(self.projected, quantized, {name: value.detach() for name, value in self.terms.items()})
 
 
 class SemanticTask:
