@@ -48,7 +48,7 @@ class Quantizer(Protocol):
     @property
     def counts_shape(self) -> tuple[int, ...]:
         """Shape of the hit counts: (K,), (C,K) with several codes per token, (groups,K) with sub-codebooks."""
-        ...
+        return tuple(getattr(self, self.codebooks[0]).shape[:-1])
 
     def reset_parameters(self) -> None:
         """Random codes."""

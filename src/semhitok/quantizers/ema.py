@@ -76,11 +76,6 @@ class EMAQuantizer(Float32Module, Quantizer):
         self.register_buffer("sums_KD", torch.empty(codebook_size, dim, dtype=torch.float32))
         self.reset_parameters()
 
-    @property
-    def counts_shape(self) -> tuple[int, ...]:
-        """(K,)."""
-        return (len(self.codebook_KD),)
-
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Random codes of unit expected length, each weighing as much as one vector per step."""

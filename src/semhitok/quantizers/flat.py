@@ -35,11 +35,6 @@ class VanillaQuantizer(Float32Module, Quantizer):
         self.codebook_KD = nn.Parameter(torch.empty(codebook_size, dim, dtype=torch.float32))
         self.reset_parameters()
 
-    @property
-    def counts_shape(self) -> tuple[int, ...]:
-        """(K,)."""
-        return (len(self.codebook_KD),)
-
     def reset_parameters(self) -> None:
         """Uniform in [-1/K, 1/K], as in VQGAN; meant to be replaced by ``initialise``."""
         bound = 1 / len(self.codebook_KD)
@@ -87,11 +82,6 @@ class NormalizedQuantizer(Float32Module, Quantizer):
         super().__init__()
         self.codebook_KD = nn.Parameter(torch.empty(codebook_size, dim, dtype=torch.float32))
         self.reset_parameters()
-
-    @property
-    def counts_shape(self) -> tuple[int, ...]:
-        """(K,)."""
-        return (len(self.codebook_KD),)
 
     def reset_parameters(self) -> None:
         """Directions uniform on the sphere, unit expected length."""

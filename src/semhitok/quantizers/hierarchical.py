@@ -73,11 +73,6 @@ class HierarchicalQuantizer(Float32Module, Quantizer):
         """Pixel codes in all sub-codebooks together."""
         return self.codebook_KmD.shape[:2].numel() if self.layout.is_uniform else self.layout.vocab_size
 
-    @property
-    def counts_shape(self) -> tuple[int, ...]:
-        """(G,m)."""
-        return tuple(self.codebook_KmD.shape[:2])
-
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Directions uniform on the sphere, unit expected length; meant to be replaced by ``initialise``."""

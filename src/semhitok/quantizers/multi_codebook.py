@@ -46,11 +46,6 @@ class MultiCodebookQuantizer(Float32Module, Quantizer):
         )
         self.reset_parameters()
 
-    @property
-    def counts_shape(self) -> tuple[int, ...]:
-        """(C,K)."""
-        return tuple(self.codebooks_CKc.shape[:2])
-
     def reset_parameters(self) -> None:
         """Uniform around zero."""
         bound = BOUND * self.codebooks_CKc.shape[2] ** -0.5

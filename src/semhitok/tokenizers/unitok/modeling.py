@@ -258,9 +258,10 @@ class UniTokModel(PreTrainedModel):
         return self.decoder(tokens.to(self.decoder.norm.weight.dtype), grid)
 
     def _lookup(self, ids: Tensor) -> Tensor:
+        """Codes (B,N,W) of ids (B,N,C), checked."""
+        quantizer = self._discrete()
         ids = check_ids(ids, self.vocab_size, self.codes_per_token)
-        several = self.config.quantizer in SEVERAL_CODES_PER_TOKEN
-        return self._discrete().lookup(ids if several else ids[..., 0])
+        return quantizer.lookup(ids if self.config.quantizer in SEVERAL_CODES_PER_TOKEN else ids[..., 0])
 
     def _discrete(self) -> TokenQuantizer:
         if self.quantizer is None:
