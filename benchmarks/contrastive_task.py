@@ -25,8 +25,9 @@ from semhitok.distributed import broadcast_parameters
 from semhitok.losses import distillation_loss, sigmoid_contrastive_loss
 from semhitok.training.optim import OptimizerConfig, build_adamw, take_step
 from semhitok.training.state import TrainState
-from semhitok.training.tasks.precision import Precision, autocast
+from semhitok.training.tasks.precision import autocast
 from semhitok.training.weight_average import WeightAverage
+from semhitok.types import Precision
 
 CAPTIONS = "captions"
 SIGNAL = "signal"
@@ -133,8 +134,10 @@ class ContrastiveTask:
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
 
-    def export(self, directory: Path) -> None:
+    def export(self, directory: Path | None) -> None:
         """Write the tower with averaged weights, and its normalisation, as ``Teacher.from_pretrained`` reads them."""
+        if directory is None:
+            return
         tower = self.average.module.get_submodule("backbone")
         assert isinstance(tower, SiglipVisionModel)
         tower.save_pretrained(directory)

@@ -315,7 +315,8 @@ def _model_config(recipe: Recipe, stage: str, tiny: bool) -> SemHiTokConfig:
 
 def _task(recipe: Recipe, stage: str, model: SemHiTokModel) -> Task:
     from semhitok.losses import VGGPerceptual
-    from semhitok.training.tasks import PixelTask, SemanticTask
+    from semhitok.training.tasks.pixel import PixelTask
+    from semhitok.training.tasks.semantic import SemanticTask
 
     if stage == "semantic":
         return SemanticTask(model, recipe.semantic.task)

@@ -25,7 +25,7 @@ from semhitok.data.reading import SizedImages
 from semhitok.data.sample import ImageSource, digest_of_lines
 from semhitok.data.transforms import to_float
 from semhitok.storage.array_cache import ArrayCache, CacheKey, digest_of_module, digest_of_text
-from semhitok.storage.cache import cache_directory
+from semhitok.storage.cache import require_weights, weights_path
 from semhitok.teachers import Teacher
 from semhitok.training.loop import LoopConfig, train
 from semhitok.training.optim import OptimizerConfig
@@ -111,7 +111,7 @@ def train_teacher(
         )
     images, captions = _captioned(source, size, recipe.images)
     report(f"{len(images)} images; embedding {len(set(captions))} different captions")
-    embeddings = caption_embeddings(captions, text_encoder or cache_directory() / "weights" / "minilm", device)
+    embeddings = caption_embeddings(captions, text_encoder or weights_path("minilm"), device)
     # Captions have much in common ("... in front of ..."); without their mean the cosines between them spread further.
     embeddings = torch.nn.functional.normalize(embeddings - embeddings.mean(dim=0), dim=-1)
     report("computing the starting signal")
@@ -141,8 +141,7 @@ def caption_embeddings(
     Raises:
         ValueError: there is no text encoder.
     """
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"there is no text encoder at {folder}: run `semhitok data fetch`")
+    require_weights(folder / "config.json", "there is no text encoder")
     text_tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModel.from_pretrained(folder, dtype=torch.float32).to(device).eval()
     texts = sorted(set(captions), key=len)  # of similar length together, so that little padding is computed

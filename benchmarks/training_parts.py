@@ -23,7 +23,8 @@ from semhitok.losses import VGGPerceptual
 from semhitok.recipes import Recipe
 from semhitok.tokenizers import SemHiTokModel
 from semhitok.training.state import TrainState
-from semhitok.training.tasks import PixelTask, SemanticTask
+from semhitok.training.tasks.pixel import PixelTask
+from semhitok.training.tasks.semantic import SemanticTask
 
 # Recipe, batch: what two CPU cores do in seconds.
 CASES = (("nano", 16), ("mini", 4), ("semhitok_256", 1))

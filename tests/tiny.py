@@ -23,16 +23,21 @@ from transformers import SiglipVisionConfig, SiglipVisionModel
 from semhitok.data.feed import Batch, Feed, MemoryFeed
 from semhitok.data.sources import ImageFolder
 from semhitok.data.transforms import to_float
-from semhitok.recipes import STAGES, Recipe, Stage
+from semhitok.recipes import Recipe
 from semhitok.recipes.recipe import DataConfig, EnhancedDecoder, PixelStage, SemanticStage
-from semhitok.runs.semhitok import run_stages
+from semhitok.runs.semhitok import run_semhitok
+from semhitok.runs.stage_runner import RunOptions
 from semhitok.teachers import TeacherConfig
 from semhitok.tokenizers import SemHiTokConfig, SemHiTokModel
 from semhitok.training.loop import LoopConfig
 from semhitok.training.optim import OptimizerConfig
 from semhitok.training.state import TrainState
 from semhitok.training.task import Task
-from semhitok.training.tasks import PixelConfig, PixelTask, SemanticConfig, SemanticTask
+from semhitok.training.tasks.pixel import PixelTask
+from semhitok.training.tasks.pixel_config import PixelConfig
+from semhitok.training.tasks.semantic import SemanticTask
+from semhitok.training.tasks.semantic_config import SemanticConfig
+from semhitok.types import STAGES, Stage
 
 SIZE = 32
 STEPS = 12
@@ -243,17 +248,15 @@ def save_images(folder: Path, count: int = 24) -> Path:
 
 
 def run_tiny(recipe: Recipe, images: Path, directory: Path, stages: tuple[Stage, ...] = STAGES, **options: Any):
-    """``run_stages`` on a folder of images, without a word."""
-    return run_stages(
-        recipe,
-        ImageFolder(images),
-        directory,
-        stages=stages,
-        device=torch.device("cpu"),
-        data_name="tiny images",
-        report=lambda line: None,
-        **options,
-    )
+    """``run_semhitok`` on a folder of images, without a word; ``options`` are those of the run or of the function."""
+    given = {name: options.pop(name) for name in ("validation", "images") if name in options}
+    return run_semhitok(recipe, ImageFolder(images), tiny_options(directory, **options), stages=stages, **given)
+
+
+def tiny_options(directory: Path, **options: Any) -> RunOptions:
+    """On the CPU, without a word."""
+    fixed = {"device": torch.device("cpu"), "data_name": "tiny images", "report": lambda line: None}
+    return RunOptions(directory=directory, **(fixed | options))
 
 
 def run_killed(recipe: Recipe, images: Path, directory: Path, stage: Stage, kill_at: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tests.tiny import SIZE, loop_config, optimizer, save_images, shake, tiny_images
+from tests.tiny import SIZE, loop_config, optimizer, save_images, shake, tiny_images, tiny_options
 from torch import nn
 from transformers import CLIPTextConfig
 
@@ -138,11 +138,5 @@ def save_captioned(folder: Path, count: int = 24, *, without: int | None = None)
 
 def run_tiny_unitok(recipe: UniTokRecipe, images: Path, directory: Path, **options: Any):
     """``run_unitok`` on a folder of images, without a word."""
-    return run_unitok(
-        recipe,
-        ImageFolder(images),
-        directory,
-        device=torch.device("cpu"),
-        data_name="tiny images",
-        **({"report": lambda line: None} | options),
-    )
+    given = {name: options.pop(name) for name in ("validation", "images") if name in options}
+    return run_unitok(recipe, ImageFolder(images), tiny_options(directory, **options), **given)

@@ -1,4 +1,4 @@
-"""The values that cross a boundary between packages.
+"""The values that cross a boundary between packages. Imports nothing, so that ``semhitok --help`` can read it at once.
 
 Shapes: B images, N tokens (patches), C codes per token, D feature channels.
 """
@@ -6,8 +6,25 @@ Shapes: B images, N tokens (patches), C codes per token, D feature channels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FitMode = Literal["crop", "resize"]
+"""How an image of another shape becomes a square: its centre, or all of it squeezed."""
+
+FitOrTile = Literal["crop", "resize", "tile"]
+"""As ``FitMode``, or cut into squares of its own resolution."""
+
+PromptLayout = Literal["plain", "geneval", "mjhq", "genai-bench"]
+"""Benchmarks of text-to-image generation, see ``evaluation.text_to_image.prompt_sets``."""
+
+SceneSplit = Literal["train", "heldout", "shared", "scenes-100", "scenes-100-shared", "scenes-100-test"]
+"""Splits of composed scenes, see ``scenes.splits``."""
+
+SceneFormat = Literal["webp", "png", "jpg"]
+"""How composed scenes are stored."""
 
 
 @dataclass(frozen=True)
@@ -69,3 +86,27 @@ class TokenizerOutput:
     ids: Tensor
     losses: dict[str, Tensor]
     pixel_features: Tensor
+
+
+# Training: its stages and their choices.
+
+Precision = Literal["fp32", "bf16"]
+"""Mixed precision of training: ``bf16`` autocast, or none."""
+
+Stage = Literal["semantic", "pixel", "pixel-finetune", "decoder", "joint"]
+"""Training stages of SemHiTok. ``joint``, the control, stands for ``semantic`` and ``pixel`` in one run."""
+STAGES: tuple[Stage, ...] = ("semantic", "pixel", "pixel-finetune", "decoder")
+"""The paper's stages, in order."""
+
+UNITOK_STAGE = "unitok"
+"""UniTok's only training stage."""
+
+LanguageStageName = Literal["align", "pretrain", "sft"]
+"""Training stages of the unified language model."""
+LANGUAGE_STAGES: tuple[LanguageStageName, ...] = ("align", "pretrain", "sft")
+
+AdapterKind = Literal["semantic", "pixel", "single", "dual"]
+"""How visual ids become input embeddings of the language model (Table 7)."""
+
+Learn = Literal["everything", "answers"]
+"""What is labelled in a sequence: every position, or only answers, captions and generated images."""

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from tests.tiny import SIZE, pixels, tiny_model
 
 from semhitok import SemHiTokModel, TokenizerImageProcessor
-from semhitok.export.tokenizer import ship
+from semhitok.export.tokenizer import export_tokenizer
 from semhitok.inference.loading import newest_model
-from semhitok.storage.atomic import CheckpointError
+from semhitok.storage.atomic import WriteError
 
 STAGES = ["semantic", "pixel"]
 PROVENANCE = {
@@ -124,9 +124,9 @@ def test_the_earlier_export_survives_a_full_disk(exported, trained, monkeypatch)
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("semhitok.export.tokenizer.save_file", full)
-    with pytest.raises(CheckpointError, match="the disk is full"):
-        ship(model, folder, card="", provenance={})
+    monkeypatch.setattr("semhitok.export.checkpoint.save_file", full)
+    with pytest.raises(WriteError, match="the disk is full"):
+        export_tokenizer(model, folder, card="", provenance={})
     assert (folder / "model.safetensors").read_bytes() == before
     assert model.config.provenance == PROVENANCE
 
@@ -147,9 +147,9 @@ def test_files_of_another_kind(run, trained, tmp_path):
 
 def test_a_model_that_only_decodes_is_not_exported(tmp_path):
     with pytest.raises(ValueError, match="without its encoder side"):
-        ship(tiny_model(encoder=False), tmp_path / "out", card="", provenance={})
+        export_tokenizer(tiny_model(encoder=False), tmp_path / "out", card="", provenance={})
     with pytest.raises(ValueError, match="must be in float32"):
-        ship(tiny_model().bfloat16(), tmp_path / "out", card="", provenance={})
+        export_tokenizer(tiny_model().bfloat16(), tmp_path / "out", card="", provenance={})
 
 
 def test_runs_without_a_finished_stage(run, tmp_path, checkpoint):

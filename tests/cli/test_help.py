@@ -22,7 +22,8 @@ from semhitok.cli import (
     reconstruct,
     train,
 )
-from semhitok.recipes import RECIPES, STAGES, UNITOK_RECIPES
+from semhitok.recipes import RECIPES, UNITOK_RECIPES
+from semhitok.types import STAGES
 
 PAGES = {
     "reconstruct": reconstruct.Arguments,

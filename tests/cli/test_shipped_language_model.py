@@ -8,14 +8,14 @@ from PIL import Image
 from tests.cli.conftest import Run
 
 from semhitok import SemHiTokForConditionalGeneration, SemHiTokModel
-from semhitok.tokenizers.checkpoints import SHIPPED
+from semhitok.tokenizers.checkpoints import BUNDLED
 from semhitok.tokenizers.fingerprint import tokenizer_fingerprint
 
 SCENE = Path(__file__).parents[2] / "examples" / "scenes" / "scene-02.jpg"
 
 
 def test_it_is_small_and_holds_the_shipped_tokenizer():
-    assert sum(file.stat().st_size for file in (SHIPPED / "mllm_nano").iterdir()) < 12e6
+    assert sum(file.stat().st_size for file in (BUNDLED / "mllm_nano").iterdir()) < 12e6
     model = SemHiTokForConditionalGeneration.from_pretrained("mllm_nano")
     assert tokenizer_fingerprint(model.image_tokenizer) == tokenizer_fingerprint(SemHiTokModel.from_pretrained("nano"))
     assert model.config.stages == ["align", "pretrain", "sft"]

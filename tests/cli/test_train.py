@@ -60,21 +60,19 @@ def test_an_interrupted_run_has_an_exit_code_of_its_own(run, recipe, images, mon
 
     given = {}
 
-    def run_stages(recipe, source, directory, **options):
-        given.update(options, recipe=recipe, directory=directory, source=source)
+    def run_semhitok(recipe, source, options, **others):
+        given.update(others, **vars(options))
         return State()
 
-    monkeypatch.setattr(train, "run_stages", run_stages)
+    monkeypatch.setattr("semhitok.runs.semhitok.run_semhitok", run_semhitok)
     outcome = run("train", "tiny", "--data", images, "--max-seconds", "100", "--device", "cpu")
     assert outcome.code == 143
     assert given["directory"].parts == ("runs", "tiny")
     assert given["stages"] == train.STAGES
     assert given["device"] == torch.device("cpu")
-    parts = [given["recipe"].semantic, *(given["recipe"].pixel_stage(stage) for stage in train.STAGES[1:])]
-    assert [part.loop.max_seconds for part in parts] == pytest.approx([10, 45, 25, 20])
+    assert given["max_seconds"] == 100
     run("train", "tiny", "--data", images, "--max-seconds", "90", "--stage", "pixel", "--device", "cpu")
-    assert given["recipe"].pixel.loop.max_seconds == pytest.approx(90)
-    assert given["recipe"].decoder.loop.max_seconds is None
+    assert (given["stages"], given["max_seconds"]) == (("pixel",), 90)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +93,7 @@ def test_errors(run, recipe, images, arguments, code, said):
 
 
 def test_out_of_memory_in_the_loop_says_what_to_lower(run, recipe, images, monkeypatch):
-    from semhitok.training.tasks import SemanticTask
+    from semhitok.training.tasks.semantic import SemanticTask
 
     def step(self, microbatches, state):
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -149,14 +147,15 @@ def test_errors_of_unitok(run, recipe, tmp_path, arguments, code, said):
     assert code == 2 or outcome.err.count("\n") == 1
 
 
-def test_a_time_limit_reaches_the_loop_of_unitok(run, recipe, images, monkeypatch):
-    given = {}
+def test_a_time_limit_reaches_the_loop_of_unitok(run, recipe, monkeypatch, tmp_path):
+    given, images = {}, save_captioned(tmp_path / "captioned")
 
-    def run_unitok(recipe, source, directory, **options):
-        given.update(options, recipe=recipe, directory=directory)
-        return type("State", (), {"interrupted": True})
+    def loop(task, feed, config, directory, **options):
+        given.update(config=config, directory=directory)
+        return type("State", (), {"interrupted": True, "finished": False})
 
-    monkeypatch.setattr(train, "run_unitok", run_unitok)
+    monkeypatch.setattr("semhitok.runs.stage_runner.train", loop)
+    monkeypatch.chdir(tmp_path)
     assert run("train", "tiny_unitok", "--data", images, "--max-seconds", "100", "--device", "cpu").code == 143
-    assert given["recipe"].loop.max_seconds == 100
+    assert given["config"].max_seconds == 100
     assert given["directory"].parts == ("runs", "tiny_unitok")

@@ -15,7 +15,7 @@ from tests.tiny_unitok import SIZE, WORDS, save_unitok, tiny_unitok
 
 from semhitok import TokenizerImageProcessor, UniTokModel
 from semhitok.data.transforms import to_pil
-from semhitok.export.tokenizer import ship
+from semhitok.export.tokenizer import export_tokenizer
 from semhitok.inference.loading import newest_model
 from semhitok.inference.token_files import load_ids
 from semhitok.tokenizers.unitok.processing import UniTokProcessor
@@ -231,6 +231,6 @@ def test_the_example_on_the_card_runs(run, trained, pictures, tmp_path, monkeypa
 
 def test_export_takes_the_text_tokenizer_along(tmp_path):
     with pytest.raises(ValueError, match="with its text tokenizer: pass its processor"):
-        ship(tiny_unitok(), tmp_path / "out", card="", provenance={})
-    shipped = ship(tiny_unitok(text=False), tmp_path / "out", card="", provenance={})
+        export_tokenizer(tiny_unitok(), tmp_path / "out", card="", provenance={})
+    shipped = export_tokenizer(tiny_unitok(text=False), tmp_path / "out", card="", provenance={})
     assert set(shipped.sizes) == {"model.safetensors", "config.json", "preprocessor_config.json", "README.md"}

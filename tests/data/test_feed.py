@@ -16,7 +16,7 @@ from PIL import Image
 
 from semhitok.data.feed import Batch, Feed, MemoryFeed, StreamFeed, load_into_memory
 from semhitok.data.images import ImageError
-from semhitok.data.order import SampleOrder
+from semhitok.data.randomness import SampleOrder
 from semhitok.data.sources import Sample
 from semhitok.data.transforms import random_flips
 
@@ -47,9 +47,9 @@ def pixels_of(index: int) -> np.ndarray:
     return np.random.default_rng(index).integers(0, 256, (3, HEIGHT, WIDTH), dtype=np.uint8)
 
 
-def memory_feed(flip: bool = True, crop: tuple[int, int] | None = None, seed: int = 5) -> MemoryFeed:
+def memory_feed(flip: bool = True, seed: int = 5) -> MemoryFeed:
     images = torch.from_numpy(np.stack([pixels_of(index) for index in range(COUNT)]))
-    return MemoryFeed(images, seed=seed, flip=flip, crop=crop, extras=None if crop else extras())
+    return MemoryFeed(images, seed=seed, flip=flip, extras=extras())
 
 
 def extras() -> dict[str, np.ndarray]:
@@ -57,9 +57,8 @@ def extras() -> dict[str, np.ndarray]:
     return {"pair": np.stack(np.meshgrid(np.arange(COUNT), np.arange(2), indexing="ij"), axis=-1)}
 
 
-def stream_feed(workers: int = 0, flip: bool = True, crop: tuple[int, int] | None = None) -> StreamFeed:
-    extra = None if crop else extras()
-    return StreamFeed(Pictures(), HEIGHT, WIDTH, seed=5, flip=flip, crop=crop, extras=extra, workers=workers)
+def stream_feed(workers: int = 0, flip: bool = True) -> StreamFeed:
+    return StreamFeed(Pictures(), HEIGHT, WIDTH, seed=5, flip=flip, extras=extras(), workers=workers)
 
 
 def take(feed: Feed, start: int, batch_size: int, count: int, rank: int = 0, world: int = 1) -> list[Batch]:
@@ -89,10 +88,9 @@ def test_batches_follow_order_and_flips(feed: Feed) -> None:
         np.testing.assert_array_equal(image, expected[..., ::-1] if flip else expected)
 
 
-@pytest.mark.parametrize("crop", [None, (8, 12)])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_stream_equals_memory(workers: int, crop: tuple[int, int] | None) -> None:
-    assert_same(take(stream_feed(workers, crop=crop), 17, 6, 9), take(memory_feed(crop=crop), 17, 6, 9))
+def test_stream_equals_memory(workers: int) -> None:
+    assert_same(take(stream_feed(workers), 17, 6, 9), take(memory_feed(), 17, 6, 9))
 
 
 @given(st.integers(0, 100), st.sampled_from([1, 2, 3, 4, 6]), st.integers(0, 4))
@@ -134,15 +132,6 @@ def test_pixel_values_and_split() -> None:
     assert torch.equal(parts[2].extras["pair"], batch.extras["pair"][4:])
     with pytest.raises(ValueError, match="6 images cannot be split into 4"):
         batch.split(4)
-
-
-def test_crops_differ_between_epochs_but_not_between_runs() -> None:
-    feed = memory_feed(flip=False, crop=(8, 8))
-    first, again, second_epoch = (take(feed, start, COUNT, 1) for start in (0, 0, COUNT))
-    assert_same(first, again)
-    order = second_epoch[0].indices_B.argsort()
-    assert first[0].images_BCHW.shape == (COUNT, 3, 8, 8)
-    assert not torch.equal(second_epoch[0].images_BCHW[order], first[0].images_BCHW[first[0].indices_B.argsort()])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -209,7 +198,6 @@ def test_load_into_memory(workers: int) -> None:
     source = Pictures(count=150, bad=frozenset({0, 70, 149}))
     loaded = load_into_memory(source, HEIGHT, WIDTH, workers=workers, progress=lambda *done: seen.append(done))
     kept = [index for index in range(150) if index not in source.bad]
-    assert loaded.kept_indices.tolist() == kept
     np.testing.assert_array_equal(loaded.images.numpy(), np.stack([pixels_of(index) for index in kept]))
     assert loaded.bad == [(f"picture-{i}", f"picture-{i}: truncated.") for i in (0, 70, 149)]
     assert seen[-1] == (150, 150)
@@ -250,8 +238,6 @@ def test_wrong_arguments() -> None:
         MemoryFeed(images.float(), seed=0)
     with pytest.raises(ValueError, match=r"'x' has shape \(23, 1\), \(23, 2, \.\.\.\) is needed"):
         MemoryFeed(images, seed=0, flip=True, extras={"x": np.zeros((COUNT, 1))})
-    with pytest.raises(ValueError, match="random crops"):
-        MemoryFeed(images, seed=0, crop=(4, 4), extras={"x": np.zeros((COUNT, 1))})
     for arguments in ((0, 6, 0, 4), (0, 6, 2, 2), (-1, 6, 0, 1), (0, 0, 0, 1)):
         with pytest.raises(ValueError, match="cannot be divided"):
             next(memory_feed().batches(*arguments))
@@ -304,7 +290,7 @@ def captions_of(indices: list[int]) -> list[str | None]:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_captions_are_read_with_their_images(workers: int):
     loaded = load_into_memory(Captioned(), HEIGHT, WIDTH, workers=workers, max_bad_share=0.1)
-    assert loaded.captions == captions_of(loaded.kept_indices.tolist())
+    assert loaded.captions == captions_of([index for index in range(COUNT) if index not in (2, 7)])
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -10,7 +10,6 @@ from PIL import Image
 from semhitok.data.transforms import (
     fit_image,
     flip_images,
-    random_crops,
     random_flips,
     tile_image,
     to_float,
@@ -125,20 +124,3 @@ def test_flip_images_mirrors_only_the_chosen() -> None:
     flipped = flip_images(images, torch.tensor([False, True]))
     assert torch.equal(flipped[0], images[0])
     assert torch.equal(flipped[1], images[1][..., [3, 2, 1, 0]])
-
-
-def test_crops_are_windows_placed_everywhere_and_keyed_by_position() -> None:
-    image = torch.arange(6 * 7).reshape(1, 1, 6, 7).repeat(300, 3, 1, 1)
-    image[:, 1] += 100
-    positions = np.arange(300)
-    crops = random_crops(image, 4, 5, seed=0, positions=positions)
-    assert crops.shape == (300, 3, 4, 5)
-    corners = set()
-    for crop in crops:
-        top, left = divmod(int(crop[0, 0, 0]), 7)
-        corners.add((top, left))
-        assert torch.equal(crop, image[0][:, top : top + 4, left : left + 5])
-    assert corners == {(top, left) for top in range(3) for left in range(3)}
-    assert torch.equal(random_crops(image[:50], 4, 5, seed=0, positions=positions[200:250]), crops[200:250])
-    with pytest.raises(ValueError, match="7 x 5 crop"):
-        random_crops(image, 7, 5, seed=0, positions=positions)

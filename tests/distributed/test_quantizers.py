@@ -9,7 +9,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from semhitok.distributed import gather_in_sample_order
+from semhitok.distributed import all_reduce_sum, gather_in_sample_order
 from semhitok.quantizers import (
     CodeUsage,
     EMAQuantizer,
@@ -77,6 +77,8 @@ def exercise(rank: int, world: int) -> dict[str, Tensor]:
     )
     state["hierarchical"] = hierarchical.codebook_KmD.detach()
     state["hierarchical.revived"] = torch.tensor([revived, underused_subcodebooks(counts_Km)])
+    state["summed"] = torch.bincount(semantic_ids_N, minlength=CODES)
+    all_reduce_sum(state["summed"])
     state["gathered"] = gather_in_sample_order(semantic_ids_BN.T.contiguous().T)
     return state
 

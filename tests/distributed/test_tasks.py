@@ -24,11 +24,13 @@ from torch import Tensor
 from torch.multiprocessing.spawn import start_processes
 
 from semhitok import distributed
-from semhitok.recipes import STAGES, Recipe
+from semhitok.recipes import Recipe
 from semhitok.tokenizers import SemHiTokModel
 from semhitok.training.loop import train
 from semhitok.training.state import TrainState
-from semhitok.training.tasks import PixelTask, SemanticTask
+from semhitok.training.tasks.pixel import PixelTask
+from semhitok.training.tasks.semantic import SemanticTask
+from semhitok.types import STAGES
 
 WORLD = 2
 TASKS = ("semantic", "vanilla", "pixel", "adversarial")

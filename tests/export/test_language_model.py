@@ -11,7 +11,7 @@ from tests.mllm.tiny_mllm import mixed_ids, mllm, processor
 from tests.tiny import tiny_model
 
 from semhitok.cli import main
-from semhitok.export.language_model import ship_language
+from semhitok.export.language_model import export_language_model
 from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
 from semhitok.tokenizers import checkpoints
 
@@ -52,12 +52,12 @@ def test_all_but_the_tokenizer_is_rounded(trained: Path, tmp_path: Path, capsys:
 
 def test_a_shipped_tokenizer_is_left_out(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     tiny_model().save_pretrained(tmp_path / "shipped" / "tiny")
-    monkeypatch.setattr(checkpoints, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr(checkpoints, "BUNDLED", tmp_path / "shipped")
     place = trained / "pretrain" / "model"
     model = SemHiTokForConditionalGeneration.from_pretrained(place).eval()
     given = SemHiTokMLLMProcessor.from_pretrained(place)
     model.config.tokenizer_config._name_or_path = str(tmp_path)
-    shipped = ship_language(model, given, tmp_path / "out", card="# A card\n", provenance={"licence": "MIT"})
+    shipped = export_language_model(model, given, tmp_path / "out", card="# A card\n", provenance={"licence": "MIT"})
     assert str(tmp_path) not in (tmp_path / "out" / "config.json").read_text(), (
         "where it was loaded from is nobody's concern"
     )
@@ -78,11 +78,11 @@ def test_what_cannot_be_exported_is_said(trained: Path, tmp_path: Path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("mine")
     with pytest.raises(ValueError, match=r"holds thesis\.tex: export to a new or empty folder"):
-        ship_language(model, given, tmp_path / "full", card="", provenance={})
+        export_language_model(model, given, tmp_path / "full", card="", provenance={})
     half = SemHiTokForConditionalGeneration.from_pretrained(place, dtype=torch.bfloat16)
     with pytest.raises(ValueError, match="must be in float32"):
-        ship_language(half, given, tmp_path / "out", card="", provenance={})
+        export_language_model(half, given, tmp_path / "out", card="", provenance={})
     headless = SemHiTokForConditionalGeneration.from_pretrained(place, encoder=False)
     with pytest.raises(ValueError, match="without its encoder side"):
-        ship_language(headless, given, tmp_path / "out", card="", provenance={})
+        export_language_model(headless, given, tmp_path / "out", card="", provenance={})
     assert not (tmp_path / "out").exists()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from semhitok.losses import VGGLayer, VGGPerceptual
-from semhitok.storage.cache import cache_directory
+from semhitok.storage.cache import weights_path
 
 PLAN = [[3, 64, 64], [64, 128, 128], [128, 256, 256, 256], [256, 512, 512, 512], [512, 512, 512, 512]]
 
@@ -196,7 +196,7 @@ def test_from_lpips_reads_torchvision_and_lpips_layouts(tmp_path):
 
 @pytest.fixture(scope="module")
 def real() -> VGGPerceptual:
-    path = cache_directory() / "weights" / "vgg16_hed.h5"
+    path = weights_path("vgg16_hed.h5")
     if not path.exists():
         pytest.skip(f"{path} is not there: semhitok data fetch")
     pytest.importorskip("h5py")

@@ -16,9 +16,8 @@ from semhitok.metrics.frechet import (
     efficientnet_lite2_features,
     frechet_distance,
     inception_features,
-    rfid,
 )
-from semhitok.storage.cache import cache_directory
+from semhitok.storage.cache import weights_path
 
 
 def features(count, dim, seed):
@@ -64,15 +63,12 @@ def test_distance_of_diagonal_gaussians_by_hand():
 def test_statistics_do_not_depend_on_the_batches():
     # A large mean with a small spread, where the textbook formula E[x²] - E[x]² would lose digits.
     vectors = features(37, 5, 0).double() + 1e6
-    merged, other = FeatureStatistics(), FeatureStatistics()
-    merged.update(vectors[:1])
-    merged.update(vectors[1:20])
-    other.update(vectors[20:])
-    merged.merge(other)
-    merged.merge(FeatureStatistics())
-    assert merged.count == 37
-    np.testing.assert_allclose(merged.mean_D, vectors.numpy().mean(0))
-    np.testing.assert_allclose(merged.covariance, np.cov(vectors.numpy(), rowvar=False), rtol=1e-6)
+    statistics = FeatureStatistics()
+    for part in (slice(1), slice(1, 20), slice(20, 20), slice(20, None)):
+        statistics.update(vectors[part])
+    assert statistics.count == 37
+    np.testing.assert_allclose(statistics.mean_D, vectors.numpy().mean(0))
+    np.testing.assert_allclose(statistics.covariance, np.cov(vectors.numpy(), rowvar=False), rtol=1e-6)
 
 
 def test_one_image_has_no_covariance():
@@ -93,7 +89,7 @@ def test_the_score_carries_its_protocol():
 
 
 def test_efficientnet_lite2_tells_blurred_images_from_sharp_ones():
-    weights = cache_directory() / "weights" / "efficientnet_lite2.pth"
+    weights = weights_path("efficientnet_lite2.pth")
     if not weights.exists():
         pytest.skip("EfficientNet-Lite2 weights are not in the cache: run `semhitok data fetch`")
     extractor = efficientnet_lite2_features(weights, image_size=64)
@@ -134,7 +130,10 @@ def test_rfid_compares_eight_bit_images(tmp_path, fake_fidelity):
     images = torch.randint(0, 256, (4, 3, 27, 27)).float() / 127.5 - 1
     # Less than half a grey level apart, and beyond the range: the same once saved as 8 bits.
     copies = (images + 0.003).where(images < 1, torch.tensor(1.5))
-    score = rfid([images[:2], images[2:]], [copies[:2], copies[2:]], tmp_path / "inception.pth")
+    metric = FrechetMetric(inception_features(tmp_path / "inception.pth"))
+    for part in (slice(2), slice(2, 4)):
+        metric.update(images[part], copies[part])
+    score = metric.result()
     assert (score.name, score.images) == ("rFID", 4)
     assert score.distance == pytest.approx(0, abs=1e-2)
 

@@ -344,3 +344,19 @@ def test_images_and_places_must_agree(model: SemHiTokForConditionalGeneration):
         model(input_ids=ids[:, :13], pixel_values=pixels(1))
     with pytest.raises(ValueError, match="must give 16 tokens, these give 64"):
         model(input_ids=ids, pixel_values=pixels(1, size=64))
+
+
+def test_ids_are_placed_as_images_are(model: SemHiTokForConditionalGeneration):
+    vocabulary, images = model.vocabulary, pixels(3)
+    empty = [vocabulary.image_begin_id, *[vocabulary.placeholder_id] * 16, vocabulary.image_end_id]
+    ids = torch.tensor([[5, 6, *empty, 7, *empty], [*empty, 4, 5, 6, *[8] * 18]])
+    encoded = image_tokenizer().encode(images).ids
+    placed, codes = vocabulary.place_image_ids(ids, encoded)
+    assert codes is None
+    assert torch.equal(placed, model.fill_images(ids, images)[0])
+    assert torch.equal(placed[1, 1:17], vocabulary.visual_ids(encoded[2]))
+    assert torch.equal(vocabulary.place_image_ids(ids[:, :1], encoded[:0])[0], ids[:, :1])
+    with pytest.raises(ValueError, match="48 placeholder ids cannot hold 32 tokens of images"):
+        vocabulary.place_image_ids(ids, encoded[:2])
+    with pytest.raises(ValueError, match=r"must lie in \[0, 64\), got 64"):
+        vocabulary.place_image_ids(ids, torch.full_like(encoded, 64))

@@ -105,7 +105,7 @@ def test_chats_learn_the_answers_or_everything(model):
     assert given(builder(model), chat) == (ids, list(range(len(ids))))
 
 
-def test_a_share_of_chats_is_told_in_words_what_their_image_shows(model):
+def test_a_share_of_chats_has_captions_in_place_of_the_image(model):
     asked = (Turn("user", "<image> is there a cat"), Turn("assistant", "a cat"))
     chat = Record("chat", "r", "a red cat", asked, (PICTURE,))
     build = builder(model, learn="answers", described=0.3)

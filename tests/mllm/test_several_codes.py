@@ -118,8 +118,22 @@ def test_images_are_filled_in_and_learned_from():
     assert all(parameter.grad is not None for parameter in model.code_head.parameters())
 
 
+def test_ids_are_placed_beside_those_that_stand_there_already(model: SemHiTokForConditionalGeneration):
+    codes = random_codes()
+    ids, visual_codes = sequence(model, codes)
+    empty = ids.masked_fill(model.vocabulary.is_visual(ids), model.vocabulary.placeholder_id)
+    for found, wanted in zip(model.vocabulary.place_image_ids(empty, codes), (ids, visual_codes), strict=True):
+        assert torch.equal(found, wanted)
+    both = torch.cat([ids, empty], dim=1)
+    others = random_codes(seed=1)
+    given = torch.cat([visual_codes, torch.zeros_like(visual_codes)], dim=1)
+    filled, found = model.vocabulary.place_image_ids(both, others, given)
+    assert torch.equal(filled, torch.cat([ids, ids], dim=1))
+    assert torch.equal(found, torch.cat([visual_codes, sequence(model, others)[1]], dim=1))
+
+
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
-def test_drawing_by_its_definition(model: SemHiTokForConditionalGeneration, guidance: float):
+def test_image_generation_by_its_definition(model: SemHiTokForConditionalGeneration, guidance: float):
     """Whole sequences in every step, without cache; the codes one after the other."""
     words, begin = torch.tensor([[4, 5, 6]]), model.vocabulary.image_begin_id
     drawn = torch.zeros(1, 0, 3, dtype=torch.long)

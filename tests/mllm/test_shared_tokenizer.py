@@ -13,7 +13,7 @@ from tests.tiny import pixels, tiny_model
 
 from semhitok import SemHiTokModel
 from semhitok.mllm import SemHiTokForConditionalGeneration
-from semhitok.mllm.shared_tokenizer import find_shipped
+from semhitok.mllm.shared_tokenizer import find_bundled
 from semhitok.tokenizers import checkpoints
 from semhitok.tokenizers.fingerprint import tokenizer_fingerprint
 
@@ -23,7 +23,7 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SemHiTokModel:
     """A package that ships one tokenizer, ``tiny``."""
     tokenizer = tiny_model().eval()
     tokenizer.save_pretrained(tmp_path / "shipped" / "tiny")
-    monkeypatch.setattr(checkpoints, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr(checkpoints, "BUNDLED", tmp_path / "shipped")
     return tokenizer
 
 
@@ -72,7 +72,7 @@ def test_another_tokenizer_than_the_one_it_was_trained_on_is_refused(folder: Pat
     with torch.no_grad():
         other.pixel_quantizer.codebook_KmD.add_(1e-3)
     other.save_pretrained(tmp_path / "shipped" / "tiny")
-    with pytest.raises(ValueError, match=r"'tiny' with fingerprint \w+, the one that is shipped has \w+"):
+    with pytest.raises(ValueError, match=r"'tiny' with fingerprint \w+, the bundled one has \w+"):
         SemHiTokForConditionalGeneration.from_pretrained(folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"shared_tokenizer": "large"}))
@@ -100,8 +100,8 @@ def test_other_missing_keys_are_still_an_error(folder: Path):
 
 
 def test_the_shipped_twin_is_found_by_its_ids(shipped: SemHiTokModel):
-    assert find_shipped(shipped) == "tiny"
+    assert find_bundled(shipped) == "tiny"
     other = tiny_model()
     with torch.no_grad():
         other.pixel_quantizer.codebook_KmD.add_(1e-3)
-    assert find_shipped(other) is None
+    assert find_bundled(other) is None

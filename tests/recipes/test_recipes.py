@@ -22,7 +22,8 @@ from semhitok.teachers import TeacherConfig
 from semhitok.tokenizers import SemHiTokConfig, SemHiTokModel
 from semhitok.training.loop import LoopConfig
 from semhitok.training.optim import OptimizerConfig
-from semhitok.training.tasks import PixelConfig, SemanticConfig
+from semhitok.training.tasks.pixel_config import PixelConfig
+from semhitok.training.tasks.semantic_config import SemanticConfig
 
 PAPER = ("semhitok_256", "semhitok_256_m8", "semhitok_384")
 # As their publishers' configurations have it: width, feed-forward, layers, heads, image, patch.

@@ -9,8 +9,8 @@ import torch
 from tests.tiny import changed, copy_of, pixel_config, pixels, take_steps, tiny_feed, tiny_model
 
 from semhitok.recipes.recipe import EnhancedDecoder
-from semhitok.runs.semhitok import enhance_decoder
-from semhitok.training.tasks import PixelTask
+from semhitok.runs.semhitok_models import enhance_decoder
+from semhitok.training.tasks.pixel import PixelTask
 
 
 @pytest.mark.parametrize("changes", [{}, {"concat": "length"}, {"concat": "none", "refine_channels": 0}])

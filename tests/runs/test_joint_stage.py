@@ -9,8 +9,9 @@ import pytest
 import torch
 from tests.tiny import STEPS, pixels, run_tiny
 
-from semhitok.recipes import STAGES, Recipe
+from semhitok.recipes import Recipe
 from semhitok.tokenizers import SemHiTokModel
+from semhitok.types import STAGES
 
 
 def test_joint_training_stands_for_the_first_two_stages(recipe: Recipe, inputs: Path, tmp_path: Path):

@@ -14,7 +14,7 @@ import pytest
 import torch
 from tests.data.records_on_disk import png, write_lines, write_scenes
 from tests.mllm.tiny_mllm import language_model, text_tokenizer
-from tests.tiny import loop_config, optimizer, processes, tiny_model
+from tests.tiny import loop_config, optimizer, processes, tiny_model, tiny_options
 from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from semhitok.data.record_sources import RecordTars
@@ -89,10 +89,9 @@ def shrunk(recipe: LanguageRecipe, place: Path, *, own: bool = True, **changes: 
 
 def run(recipe: LanguageRecipe, data: Path, directory: Path, **options: Any):
     lines: list[str] = []
-    state = run_language(
-        recipe, data, directory, device=torch.device("cpu"), data_name="tiny", report=lines.append, **options
-    )
-    return state, lines
+    given = {name: options.pop(name) for name in ("stages", "cache") if name in options}
+    options = {"data_name": "tiny", "report": lines.append} | options
+    return run_language(recipe, data, tiny_options(directory, **options), **given), lines
 
 
 def entries(run: Path) -> list[dict]:

@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file
 from tests.tiny import STEPS, processes, run_killed, run_tiny
 
-from semhitok.recipes import STAGES, Recipe
+from semhitok.recipes import Recipe
 from semhitok.training import checkpoint
+from semhitok.types import STAGES
 
 
 def tensors_of(path: Path) -> dict[str, torch.Tensor]:

@@ -15,13 +15,16 @@ from tests.tiny import STEPS, loop_config, pixel_config, pixels, run_tiny, save_
 
 from semhitok.data.sources import ImageFolder
 from semhitok.data.transforms import fit_image, to_float, to_uint8
-from semhitok.recipes import STAGES, Recipe
+from semhitok.recipes import Recipe
 from semhitok.recipes.recipe import DataConfig
 from semhitok.runs import semhitok as stages
-from semhitok.runs.semhitok import load_perceptual
+from semhitok.runs import stage_runner
+from semhitok.runs.perceptual import load_perceptual
+from semhitok.runs.preparation import reconstruction_check
 from semhitok.tokenizers import SemHiTokModel
 from semhitok.tokenizers.settings import settings_of
 from semhitok.training.metrics import read_metrics
+from semhitok.types import STAGES
 
 LATER = ("pixel", "pixel-finetune", "decoder")
 
@@ -32,6 +35,11 @@ def model_of(directory: Path, stage: str) -> SemHiTokModel:
 
 def weights_of(directory: Path, stage: str) -> dict[str, torch.Tensor]:
     return load_file(directory / stage / "model" / "model.safetensors")
+
+
+def measured(model: SemHiTokModel, source: ImageFolder, config: DataConfig) -> float:
+    """What the training loop measures on validation images."""
+    return reconstruction_check(model, source, config, stages._target_and_reconstruction)(None, None)["psnr"]
 
 
 @pytest.fixture
@@ -100,7 +108,7 @@ def test_the_result_says_what_was_done(finished: Path, recipe: Recipe):
 
 
 def test_finished_stages_are_not_trained_again(copied: Path, recipe: Recipe, inputs: Path, monkeypatch):
-    monkeypatch.setattr(stages, "_run_stage", lambda *arguments: pytest.fail("trained again"))
+    monkeypatch.setattr(stage_runner, "train", lambda *arguments, **options: pytest.fail("trained again"))
     before = weights_of(copied, "decoder")
     run_tiny(recipe, inputs / "images", copied)
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights_of(copied, "decoder").items())
@@ -139,9 +147,11 @@ def test_a_stage_without_what_it_starts_from_is_one_sentence(
     finished: Path, recipe: Recipe, inputs: Path, tmp_path: Path
 ):
     images = inputs / "images"
-    with pytest.raises(ValueError, match=f"stage pixel starts from a finished stage semantic, and {tmp_path} has none"):
+    with pytest.raises(ValueError, match=f"starts from a finished stage semantic or joint, and {tmp_path} has none"):
         run_tiny(recipe, images, tmp_path, ("pixel",))
-    message = "stage decoder starts from a finished stage pixel; stages done at .*: semantic$"
+    message = (
+        "stage decoder starts from a finished stage pixel-finetune or pixel or joint; stages done at .*: semantic$"
+    )
     with pytest.raises(ValueError, match=message) as caught:
         run_tiny(recipe, images, tmp_path, ("decoder",), start_from=finished / "semantic" / "model")
     assert "\n" not in str(caught.value)
@@ -162,13 +172,11 @@ def test_bad_images_are_skipped_counted_and_too_many_refused(recipe: Recipe, tmp
     images, lines = save_images(tmp_path / "images", 24), []
     (images / "zero.png").touch()
     (images / "cut.png").write_bytes((images / "000.png").read_bytes()[:200])
-    options = {"device": torch.device("cpu"), "data_name": "images", "report": lines.append}
     short = replace(recipe, semantic=replace(recipe.semantic, loop=loop_config(steps=2)))
-    source = ImageFolder(images)
     with pytest.raises(ValueError, match="2 of 26, 5% are accepted"):
-        stages.run_stages(short, source, tmp_path / "refused", stages=("semantic",), **options)
+        run_tiny(short, images, tmp_path / "refused", ("semantic",), report=lines.append)
     tolerant = replace(short, data=replace(short.data, max_bad_share=0.1))
-    stages.run_stages(tolerant, source, tmp_path / "run", stages=("semantic",), **options)
+    run_tiny(tolerant, images, tmp_path / "run", ("semantic",), report=lines.append)
     text = "\n".join(lines)
     assert "24 images in memory" in text
     assert "zero.png" in text
@@ -178,7 +186,7 @@ def test_bad_images_are_skipped_counted_and_too_many_refused(recipe: Recipe, tmp
 
 def test_the_perceptual_network_says_where_its_weights_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SEMHITOK_CACHE", str(tmp_path))
-    message = "needs VGG16 weights at .*vgg16_hed.h5: run `semhitok data fetch`, or set perceptual_weight to 0"
+    message = "needs VGG16 weights at .*vgg16_hed.h5: run `semhitok data fetch weights`, or set perceptual_weight to 0"
     with pytest.raises(ValueError, match=message):
         load_perceptual("vgg", "conv1_2")
     with pytest.raises((ValueError, FileNotFoundError), match="vgg"):
@@ -233,17 +241,8 @@ def test_a_teacher_that_does_not_fit_stops_before_training(recipe: Recipe, input
 
 def test_validation_images_are_measured_at_the_end(recipe: Recipe, finished: Path, inputs: Path, tmp_path: Path):
     source = ImageFolder(inputs)
-    stages.run_stages(
-        recipe,
-        source,
-        tmp_path,
-        stages=("decoder",),
-        device=torch.device("cpu"),
-        start_from=finished / "pixel-finetune" / "model",
-        data_name="images",
-        validation=source,
-        report=lambda line: None,
-    )
+    model = finished / "pixel-finetune" / "model"
+    run_tiny(recipe, inputs, tmp_path, ("decoder",), start_from=model, validation=source)
     logged = [
         line["evaluation/psnr"]
         for line in read_metrics(tmp_path / "decoder" / "metrics.jsonl")
@@ -252,8 +251,7 @@ def test_validation_images_are_measured_at_the_end(recipe: Recipe, finished: Pat
     assert len(logged) == 1
     model = model_of(tmp_path, "decoder")
     # The export holds averaged weights, the log measured those in training: close, after few steps.
-    images = stages.reconstruction_check(model, source, recipe.data)(None, None)["psnr"]
-    assert logged[0] == pytest.approx(images, abs=1.0)
+    assert logged[0] == pytest.approx(measured(model, source, recipe.data), abs=1.0)
 
 
 def test_the_validation_measure_is_the_mean_psnr(finished: Path, inputs: Path):
@@ -263,17 +261,9 @@ def test_the_validation_measure_is_the_mean_psnr(finished: Path, inputs: Path):
         original = to_float(to_uint8(fit_image(source.load(index).image, 32, 32)))[None]
         restored = model.decode(model.encode(original).ids)
         scores.append(peak_signal_noise_ratio(original.numpy(), restored.numpy(), data_range=2.0))
-    found = stages.reconstruction_check(model, source, DataConfig())(None, None)
-    assert found["psnr"] == pytest.approx(sum(scores) / len(scores), abs=1e-3)
+    assert measured(model, source, DataConfig()) == pytest.approx(sum(scores) / len(scores), abs=1e-3)
 
 
 def test_the_first_stage_takes_no_checkpoint(recipe: Recipe, finished: Path, inputs: Path, tmp_path: Path):
     with pytest.raises(ValueError, match="starts from the teacher"):
-        stages.run_stages(
-            recipe,
-            ImageFolder(inputs),
-            tmp_path,
-            device=torch.device("cpu"),
-            start_from=finished / "pixel" / "model",
-            data_name="images",
-        )
+        run_tiny(recipe, inputs, tmp_path, start_from=finished / "pixel" / "model")

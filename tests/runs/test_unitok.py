@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.tiny import Distance, loop_config, processes
+from tests.tiny import Distance, loop_config, processes, tiny_options
 from tests.tiny_unitok_training import (
     ARCHITECTURE,
     run_tiny_unitok,
@@ -32,6 +32,7 @@ from semhitok.recipes.unitok_recipe import DinoSize, PatchSize, TextTower, UniTo
 from semhitok.runs import unitok as unitok_training
 from semhitok.runs.preparation import TrainingImages, validation_images
 from semhitok.tokenizers import UniTokConfig, UniTokModel
+from semhitok.tokenizers.checkpoints import stage_is_finished
 from semhitok.tokenizers.unitok.processing import UniTokProcessor
 from semhitok.tokenizers.unitok.text import clip_text_tokenizer
 from semhitok.training import checkpoint
@@ -120,7 +121,7 @@ def test_a_run_leaves_a_model_that_loads_with_its_processor(finished: Path, imag
     assert model.decode(encoded.ids).shape == (2, 3, 32, 32)
     assert model.text_embedding(inputs["input_ids"]).shape == (2, 8)
     assert json.loads((finished / "recipe.json").read_text())["task"]["l1_weight"] == 0.2
-    assert unitok_training.stage_is_finished(finished, "unitok")
+    assert stage_is_finished(finished, "unitok")
     said: list[str] = []
     assert run_tiny_unitok(tiny_unitok_recipe(), images, finished, report=said.append).step == 0
     assert said == [f"{finished} is done"]
@@ -228,7 +229,8 @@ def test_clip_weights_are_taken_to_start_with(images: Path, tmp_path: Path, monk
 def test_clips_own_text_tokenizer_is_the_default(images: Path, tmp_path: Path):
     text = TextTower(context_length=12, width=16, layers=1, heads=2)
     loaded = TrainingImages(ImageFolder(images), 32, DataConfig(workers=0), tmp_path, lambda line: None)
-    found = unitok_training._text_tokenizer(text, loaded, tmp_path, None)
+    system = unitok_training._UniTok(tiny_unitok_recipe(text=text), tiny_options(tmp_path), loaded, None)
+    found = system._text_tokenizer(None)
     assert found("a photo of a cat")["input_ids"] == clip_text_tokenizer()("a photo of a cat")["input_ids"]
     assert found.model_max_length == 12
 

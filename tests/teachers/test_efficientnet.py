@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from semhitok.storage.cache import cache_directory
+from semhitok.storage.cache import weights_path
 from semhitok.teachers import (
     EfficientNetLiteConfig,
     EfficientNetLiteModel,
@@ -84,7 +84,7 @@ def test_random_network_equals_the_reference(name, blocks, tmp_path):
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("blocks", [None, 11])
 def test_published_weights_equal_the_reference(name, blocks):
-    path = cache_directory() / "weights" / f"{name.replace('-', '_')}.pth"
+    path = weights_path(f"{name.replace('-', '_')}.pth")
     if not path.is_file():
         pytest.skip("the published weights are not in the cache: run `semhitok data fetch`")
     variant, side = VARIANTS[name]

@@ -166,7 +166,7 @@ def test_paths_that_hold_nothing(tmp_path: Path):
         SemHiTokModel.from_pretrained(tmp_path)
     for name in (tmp_path / "nothing", "nowhere", "./here/there"):
         with pytest.raises(
-            FileNotFoundError, match=r"no checkpoint at .*: expected a folder, a hub id or a shipped name"
+            FileNotFoundError, match=r"no checkpoint at .*: expected a folder, a hub id or a bundled name"
         ):
             SemHiTokModel.from_pretrained(name)
 
@@ -178,14 +178,14 @@ def test_loading_information_on_request(saved: Path):
 
 
 def test_shipped_names(model: SemHiTokModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(checkpoints, "SHIPPED", tmp_path)
+    monkeypatch.setattr(checkpoints, "BUNDLED", tmp_path)
     (tmp_path / "half").mkdir()  # no configuration: not a checkpoint
     for name in ("nano", "small"):
         model.save_pretrained(tmp_path / name)
     assert checkpoints.builtin_names() == ["nano", "small"]
     for loaded in (SemHiTokModel.from_pretrained(), SemHiTokModel.from_pretrained("small")):
         assert torch.equal(loaded.embedding_table(), model.embedding_table())
-    with pytest.raises(FileNotFoundError, match=r"shipped name \(nano, small\)"):
+    with pytest.raises(FileNotFoundError, match=r"bundled name \(nano, small\)"):
         SemHiTokModel.from_pretrained("medium")
     monkeypatch.chdir(tmp_path)
     shutil.rmtree(tmp_path / "nano")

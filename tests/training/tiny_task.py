@@ -88,8 +88,9 @@ class TinyTask:
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
 
-    def export(self, directory: Path) -> None:
-        save_file(dict(self.average.module.state_dict()), directory / "model.safetensors")
+    def export(self, directory: Path | None) -> None:
+        if directory is not None:
+            save_file(dict(self.average.module.state_dict()), directory / "model.safetensors")
 
     def describe(self) -> str:
         return "tiny task"

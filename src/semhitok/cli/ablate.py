@@ -21,6 +21,7 @@ from semhitok.experiments import (
     run,
 )
 from semhitok.inference.loading import choose_device
+from semhitok.storage.atomic import write_text
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,7 @@ def main(arguments: list[str]) -> int:
     if options.train is not None and options.test is not None:
         code = _run(ablation, options, options.train, options.test)
     table = draw(ablation, results_of(ablation, options.results, options.seeds))
-    options.results.mkdir(parents=True, exist_ok=True)
-    (options.results / f"{ablation.name}.md").write_text(table, encoding="utf-8")
+    write_text(options.results / f"{ablation.name}.md", table)
     print(table)
     return code
 
@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> int:
 def _run(ablation: Ablation, options: Arguments, train: Path, test: Path) -> int:
     device = choose_device(options.device)
     perceptual, extractors = build_metrics(device)
-    place = ExperimentContext(
+    context = ExperimentContext(
         train=open_source(train),
         test=open_source(test),
         train_folder=train,
@@ -87,7 +87,7 @@ def _run(ablation: Ablation, options: Arguments, train: Path, test: Path) -> int
         extractors=extractors,
     )
     try:
-        run(ablation, place, options.results, options.seeds)
+        run(ablation, context, options.results, options.seeds)
     except InterruptionError:
         return 143
     return 0

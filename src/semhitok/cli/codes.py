@@ -17,7 +17,7 @@ from semhitok.data.sample import ImageSource
 from semhitok.data.transforms import FitMode, fit_image
 from semhitok.inference.code_patches import CodePatches, Patch, find_patches
 from semhitok.inference.loading import SHIPPED, load_tokenizer, open_images
-from semhitok.tokenizers import SemHiTokModel
+from semhitok.storage.atomic import write_text
 from semhitok.visualization.code_rows import CodeRow, cut_tile, draw_codes, tile_detail
 
 
@@ -62,9 +62,10 @@ def main(arguments: list[str]) -> int:
         raise UsageError(f"--context must be 0 to 8 patches, got {options.context}")
     source = open_images(options.images)
     model = load_tokenizer(options.model, options.device)
-    if not isinstance(model, SemHiTokModel):
+    codes = model.semantic_codebook_size
+    if codes is None:
         raise ValueError(f"{options.model} has no semantic codes: `semhitok codes` takes SemHiTok checkpoints")
-    size, codes = model.config.image_size, model.config.semantic_codebook_size
+    size = model.config.image_size
     wrong = [code for code in options.code if not 0 <= code < codes]
     if wrong:
         raise UsageError(f"semantic codes of {options.model} are 0 to {codes - 1:,}, got {wrong[0]}")
@@ -92,7 +93,7 @@ def main(arguments: list[str]) -> int:
         "left_out": [{"image": bad.key, "reason": bad.reason} for bad in images.bad],
         "codes": [_entry(found, source, code, row, size) for code, row in patches.items()],
     }
-    (options.out / "codes.json").write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+    write_text(options.out / "codes.json", json.dumps(content, indent=1, ensure_ascii=False))
     print(subtitle.splitlines()[0])
     if images.bad:
         print(f"{len(images.bad)} unreadable images left out, the first: {images.bad[0].reason}")

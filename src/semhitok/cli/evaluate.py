@@ -22,9 +22,7 @@ from semhitok.inference.loading import load_processor, load_tokenizer
 from semhitok.losses import VGGPerceptual
 from semhitok.metrics.frechet import FeatureExtractor
 from semhitok.metrics.reconstruction import PerceptualDistance
-from semhitok.storage.cache import cache_directory
-from semhitok.tokenizers import SemHiTokModel
-from semhitok.tokenizers.unitok.processing import UniTokProcessor
+from semhitok.storage.cache import require_weights, weights_path
 from semhitok.visualization.markdown import percent
 
 TEST_PHOTOGRAPHS = "test-photographs"
@@ -75,7 +73,7 @@ def main(arguments: list[str]) -> int:
     probe_train = open_source(options.probe_train) if options.probe_train is not None else None
     model = load_tokenizer(options.checkpoint, options.device)
     before = load_tokenizer(options.before, options.device) if options.before is not None else None
-    if before is not None and not (isinstance(model, SemHiTokModel) and isinstance(before, SemHiTokModel)):
+    if before is not None and None in (model.semantic_codebook_size, before.semantic_codebook_size):
         raise UsageError("--before compares semantic ids, which SemHiTok checkpoints have: leave it out")
     processor = load_processor(options.checkpoint, model)
     extractors = _extractors(options, model.device)
@@ -91,7 +89,7 @@ def main(arguments: list[str]) -> int:
             perceptual=perceptual,
             extractors=extractors,
             probe_train=probe_train,
-            text_tokenizer=processor.tokenizer if isinstance(processor, UniTokProcessor) else None,
+            text_tokenizer=getattr(processor, "tokenizer", None),
             before=before,
             progress=advance,
         )
@@ -127,20 +125,17 @@ def open_groups(places: Sequence[str]) -> dict[str, ImageSource]:
 
 def _extractors(options: Arguments, device: torch.device) -> list[FeatureExtractor]:
     found = []
-    weights = cache_directory() / "weights" / "efficientnet_lite2.pth"
-    if options.frechet and not weights.is_file():
-        _skip("Fréchet distance", f"there are no EfficientNet-Lite2 weights at {weights}")
-    elif options.frechet:
-        found.append(efficientnet_lite2_features(weights, device=device))
+    if options.frechet:
+        weights = _weights("efficientnet_lite2.pth", "Fréchet distance", "EfficientNet-Lite2")
+        found += [efficientnet_lite2_features(weights, device=device)] if weights else []
     if options.inception is not None:
         found.append(inception_features(options.inception, device=device))
     return found
 
 
 def _perceptual(device: torch.device) -> PerceptualDistance | None:
-    weights = cache_directory() / "weights" / "vgg16_hed.h5"
-    if not weights.is_file():
-        _skip("perceptual distance", f"there are no VGG16 weights at {weights}")
+    weights = _weights("vgg16_hed.h5", "perceptual distance", "VGG16")
+    if weights is None:
         return None
     try:
         return VGGPerceptual.from_hed(weights).to(device)
@@ -149,8 +144,13 @@ def _perceptual(device: torch.device) -> PerceptualDistance | None:
         return None
 
 
-def _skip(what: str, reason: str) -> None:
-    print(f"skipped the {what}: {reason}; `semhitok data fetch weights` brings them")
+def _weights(name: str, what: str, network: str) -> Path | None:
+    """The weights of a network, or None, with a line on what is skipped, where they were not fetched."""
+    try:
+        return require_weights(weights_path(name), f"it needs the weights of {network}")
+    except ValueError as error:
+        print(f"skipped the {what}: {error}")
+        return None
 
 
 def _name_of(checkpoint: str) -> str:

@@ -21,6 +21,7 @@ from semhitok.evaluation.text_to_image.report import GenerationReport, guidance_
 from semhitok.evaluation.understanding.understand import UnderstandingReport, understand
 from semhitok.inference.language_loading import SHIPPED_LANGUAGE_MODEL, load_language_model
 from semhitok.scenes.truth import read_scenes
+from semhitok.storage.atomic import write_text
 from semhitok.visualization.guidance_grid import guidance_picture
 
 PICTURED = 6
@@ -139,7 +140,7 @@ def _write(options: Arguments, answers: dict[str, UnderstandingReport], drawing:
     if drawing is not None:
         sections.append(f"### Drawings: {Path(options.scenes[0]).name}\n\n{drawing.to_markdown()}")
     text = "\n".join(sections)
-    (options.out / "report.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
-    (options.out / "report.md").write_text(text, encoding="utf-8")
+    write_text(options.out / "report.json", json.dumps(content, indent=1))
+    write_text(options.out / "report.md", text)
     print(text)
     print(f"wrote {options.out / 'report.json'}\nwrote {options.out / 'report.md'}")

@@ -10,14 +10,14 @@ import torch
 import tyro
 
 from semhitok.cli.arguments import OptionalPath
+from semhitok.export.checkpoint import ExportedCheckpoint
 from semhitok.export.language_card import language_card
-from semhitok.export.language_model import ship_language
+from semhitok.export.language_model import export_language_model
 from semhitok.export.model_card import data_sources, model_card, read_data, read_figures
-from semhitok.export.tokenizer import Shipped, ship
+from semhitok.export.tokenizer import export_tokenizer
 from semhitok.inference.language_loading import find_model
 from semhitok.inference.loading import load_processor, load_tokenizer
 from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
-from semhitok.tokenizers.unitok.processing import UniTokProcessor
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Arguments:
     SemHiTok: teacher, semantic branch and codebooks stay in float32, so that semantic ids are exactly those of the trained
     model; the pixel encoder and decoder are stored in bfloat16. UniTok: all that decides ids stays in float32; the decoder
     and the text tower are stored in bfloat16. A unified language model is stored in bfloat16, without its image tokenizer
-    where that is a shipped one. It loads like any other checkpoint, in float32. Measure the export, not what it was made from.
+    where that is a bundled one. It loads like any other checkpoint, in float32. Measure the export, not what it was made from.
     """
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_MODEL")]
@@ -52,38 +52,38 @@ def main(arguments: list[str]) -> int:
     if data:
         provenance["sources"] = [f"{source} ({licence})" for source, licence, _, _ in data_sources(data)]
     place, language = find_model(options.model)
-    stages, shipped = (_language if language else _tokenizer)(place, options, data, provenance)
+    stages, exported = (_language if language else _tokenizer)(place, options, data, provenance)
     print(f"exported {place}; stages done: {', '.join(stages) or 'none'}")
-    for file, size in shipped.sizes.items():
+    for file, size in exported.sizes.items():
         print(
-            f"wrote {shipped.folder / file} ({size / 2**20:.2f} MB)"
+            f"wrote {exported.folder / file} ({size / 2**20:.2f} MB)"
             if size > 2**16
-            else f"wrote {shipped.folder / file}"
+            else f"wrote {exported.folder / file}"
         )
-    print(f"{shipped.total / 2**20:.2f} MB in all")
+    print(f"{exported.total / 2**20:.2f} MB in all")
     return 0
 
 
 def _tokenizer(
     place: str, options: Arguments, data: list[dict[str, Any]], provenance: dict[str, Any]
-) -> tuple[list[str], Shipped]:
+) -> tuple[list[str], ExportedCheckpoint]:
     figures = read_figures(options.figures) if options.figures is not None else None
     model = load_tokenizer(place, "cpu")
     card = model_card(_title(options), model, licence=options.license, figures=figures, data=data)
     processor = load_processor(place, model)
-    texts = processor if isinstance(processor, UniTokProcessor) else None
-    return model.config.stages, ship(model, options.out, card=card, provenance=provenance, processor=texts)
+    texts = processor if model.has_text_tower else None
+    return model.config.stages, export_tokenizer(model, options.out, card=card, provenance=provenance, processor=texts)
 
 
 def _language(
     place: str, options: Arguments, data: list[dict[str, Any]], provenance: dict[str, Any]
-) -> tuple[list[str], Shipped]:
+) -> tuple[list[str], ExportedCheckpoint]:
     figures = options.figures.read_text(encoding="utf-8") if options.figures is not None else ""
     model = SemHiTokForConditionalGeneration.from_pretrained(place, dtype=torch.float32)
     processor = SemHiTokMLLMProcessor.from_pretrained(place)
     card = language_card(_title(options), model, licence=options.license, figures=figures, data=data)
-    shipped = ship_language(model, processor, options.out, card=card, provenance=provenance)
-    return getattr(model.config, "stages", []), shipped
+    exported = export_language_model(model, processor, options.out, card=card, provenance=provenance)
+    return getattr(model.config, "stages", []), exported
 
 
 def _title(options: Arguments) -> str:

@@ -21,8 +21,9 @@ from semhitok.inference.token_files import save_ids
 from semhitok.metrics.rate import tokenizer_bits
 from semhitok.metrics.reconstruction import psnr_per_image, ssim_per_image
 from semhitok.nn.patches import resize
+from semhitok.storage.atomic import write_text
 from semhitok.tokenizers.image_processing import FitMode
-from semhitok.tokenizers.loading import Tokenizer
+from semhitok.tokenizers.protocol import Tokenizer
 from semhitok.visualization.examples import Examples, draw_examples
 
 SHOWN = 16  # images in the picture
@@ -169,4 +170,4 @@ def _write_figures(path: Path, name: str, model: Tokenizer, figures: list[dict[s
         "data_range": "[0, 1], after clamping",
         "images": figures,
     }
-    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    write_text(path, json.dumps(content, indent=1))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,28 +11,9 @@ import tyro
 from semhitok import distributed
 from semhitok.cli.arguments import OptionalPath, default
 from semhitok.data.sources import open_source
-from semhitok.recipes import (
-    LANGUAGE_RECIPES,
-    RECIPES,
-    STAGES,
-    UNITOK_RECIPES,
-    LanguageRecipe,
-    LanguageStageName,
-    Recipe,
-    Stage,
-    UniTokRecipe,
-)
-from semhitok.runs.language import run_language
-from semhitok.runs.semhitok import run_stages
-from semhitok.runs.unitok import run_unitok
-from semhitok.tokenizers.checkpoints import stage_is_finished
+from semhitok.recipes import LANGUAGE_RECIPES, RECIPES, UNITOK_RECIPES, LanguageRecipe, Recipe, UniTokRecipe
 from semhitok.training.state import TrainState
-
-# Under --max-seconds with several stages each gets this share of the time, about what they need at equal effort.
-TIME_SHARES: dict[Stage, float] = {"semantic": 0.1, "pixel": 0.45, "pixel-finetune": 0.25, "decoder": 0.2}
-
-# Of a language model's stages it follows from their tokens; those of stage align cost this much of what others cost.
-ALIGN_COST = 0.08
+from semhitok.types import STAGES, LanguageStageName, Stage
 
 HELP_ALL = "--help-all"  # a recipe has over a hundred values
 
@@ -116,97 +96,46 @@ class LanguageArguments:
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
-    match _parse(arguments):
-        case Arguments(staged, recipe):
-            state = _run(staged.run, recipe.name, lambda place: _train_stages(staged, recipe, **place))
-        case UniTokArguments(run, recipe):
-            state = _run(run, recipe.name, lambda place: _train_unitok(run, recipe, **place))
-        case LanguageArguments(run, recipe):
-            state = _train_language(run, recipe)
+    chosen = _parse(arguments)
+    try:
+        state = _train(chosen)
+    finally:
+        distributed.destroy_distributed()
     # 128 + SIGTERM tells a scheduler that the run is to be continued.
     return 143 if state.interrupted else 0
 
 
-def _run(run: Run, name: str, train: Callable[[dict[str, Any]], TrainState]) -> TrainState:
-    """Open what the options name, and hand it to ``train`` as keyword arguments."""
+def _train(chosen: Arguments | UniTokArguments | LanguageArguments) -> TrainState:
+    # Imported here, for a page of help needs no models.
+    from semhitok.runs.language import run_language
+    from semhitok.runs.semhitok import run_semhitok
+    from semhitok.runs.stage_runner import RunOptions
+    from semhitok.runs.unitok import run_unitok
+
+    run = chosen.staged.run if isinstance(chosen, Arguments) else chosen.run
     device = distributed.init_distributed(run.device)
-    try:
-        return train(
-            {
-                "source": open_source(run.data, split=run.split),
-                "directory": run.out or Path("runs") / name,
-                "device": device,
-                "start_from": run.start_from,
-                "data_name": run.data.name,
-                "compile_blocks": run.compile,
-                "validation": open_source(run.validation) if run.validation is not None else None,
-                "report": print if distributed.is_main() else lambda line: None,
-            }
-        )
-    finally:
-        distributed.destroy_distributed()
-
-
-def _train_stages(staged: StagedRun, recipe: Recipe, directory: Path, **place: Any) -> TrainState:
-    stages: tuple[Stage, ...] = STAGES if staged.stage == "all" else (staged.stage,)
-    if staged.run.max_seconds is not None:
-        unfinished: tuple[Stage, ...] = tuple(
-            stage for stage in stages if not stage_is_finished(directory / stage, stage)
-        )
-        recipe = with_time_limit(recipe, unfinished, staged.run.max_seconds)
-    return run_stages(recipe, directory=directory, stages=stages, **place)
-
-
-def _train_unitok(run: Run, recipe: UniTokRecipe, **place: Any) -> TrainState:
-    if run.max_seconds is not None:
-        recipe = replace(recipe, loop=replace(recipe.loop, max_seconds=run.max_seconds))
-    return run_unitok(recipe, **place)
-
-
-def _cost(recipe: LanguageRecipe, name: LanguageStageName) -> float:
-    """Tokens of a stage, as many as take equally long."""
-    stage = recipe.stage(name)
-    return stage.loop.steps * stage.loop.batch_size * stage.row_length * (ALIGN_COST if name == "align" else 1)
-
-
-def _train_language(run: LanguageRun, recipe: LanguageRecipe) -> TrainState:
-    directory = run.out or Path("runs") / recipe.name
-    stages: tuple[LanguageStageName, ...] = recipe.stages if run.stage == "all" else (run.stage,)
-    if run.max_seconds is not None:
-        unfinished: tuple[LanguageStageName, ...] = tuple(
-            stage for stage in stages if not stage_is_finished(directory / stage, stage)
-        )
-        costs: dict[LanguageStageName, float] = {stage: _cost(recipe, stage) for stage in unfinished}
-        for stage, cost in costs.items():
-            part, limit = recipe.stage(stage), run.max_seconds * cost / sum(costs.values())
-            recipe = replace(recipe, **{stage: replace(part, loop=replace(part.loop, max_seconds=limit))})
-    device = distributed.init_distributed(run.device)
-    try:
+    options = RunOptions(
+        directory=run.out or Path("runs") / chosen.recipe.name,
+        device=device,
+        data_name=run.data.name,
+        start_from=run.start_from,
+        max_seconds=run.max_seconds,
+        compile_blocks=run.compile,
+        report=print if distributed.is_main() else lambda line: None,
+    )
+    if isinstance(chosen, LanguageArguments):
+        stage = chosen.run.stage
         return run_language(
-            recipe,
-            run.data,
-            directory,
-            stages=stages,
-            device=device,
-            start_from=run.start_from,
-            data_name=run.data.name,
-            compile_blocks=run.compile,
-            report=print if distributed.is_main() else lambda line: None,
+            chosen.recipe, run.data, options, stages=chosen.recipe.stages if stage == "all" else (stage,)
         )
-    finally:
-        distributed.destroy_distributed()
-
-
-def with_time_limit(recipe: Recipe, stages: tuple[Stage, ...], seconds: float) -> Recipe:
-    """The recipe with a time limit on each of the stages, which together take ``seconds``."""
-    total = sum(TIME_SHARES[stage] for stage in stages)
-    changed = {}
-    for stage in stages:
-        name = stage.replace("-", "_")
-        part = getattr(recipe, name)
-        limit = seconds * TIME_SHARES[stage] / total
-        changed[name] = replace(part, loop=replace(part.loop, max_seconds=limit))
-    return replace(recipe, **changed)
+    assert isinstance(run, Run)
+    source = open_source(run.data, split=run.split)
+    validation = open_source(run.validation) if run.validation is not None else None
+    if isinstance(chosen, UniTokArguments):
+        return run_unitok(chosen.recipe, source, options, validation=validation)
+    stage = chosen.staged.stage
+    stages = STAGES if stage == "all" else (stage,)
+    return run_semhitok(chosen.recipe, source, options, stages=stages, validation=validation)
 
 
 def _parse(arguments: list[str]) -> Arguments | UniTokArguments | LanguageArguments:
@@ -285,7 +214,7 @@ def _stages(recipe: Recipe) -> list[str]:
         f"{model['subcodebook_size']} codes; teacher {recipe.teacher} at {recipe.teacher_image_size} px",
     ]
     for stage in STAGES:
-        part = recipe.semantic if stage == "semantic" else recipe.pixel_stage(stage)
+        part = recipe.stage(stage)
         rate = part.task.optimizer.learning_rate
         lines.append(
             f"  {stage:<15}{part.loop.steps:>8,} steps of {part.loop.batch_size} images, learning rate {rate:g}"

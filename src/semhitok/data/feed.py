@@ -2,9 +2,9 @@
 
 Shapes: N stored images, B images in a batch, C = 3 channels (RGB), H x W pixels.
 
-A position counts samples since the start of the run. What is at a position -- which image, flipped or not, which crop
--- is a pure function of (seed, position), whatever the batch size, the number of workers or of ranks; a run resumes by
-asking for ``batches(start)``.
+A position counts samples since the start of the run. What is at a position -- which image, flipped or not -- is a pure
+function of (seed, position), whatever the batch size, the number of workers or of ranks; a run resumes by asking for
+``batches(start)``.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from torch import Tensor
 
 from semhitok.data.decoding import Decoded, FittedImages, ReplacedImages, decoding_loader
 from semhitok.data.loading import LoadedImages, data_fingerprint, load_into_memory, too_many_bad
-from semhitok.data.order import SampleOrder
+from semhitok.data.randomness import SampleOrder
 from semhitok.data.sample import ImageSource
-from semhitok.data.transforms import FitMode, flip_images, random_crops, random_flips, to_float
+from semhitok.data.transforms import FitMode, flip_images, random_flips, to_float
 
 CaptionReader = Callable[[Sequence[str | None]], Mapping[str, Tensor]]
 
@@ -35,10 +35,10 @@ class Batch:
     """Images for one step, on the training device.
 
     Attributes:
-        images_BCHW: uint8, already cropped and flipped.
+        images_BCHW: uint8, already flipped.
         indices_B: int64 index of each image in the feed's data.
         flipped_B: bool, which images are mirrored.
-        extras: what was computed beforehand for each image (cached features, ids ...), by name; (B, ...).
+        extras: values precomputed for each image (cached features, ids ...), by name; (B, ...).
     """
 
     images_BCHW: Tensor
@@ -70,7 +70,7 @@ class Feed(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Stands for images, size and fitting; a run resumes only on the same."""
+        """Digest of images, size and fitting; a run resumes only on data of the same fingerprint."""
         ...
 
     def __len__(self) -> int:
@@ -85,32 +85,27 @@ class Feed(Protocol):
 
 
 class _Augmentation:
-    """What both feeds do with the images of a batch once they are on the device."""
+    """Flips and extras of a batch, once its images are on the device; shared by both feeds."""
 
     def __init__(
         self,
         length: int,
         seed: int,
         flip: bool,
-        crop: tuple[int, int] | None,
         extras: Mapping[str, np.ndarray] | None,
         device: torch.device | str,
     ) -> None:
-        self.seed, self.flip, self.crop, self.device = seed, flip, crop, torch.device(device)
+        self.seed, self.flip, self.device = seed, flip, torch.device(device)
         self.extras = dict(extras or {})
         for name, array in self.extras.items():
             variants = 2 if flip else 1
             if array.ndim < 2 or array.shape[0] != length or array.shape[1] < variants:
                 wanted = f"({length}, {variants}, ...)"
                 raise ValueError(f"extra {name!r} has shape {array.shape}, {wanted} is needed: plain, then flipped.")
-        if self.extras and crop:
-            raise ValueError("extras belong to whole images and cannot be combined with random crops.")
 
     def batch(self, images_BCHW: Tensor, indices: np.ndarray, positions: np.ndarray) -> Batch:
         flipped = random_flips(self.seed, positions) if self.flip else np.zeros(len(positions), dtype=bool)
         flipped_B = torch.from_numpy(flipped).to(self.device)
-        if self.crop:
-            images_BCHW = random_crops(images_BCHW, *self.crop, self.seed, positions)
         variants = flipped.astype(np.int64)
         extras = {name: np.ascontiguousarray(array[indices, variants]) for name, array in self.extras.items()}
         return Batch(
@@ -126,9 +121,8 @@ class MemoryFeed:
 
     Args:
         images: (N,3,H,W) uint8.
-        seed: of order, flips and crops.
+        seed: of order and flips.
         flip: mirror half of the images.
-        crop: (height, width) of a random window of each image; None for whole images.
         extras: name to (N, variants, ...) array, in memory or memory-mapped: variant 0 belongs to the plain image,
             variant 1 to the flipped one. What does not depend on flipping can be repeated by ``np.broadcast_to``.
         device: where the images are kept and the batches made.
@@ -144,7 +138,6 @@ class MemoryFeed:
         *,
         seed: int,
         flip: bool = False,
-        crop: tuple[int, int] | None = None,
         extras: Mapping[str, np.ndarray] | None = None,
         device: torch.device | str = "cpu",
         fingerprint: str | None = None,
@@ -152,7 +145,7 @@ class MemoryFeed:
         if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
             raise ValueError(f"images must be (N,3,H,W) uint8, not {tuple(images.shape)} {images.dtype}.")
         self._order = SampleOrder(len(images), seed)
-        self._augmentation = _Augmentation(len(images), seed, flip, crop, extras, device)
+        self._augmentation = _Augmentation(len(images), seed, flip, extras, device)
         self._fingerprint = fingerprint or hashlib.sha256(images.cpu().contiguous().numpy().data).hexdigest()
         self._images = images.to(device)
 
@@ -175,13 +168,13 @@ class MemoryFeed:
 class StreamFeed:
     """Batches read from a source by worker processes while training goes on.
 
-    A bad image is replaced by another that depends on (seed, position) only. Which images were bad is found in
-    ``bad``; too many are an error.
+    A bad image is replaced by another that depends on (seed, position) only and is listed in ``bad``; too many bad
+    images are an error.
 
     Args:
         source: where the images come from.
         height, width, mode: see ``fit_image``.
-        seed, flip, crop, extras, device: as for ``MemoryFeed``; extras are by the source's index.
+        seed, flip, extras, device: as for ``MemoryFeed``; extras are by the source's index.
         workers: reading processes; 0 reads in this one.
         from_captions: gives further extras (B, ...) of a batch from the captions of its images, None for one without.
         max_bad_share: accepted share of bad images, among those read (of at least 1,000, or the source's number).
@@ -196,7 +189,6 @@ class StreamFeed:
         seed: int,
         mode: FitMode = "crop",
         flip: bool = False,
-        crop: tuple[int, int] | None = None,
         extras: Mapping[str, np.ndarray] | None = None,
         device: torch.device | str = "cpu",
         workers: int = 2,
@@ -206,7 +198,7 @@ class StreamFeed:
         self._source = source
         self._order = SampleOrder(len(source), seed)
         self._images = ReplacedImages(FittedImages(source, height, width, mode), seed)
-        self._augmentation = _Augmentation(len(source), seed, flip, crop, extras, device)
+        self._augmentation = _Augmentation(len(source), seed, flip, extras, device)
         self._fingerprint = data_fingerprint(source, height, width, mode, [])
         self._workers = workers
         self._from_captions = from_captions

@@ -1,11 +1,10 @@
-"""A whole source into memory."""
+"""Loading a whole source into memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,14 +19,12 @@ class LoadedImages:
 
     Attributes:
         images: (N,3,H,W) uint8.
-        kept_indices: (N,) int64 index of each in the source.
         bad: (key, reason) of the images left out.
         captions: of each image, None for one without.
         fingerprint: of source, size, fitting and what was left out.
     """
 
     images: Tensor
-    kept_indices: np.ndarray
     bad: list[tuple[str, str]]
     captions: list[str | None]
     fingerprint: str
@@ -57,7 +54,6 @@ def load_into_memory(
     """
     total = len(source)
     images = torch.empty((total, 3, height, width), dtype=torch.uint8)
-    kept: list[np.ndarray] = []
     bad: list[tuple[int, str]] = []
     captions: list[str | None] = []
     count = 0
@@ -65,7 +61,6 @@ def load_into_memory(
     for decoded in decoding_loader(FittedImages(source, height, width, mode), chunks, workers):
         images[count : count + len(decoded.images)] = torch.from_numpy(decoded.images)
         count += len(decoded.images)
-        kept.append(decoded.indices)
         bad.extend(decoded.bad)
         captions.extend(decoded.captions)
         if len(bad) > max_bad_share * total:
@@ -76,7 +71,6 @@ def load_into_memory(
         raise ValueError("there are no images to load.")
     return LoadedImages(
         images=images[:count],
-        kept_indices=np.concatenate(kept),
         bad=[(source.key(index), reason) for index, reason in bad],
         captions=captions,
         fingerprint=data_fingerprint(source, height, width, mode, [index for index, _ in bad]),
@@ -84,7 +78,7 @@ def load_into_memory(
 
 
 def data_fingerprint(source: ImageSource, height: int, width: int, mode: FitMode, left_out: Sequence[int]) -> str:
-    """Stands for the images of a source as they are fed: its names and sizes, the fitting, what was left out."""
+    """Digest of the images of a source as they are fed: names and sizes, fitting, and which ones are left out."""
     return digest_of_lines([source.fingerprint, f"{height} x {width} {mode}", *(f"without {i}" for i in left_out)])
 
 

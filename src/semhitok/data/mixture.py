@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from semhitok.data.order import SampleOrder
-from semhitok.data.randomness import random_bits
+from semhitok.data.randomness import SampleOrder, random_bits
 from semhitok.data.record_sources import RecordSource
 from semhitok.data.records import Record
 from semhitok.data.sample import digest_of_lines
@@ -73,7 +72,7 @@ class Mixture:
 
     @property
     def fingerprint(self) -> str:
-        """Stands for sources, shares and seed."""
+        """Digest of sources, shares and seed."""
         bounds = (repr(float(bound)) for bound in self._bounds)
         return digest_of_lines([*(source.fingerprint for source in self.sources), *bounds, str(self.seed)])
 

@@ -1,4 +1,4 @@
-"""Photographs to test on: those that scikit-image and scikit-learn carry. No scene is ever made from them."""
+"""Test photographs bundled with scikit-image and scikit-learn; no scene is ever composed from them."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _KNOWN = (
 
 
 class Photographs:
-    """The photographs of the installed packages, an ``ImageSource``; metadata: caption, licence, author.
+    """An ``ImageSource`` of the bundled photographs; their metadata are caption, licence and author.
 
     Args:
-        known: what to offer; of these, the files that exist.
+        known: path and metadata of each photograph.
     """
 
     def __init__(self, known: tuple[tuple[Path, dict[str, str]], ...]) -> None:
@@ -69,7 +69,7 @@ class Photographs:
 
 
 def photographs() -> Photographs:
-    """The test photographs that are installed.
+    """The bundled photographs of the packages that are installed.
 
     Raises:
         ValueError: neither scikit-image nor scikit-learn is installed.
@@ -88,6 +88,6 @@ def photographs() -> Photographs:
 
 
 def _package_folder(name: str) -> Path | None:
-    """Where a package lies, found without importing it: only its files are wanted."""
+    """Folder of an installed package, found without importing it."""
     spec = importlib.util.find_spec(name)
     return Path(spec.origin).parent if spec and spec.origin else None

@@ -1,4 +1,4 @@
-"""Where records come from: webdataset tars and ``.jsonl`` files, read at random.
+"""Sources of records: webdataset tars and ``.jsonl`` files, with random access.
 
 Sources hold names and offsets but no open files: they can be pickled and read by several processes at once.
 """
@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import json
 import os
-import tarfile
-from collections.abc import Mapping, Sequence
-from itertools import groupby
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from semhitok.data.images import IMAGE_SUFFIXES, ImageError
+from semhitok.data.images import ImageError
 from semhitok.data.records import Picture, Record, RecordError, RecordKind, parse_record
 from semhitok.data.sample import METADATA_SUFFIXES, digest_of_lines, parse_metadata
+from semhitok.data.tar_index import index_tar, main_image
+from semhitok.storage.byte_ranges import ByteRange, read_range, read_ranges
 
 
 class RecordSource(Protocol):
@@ -77,8 +77,8 @@ class JsonLines:
     def read(self, index: int, choice: int) -> Record:
         """See ``RecordSource``."""
         name = self.name(index)
-        with open(self.path, "rb") as file:
-            line = os.pread(file.fileno(), int(self._ends[index + 1] - self._ends[index]), int(self._ends[index]))
+        begin, end = map(int, self._ends[index : index + 2])
+        line = read_range(self.path, begin, end - begin)
         try:
             fields = json.loads(line)
         except ValueError as error:
@@ -100,7 +100,7 @@ class JsonLines:
 class RecordTars:
     """The samples of webdataset tars: ``KEY.json`` or ``KEY.txt`` (a caption, or a text), and ``KEY.webp`` or the like.
 
-    Neighbouring members that share a path up to the first dot of the file name make one sample. Opening reads every header.
+    Samples are those of webdataset (see ``index_tar``). Opening reads every header.
 
     Args:
         shards: tar files, or folders of them.
@@ -115,10 +115,13 @@ class RecordTars:
         paths = [tar for path in map(Path, shards) for tar in (sorted(path.glob("*.tar")) if path.is_dir() else [path])]
         if not paths:
             raise ValueError(f"{', '.join(map(str, shards))}: there are no tar files.")
-        self._samples = [sample for path in paths for sample in _index(path)]
+        self._samples = [sample for path in paths for sample in _described_samples(path)]
         if not self._samples:
             raise ValueError(f"{paths[0]}: neither this nor the tars after it hold a .json or .txt file.")
-        lines = (f"{shard.name} {key} {sorted(members.items())}" for shard, key, members in self._samples)
+        lines = (
+            f"{shard.name} {key} {[(suffix, tuple(place)) for suffix, place in sorted(places.items())]}"
+            for shard, key, places in self._samples
+        )
         self.images_fingerprint = digest_of_lines(lines)
         """As ``fingerprint``, but the same for every kind."""
         self._fingerprint = digest_of_lines([kind, self.images_fingerprint])
@@ -137,13 +140,9 @@ class RecordTars:
 
     def read(self, index: int, choice: int) -> Record:
         """See ``RecordSource``."""
-        shard, name, members = self._samples[index]
-        with open(shard, "rb") as file:
-            contents = {
-                suffix: os.pread(file.fileno(), size, offset)
-                for suffix, (offset, size) in members.items()
-                if suffix in METADATA_SUFFIXES
-            }
+        shard, name, places = self._samples[index]
+        described = {suffix: place for suffix, place in places.items() if suffix in METADATA_SUFFIXES}
+        contents = dict(zip(described, read_ranges(shard, list(described.values())), strict=True))
         try:
             fields = parse_metadata(contents, name)
         except ImageError as error:
@@ -166,16 +165,13 @@ class RecordTars:
         return found
 
     def _picture(self, index: int) -> Picture | None:
-        shard, key, members = self._samples[index]
-        images = [suffix for suffix in members if PurePosixPath("x" + suffix).suffix.lower() in IMAGE_SUFFIXES]
-        if not images:
-            return None
-        suffix = min(images, key=lambda each: each.count("."))
-        return Picture(f"{shard.name}: {key}{suffix}", shard, *members[suffix])
+        shard, key, places = self._samples[index]
+        suffix = main_image(places)
+        return None if suffix is None else Picture(f"{shard.name}: {key}{suffix}", shard, *places[suffix])
 
 
 class Pretokenized:
-    """The records of tars with the ids of their images in place of the images.
+    """The records of tars, with precomputed ids in place of their images.
 
     Args:
         source: the records.
@@ -244,7 +240,7 @@ def open_records(path: str | os.PathLike[str], kind: RecordKind) -> JsonLines | 
     """Records of a ``.jsonl`` file, of a tar, or of a folder of tars.
 
     Raises:
-        ValueError: there is nothing of the kind.
+        ValueError: the path is none of these.
     """
     path = Path(path)
     if path.suffix == ".jsonl":
@@ -255,10 +251,10 @@ def open_records(path: str | os.PathLike[str], kind: RecordKind) -> JsonLines | 
 
 
 def given_ids(fields: Mapping[str, Any], name: str) -> Picture:
-    """Ids of an image that the record itself holds, with the fingerprint of their tokenizer.
+    """Image ids that the record itself contains, with the fingerprint of their tokenizer.
 
     Raises:
-        RecordError: the ids are no whole numbers of shape (N,) or (N,C), or it is not said who made them.
+        RecordError: the ids are not integers of shape (N,) or (N,C), or the fingerprint of their tokenizer is missing.
     """
     try:
         ids = np.asarray(fields["image_ids"])
@@ -273,26 +269,12 @@ def given_ids(fields: Mapping[str, Any], name: str) -> Picture:
     return Picture(name, ids=ids.astype(np.int64), tokenizer=fields["tokenizer"])
 
 
-_Sample = tuple[Path, str, dict[str, tuple[int, int]]]
+_Sample = tuple[Path, str, dict[str, ByteRange]]
 
 
-def _index(shard: Path) -> list[_Sample]:
-    """(shard, key, {suffix: (offset, size)}) of every sample with a description."""
-    try:
-        with tarfile.open(shard, "r:") as tar:  # "r:" refuses compressed tars, in which nothing can be read at random
-            members = [(*_split(m.name), m.offset_data, m.size) for m in tar if m.isreg()]
-    except (tarfile.TarError, OSError) as error:
-        raise ValueError(f"{shard}: is not a readable, uncompressed tar file: {error}.") from error
-    samples = []
-    for key, group in groupby(members, key=lambda member: member[0]):
-        found = {suffix: (offset, size) for _, suffix, offset, size in group}
-        if set(found) & set(METADATA_SUFFIXES):
-            samples.append((shard, key, found))
-    return samples
-
-
-def _split(name: str) -> tuple[str, str]:
-    """``a/b.c.png`` is the sample ``a/b`` and the suffix ``.c.png``."""
-    folder, slash, file_name = name.rpartition("/")
-    stem, dot, suffix = file_name.partition(".")
-    return folder + slash + stem, dot + suffix
+def _described_samples(shard: Path) -> Iterator[_Sample]:
+    """(shard, key, place by suffix) of every sample with a description."""
+    for key, members in index_tar(shard):
+        places = {member.suffix: member.place for member in members}
+        if set(places) & set(METADATA_SUFFIXES):
+            yield shard, key, places

@@ -8,14 +8,13 @@ A record is parsed from a JSON object, a line of a ``.jsonl`` file or the ``.jso
     chat            {"image": ..., "messages": [{"role": "user", "content": ...}, ...]}, LLaVA's "conversations" of "from" and
                     "value", or "qa": [{"question": ..., "answer": ...}, ...]; "images" for several
 
-In a tar the image is the one beside the JSON and "image" is left out. "kind" in the object goes before the data set's kind.
+In a tar the image is the one beside the JSON and "image" is left out. "kind" in the object takes precedence over the data set's kind.
 "image_ids" with "tokenizer" in place of "image" are ids that were computed beforehand, of one image, and the fingerprint of the
 tokenizer that made them.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from semhitok.data.images import load_image
+from semhitok.storage.byte_ranges import read_range
 
 RecordKind = Literal["text", "caption", "text_to_image", "chat"]
 Role = Literal["system", "user", "assistant"]
@@ -63,8 +63,7 @@ class Picture:
         assert self.file is not None
         if self.size is None:
             return load_image(self.file, name=self.name)
-        with open(self.file, "rb") as file:
-            return load_image(os.pread(file.fileno(), self.size, self.offset), name=self.name)
+        return load_image(read_range(self.file, self.offset, self.size), name=self.name)
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def parse_record(
 
     Args:
         fields: the object.
-        kind: of the data set; ``fields["kind"]`` goes before it.
+        kind: of the data set; ``fields["kind"]`` takes precedence over it.
         name: of the record.
         pictures: its images.
         choice: any integer >= 0; decides between several captions and orders several questions.
@@ -164,9 +163,9 @@ def description(fields: Mapping[str, Any]) -> str:
     return "" if IMAGE in found else found
 
 
-def told_in_words(text: str, description: str) -> str:
-    """A message with a description where its image stands."""
-    return text.replace(IMAGE, f"{description}\n")
+def caption_in_place_of_image(text: str, caption: str) -> str:
+    """A message with a caption where its image stands."""
+    return text.replace(IMAGE, f"{caption}\n")
 
 
 def _turns(fields: Mapping[str, Any], name: str, choice: int) -> list[Turn]:

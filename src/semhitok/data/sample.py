@@ -1,4 +1,4 @@
-"""What every image source gives: samples, by index."""
+"""The interface of image sources: samples by index."""
 
 from __future__ import annotations
 

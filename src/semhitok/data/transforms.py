@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -15,12 +14,11 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-from semhitok.data.randomness import random_bits, random_integers
+from semhitok.data.randomness import random_bits
+from semhitok.types import FitMode
 
-FitMode = Literal["crop", "resize"]
-
-# Streams of randomness of the augmentations; epochs of the sample order use 0, 1, 2, ...
-_FLIP_STREAM, _TOP_STREAM, _LEFT_STREAM = -1, -2, -3
+# Stream of randomness of the flips; epochs of the sample order use 0, 1, 2, ...
+_FLIP_STREAM = -1
 
 
 def fit_image(image: Image.Image, height: int, width: int, mode: FitMode = "crop") -> Image.Image:
@@ -111,18 +109,3 @@ def random_flips(seed: int, positions: np.ndarray) -> np.ndarray:
 def flip_images(images_BCHW: Tensor, flipped_B: Tensor) -> Tensor:
     """Mirror the chosen images left to right; any dtype and device."""
     return torch.where(rearrange(flipped_B, "b -> b 1 1 1"), images_BCHW.flip(-1), images_BCHW)
-
-
-def random_crops(images_BCHW: Tensor, height: int, width: int, seed: int, positions: np.ndarray) -> Tensor:
-    """A window of height x width pixels of each image, placed uniformly, keyed by (seed, position); any device."""
-    batch, _, full_height, full_width = images_BCHW.shape
-    if not (0 < height <= full_height and 0 < width <= full_width):
-        raise ValueError(f"a {height} x {width} crop does not fit into images of {full_height} x {full_width} pixels.")
-    top_B = torch.from_numpy(random_integers(seed, _TOP_STREAM, positions, full_height - height + 1))
-    left_B = torch.from_numpy(random_integers(seed, _LEFT_STREAM, positions, full_width - width + 1))
-    device = images_BCHW.device
-    rows_BH = top_B.to(device)[:, None] + torch.arange(height, device=device)
-    columns_BW = left_B.to(device)[:, None] + torch.arange(width, device=device)
-    image_B = torch.arange(batch, device=device)
-    crops_BHWC = images_BCHW[image_B[:, None, None], :, rows_BH[:, :, None], columns_BW[:, None, :]]
-    return rearrange(crops_BHWC, "b h w c -> b c h w").contiguous()

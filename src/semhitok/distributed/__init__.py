@@ -1,6 +1,7 @@
-"""Processes and what they tell each other; everything here does nothing, or the obvious, in a single process."""
+"""The process group and its collectives; in a single process each is a no-op or returns its argument."""
 
 from semhitok.distributed.collectives import (
+    all_reduce_sum,
     any_rank,
     average_gradients,
     average_values,
@@ -10,6 +11,7 @@ from semhitok.distributed.collectives import (
     gather_in_sample_order,
     gather_with_gradients,
     sum_over_ranks,
+    wait_for_main,
 )
 from semhitok.distributed.processes import (
     collective_device,
@@ -22,6 +24,7 @@ from semhitok.distributed.processes import (
 )
 
 __all__ = [
+    "all_reduce_sum",
     "any_rank",
     "average_gradients",
     "average_values",
@@ -37,5 +40,6 @@ __all__ = [
     "is_main",
     "rank",
     "sum_over_ranks",
+    "wait_for_main",
     "world_size",
 ]

@@ -41,8 +41,15 @@ def sum_over_ranks(local: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def all_reduce_sum(tensor: Tensor) -> None:
+    """Replace the tensor by its sum over the ranks, in place. A collective."""
+    if is_distributed():
+        dist.all_reduce(tensor)
+
+
+@torch.no_grad()
 def copy_from_first_rank(tensor: Tensor) -> None:
-    """Overwrites the tensor by rank 0's, in place. A collective."""
+    """Overwrite the tensor with rank 0's, in place. A collective."""
     if is_distributed():
         dist.broadcast(tensor, src=0)
 
@@ -66,8 +73,8 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 def gather_with_gradients(local: Tensor) -> Tensor:
     """The global batch (world*b, ...) in sample order from every rank's (b, ...), for a loss over all of it.
 
-    For losses that every rank computes alike from what was gathered; gradients averaged over the ranks are then those of
-    a single process. A collective.
+    For losses that every rank computes identically from the gathered batch: gradients averaged over the ranks then equal
+    those of a single process. A collective.
     """
     return _Gather.apply(local) if is_distributed() else local  # pyright: ignore[reportReturnType]
 
@@ -86,7 +93,7 @@ class _Gather(torch.autograd.Function):
 
 
 def broadcast_parameters(module: nn.Module) -> None:
-    """Give every rank the main rank's parameters and buffers."""
+    """Copy the main rank's parameters and buffers to every rank. A collective."""
     if not is_distributed():
         return
     with torch.no_grad():
@@ -97,7 +104,7 @@ def broadcast_parameters(module: nn.Module) -> None:
 
 
 def average_values(values: Mapping[str, float]) -> dict[str, float]:
-    """Mean of each named number over the ranks; every rank must hand in the same names."""
+    """Mean of each named number over the ranks. A collective: every rank must pass the same names."""
     if not is_distributed():
         return dict(values)
     names = sorted(values)
@@ -107,7 +114,7 @@ def average_values(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def any_rank(*flags: bool) -> tuple[bool, ...]:
-    """For each flag, whether it is set on some rank: one small all-reduce, so that all ranks decide alike."""
+    """For each flag, whether it is set on any rank: one small all-reduce, so that all ranks decide alike."""
     if not is_distributed():
         return flags
     raised = torch.tensor(flags, dtype=torch.int32, device=collective_device())
@@ -116,12 +123,17 @@ def any_rank(*flags: bool) -> tuple[bool, ...]:
 
 
 def from_main(number: int) -> int:
-    """The main rank's number."""
+    """The main rank's number, on every rank. A collective."""
     if not is_distributed():
         return number
     shared = torch.tensor(number, dtype=torch.int64, device=collective_device())
     dist.broadcast(shared, src=0)
     return int(shared.item())
+
+
+def wait_for_main() -> None:
+    """Return once the main rank has called this, too: what it wrote before can be read. A collective."""
+    from_main(0)
 
 
 def _buckets(gradients: Iterable[Tensor]) -> Iterator[list[Tensor]]:

@@ -1,4 +1,4 @@
-"""The process group that torchrun announces, and this process's place in it. A single process works, too."""
+"""The process group that torchrun announces and this process's rank in it; a single process needs neither."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def init_distributed(device: str | None = None) -> torch.device:
 
     Args:
         device: ``cpu``, ``cuda``, ``cuda:1`` ...; None takes a GPU where there is one. Under torchrun each rank takes
-            the GPU of its local rank. CPU ranks talk through gloo, GPU ranks through nccl.
+            the GPU of its local rank. CPU ranks communicate through gloo, GPU ranks through NCCL.
 
     Raises:
         ValueError: no such device on this machine.
@@ -43,7 +43,7 @@ def destroy_distributed() -> None:
 
 
 def rank() -> int:
-    """Number of this process, 0 for a single one."""
+    """Rank of this process; 0 in a single process."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
@@ -53,12 +53,12 @@ def world_size() -> int:
 
 
 def is_main() -> bool:
-    """Whether this process writes files and draws the progress bar."""
+    """Whether this is rank 0, which writes files and draws the progress bar."""
     return rank() == 0
 
 
 def collective_device() -> torch.device:
-    """Where tensors must lie to be communicated: the current GPU under nccl, else the CPU."""
+    """Device that tensors must be on for collectives: the current GPU under NCCL, else the CPU."""
     if dist.is_initialized() and dist.get_backend() == "nccl":
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")

@@ -3,7 +3,7 @@
 from semhitok.evaluation.tokenizer.evaluate import evaluate
 from semhitok.evaluation.tokenizer.report import EvaluationReport, GroupReport
 from semhitok.evaluation.tokenizer.stages import StageConflict, stage_conflict
-from semhitok.metrics.frechet import efficientnet_lite2_features, frechet_distance, inception_features, rfid
+from semhitok.metrics.frechet import efficientnet_lite2_features, frechet_distance, inception_features
 from semhitok.metrics.probe import ProbeResult, probe
 
 __all__ = [
@@ -16,6 +16,5 @@ __all__ = [
     "frechet_distance",
     "inception_features",
     "probe",
-    "rfid",
     "stage_conflict",
 ]

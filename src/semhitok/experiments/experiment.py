@@ -1,8 +1,8 @@
-"""What an ablation asks of an experiment, and the place where experiments run."""
+"""What an ablation asks of an experiment, and what it gives to it: data, folders, device and metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,30 +17,32 @@ from semhitok.metrics.frechet import FeatureExtractor
 from semhitok.metrics.reconstruction import PerceptualDistance
 from semhitok.recipes.recipe import DataConfig
 from semhitok.runs.preparation import Report, TrainingImages
-from semhitok.storage.cache import cache_directory
+from semhitok.runs.stage_runner import RunOptions
+from semhitok.storage.cache import require_weights, weights_path
 from semhitok.tokenizers import ImageTokenizer
+from semhitok.training.state import TrainState
 from semhitok.visualization.examples import draw_examples
 
 GROUP = "test"
 
 
 class InterruptionError(Exception):
-    """A run was stopped by a signal; the same command goes on where it stopped."""
+    """A run was stopped by a signal; the same command continues it."""
 
 
 @dataclass
 class ExperimentContext:
-    """Data, folders and measuring build_metrics that all experiments share.
+    """Data, folders, device and metrics that all experiments share.
 
     Attributes:
         train, test: training images, and those that every experiment is measured on.
-        train_folder, test_folder: where they lie; experiments with language read records there.
+        train_folder, test_folder: their folders; experiments with the language model read records there.
         data_name: of the training images, for provenance.
         directory: holds ``runs/`` (training, see ``runs``), ``cache/`` (teacher features, ids), ``pictures/``.
         device: to train and measure on.
         test_images: how many test images are measured, evenly spaced.
         report: takes lines for the user.
-        perceptual, extractors: what reconstructions are measured with, see ``build_metrics``.
+        perceptual, extractors: metrics of reconstructions, see ``build_metrics``.
     """
 
     train: ImageSource
@@ -62,11 +64,35 @@ class ExperimentContext:
         return self.directory / "runs" / self.train.fingerprint[:8]
 
     def images(self, image_size: int, config: DataConfig) -> TrainingImages:
-        """The training images at a size, read once."""
+        """The training images at a size, read once, when first needed."""
         if image_size not in self._images:
             cache = self.directory / "cache"
             self._images[image_size] = TrainingImages(self.train, image_size, config, cache, self.report)
         return self._images[image_size]
+
+    def train_run(
+        self,
+        title: str,
+        folder: Path,
+        run: Callable[[RunOptions], TrainState],
+        *,
+        start_from: Path | None = None,
+    ) -> None:
+        """Train, or continue to train, what is not finished in ``folder``.
+
+        Args:
+            title: of the run, for the user.
+            folder: of the run.
+            run: called with the options of the run.
+            start_from: see ``RunOptions``.
+
+        Raises:
+            InterruptionError: stopped by a signal.
+        """
+        self.report(f"{title} in {folder}")
+        options = RunOptions(folder, self.device, self.data_name, start_from=start_from, report=self.report)
+        if run(options).interrupted:
+            raise InterruptionError
 
     def measure(
         self, model: ImageTokenizer, name: str, *, reconstruction: bool = True, probe_images: int = 0
@@ -76,7 +102,7 @@ class ExperimentContext:
         Args:
             model: on ``device``.
             name: of the run.
-            reconstruction: False for a tokenizer that has not learned to draw: codes and probe only.
+            reconstruction: False for a tokenizer without a trained decoder: codes and probe only.
             probe_images: training images to fit the category probe on; 0 leaves it out.
         """
         report = evaluate(
@@ -103,13 +129,12 @@ def build_metrics(device: torch.device) -> tuple[PerceptualDistance, list[Featur
     """The perceptual distance and the Fréchet network of every table.
 
     Raises:
-        ValueError: their weights are not there; says how to get them.
+        ValueError: their weights are missing; the message says how to get them.
     """
-    weights = cache_directory() / "weights"
-    vgg, lite2 = weights / "vgg16_hed.h5", weights / "efficientnet_lite2.pth"
-    for path in (vgg, lite2):
-        if not path.is_file():
-            raise ValueError(f"ablations measure with {path}, which is not there: run `semhitok data fetch weights`")
+    vgg, lite2 = (
+        require_weights(weights_path(name), "ablations measure with the network")
+        for name in ("vgg16_hed.h5", "efficientnet_lite2.pth")
+    )
     return VGGPerceptual.from_hed(vgg).to(device), [efficientnet_lite2_features(lite2, device=device)]
 
 
@@ -124,10 +149,10 @@ class Experiment(Protocol):
     def name(self) -> str: ...
 
     def settings(self) -> dict[str, Any]:
-        """Everything that was chosen, as plain values."""
+        """All settings, as plain values."""
         ...
 
-    def run(self, place: ExperimentContext, seed: int) -> dict[str, float]:
+    def run(self, context: ExperimentContext, seed: int) -> dict[str, float]:
         """Train, resuming, and measure.
 
         Raises:

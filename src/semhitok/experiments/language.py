@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 
 from semhitok.evaluation.understanding.understand import UnderstandingReport, understand
-from semhitok.experiments.experiment import ExperimentContext, InterruptionError
+from semhitok.experiments.experiment import ExperimentContext
 from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
 from semhitok.mllm.continuous import ContinuousProjector
 from semhitok.recipes.language import mllm_nano
 from semhitok.recipes.language_recipe import LanguageRecipe, Mix, SmallLanguageModel
 from semhitok.runs.language import run_language
-from semhitok.tokenizers.checkpoints import stage_is_finished
 from semhitok.training.tasks.word_alignment import GAIN, SHARPNESS
 
 # Small enough that a run of some CPU minutes sees enough images for the rows to come apart.
@@ -64,36 +64,26 @@ class UnderstandingExperiment:
             "alignment": {"sharpness": SHARPNESS, "gain": GAIN} if "align" in recipe.stages else None,
         }
 
-    def run(self, place: ExperimentContext, seed: int) -> dict[str, float]:
+    def run(self, context: ExperimentContext, seed: int) -> dict[str, float]:
         """See ``Experiment``."""
         recipe = self.recipe
         for stage in recipe.stages:
-            part = recipe.stage(stage)
-            recipe = replace(recipe, **{stage: replace(part, loop=replace(part.loop, seed=seed))})
-        folder = place.runs / f"{self.name}-seed{seed}"
-        if not stage_is_finished(folder / "pretrain", "pretrain"):
-            place.report(f"{self.name}, seed {seed} in {folder}")
-            state = run_language(
-                recipe,
-                place.train_folder,
-                folder,
-                device=place.device,
-                data_name=place.data_name,
-                cache=place.directory / "cache",
-                report=place.report,
-            )
-            if state.interrupted:
-                raise InterruptionError
-        model = SemHiTokForConditionalGeneration.from_pretrained(folder / "pretrain" / "model", dtype=torch.float32)
-        model.eval().to(place.device)  # pyright: ignore[reportArgumentType]
-        processor = SemHiTokMLLMProcessor.from_pretrained(folder / "pretrain" / "model")
-        projector = ContinuousProjector.load(folder / "pretrain" / "model", model)
+            recipe = recipe.with_loop(stage, seed=seed)
+        folder = context.runs / f"{self.name}-seed{seed}"
+        cache = context.directory / "cache"
+        train = partial(run_language, recipe, context.train_folder, cache=cache)
+        context.train_run(f"{self.name}, seed {seed}", folder, train)
+        trained = folder / "pretrain" / "model"
+        model = SemHiTokForConditionalGeneration.from_pretrained(trained, dtype=torch.float32)
+        model.eval().to(context.device)  # pyright: ignore[reportArgumentType]
+        processor = SemHiTokMLLMProcessor.from_pretrained(trained)
+        projector = ContinuousProjector.load(trained, model)
         report = understand(
             model,
             processor,
-            place.test_folder,
-            train_folder=place.train_folder,
-            limit=place.test_images,
+            context.test_folder,
+            train_folder=context.train_folder,
+            limit=context.test_images,
             projector=projector,
         )
         return understanding_figures(report)

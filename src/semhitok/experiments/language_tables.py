@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from semhitok.experiments.language import UnderstandingExperiment, ablation_recipe
 from semhitok.experiments.table import Ablation, Metric, Row
-from semhitok.mllm import AdapterKind
+from semhitok.types import AdapterKind
 
 EXISTENCE = Metric("existence", "existence, %", 1, 100)
 COUNT = Metric("count", "count, %", 1, 100)

@@ -56,9 +56,9 @@ class QuantizationErrorExperiment:
         return asdict(self)
 
     @torch.no_grad()
-    def run(self, place: ExperimentContext, seed: int) -> dict[str, float]:
+    def run(self, context: ExperimentContext, seed: int) -> dict[str, float]:
         """See ``Experiment``."""
-        vectors_ND = _random(seed) if self.features == "random" else _principal_components(_patches(place))
+        vectors_ND = _random(seed) if self.features == "random" else _principal_components(_patches(context))
         mixed = torch.randperm(len(vectors_ND), generator=torch.Generator().manual_seed(derive_seed(seed, "split")))
         chunks = MultiCodebookQuantizer(self.codes, 1, DIM)
         vectors_ND = chunks.normalise(vectors_ND[mixed][None])[0]
@@ -77,12 +77,12 @@ def _random(seed: int) -> Tensor:
 
 
 @torch.no_grad()
-def _patches(place: ExperimentContext) -> Tensor:
+def _patches(context: ExperimentContext) -> Tensor:
     """Patch features (N,D) of the teacher on training images."""
-    teacher = Teacher.efficientnet_lite0(image_size=TEACHER_SIZE).to(place.device)
+    teacher = Teacher.efficientnet_lite0(image_size=TEACHER_SIZE).to(context.device)
     rows, columns = teacher.grid(TEACHER_SIZE, TEACHER_SIZE)
-    images = SizedImages(place.train, TEACHER_SIZE, limit=(FITTED + TESTED) // (rows * columns) + 1)
-    found = [teacher(to_float(batch.images.to(place.device))) for batch in images]
+    images = SizedImages(context.train, TEACHER_SIZE, limit=(FITTED + TESTED) // (rows * columns) + 1)
+    found = [teacher(to_float(batch.images.to(context.device))) for batch in images]
     return rearrange(torch.cat(found), "b n d -> (b n) d").float().cpu()
 
 

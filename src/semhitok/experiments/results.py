@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from semhitok.storage.atomic import write_text
+
 
 @dataclass(frozen=True)
 class Result:
@@ -42,11 +44,8 @@ def result_file(folder: Path, experiment: str, seed: int) -> Path:
 
 def save_result(folder: Path, result: Result) -> Path:
     """Write a result, whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = result_file(folder, result.experiment, result.seed)
-    temporary = path.with_suffix(".unfinished")
-    temporary.write_text(json.dumps(asdict(result), indent=1), encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, json.dumps(asdict(result), indent=1))
     return path
 
 

@@ -16,7 +16,7 @@ def experiments(ablation: Ablation) -> list[Experiment]:
     return list({row.experiment.name: row.experiment for row in ablation.rows}.values())
 
 
-def run(ablation: Ablation, place: ExperimentContext, results: Path, seeds: Sequence[int]) -> None:
+def run(ablation: Ablation, context: ExperimentContext, results: Path, seeds: Sequence[int]) -> None:
     """Train and measure what is missing; each finished run writes its own file into ``results`` at once.
 
     All experiments see a seed before any sees the next, so that a table is complete, if thin, as early as it can be.
@@ -27,19 +27,19 @@ def run(ablation: Ablation, place: ExperimentContext, results: Path, seeds: Sequ
     """
     wanted = [(seed, experiment) for seed in seeds for experiment in experiments(ablation)]
     missing = [pair for pair in wanted if not finished(results, pair[1].name, pair[1].settings(), pair[:1])]
-    place.report(f"{ablation.name}: {len(wanted) - len(missing)} of {len(wanted)} runs are there")
+    context.report(f"{ablation.name}: {len(wanted) - len(missing)} of {len(wanted)} runs are there")
     for seed, experiment in missing:
         if finished(results, experiment.name, experiment.settings(), (seed,)):
             continue  # another process has done it meanwhile
         begun = time.perf_counter()
-        metrics = experiment.run(place, seed)
+        metrics = experiment.run(context, seed)
         facts = environment(
-            place.device, training_data=place.train.fingerprint[:16], test_data=place.test.fingerprint[:16]
+            context.device, training_data=context.train.fingerprint[:16], test_data=context.test.fingerprint[:16]
         )
         seconds = time.perf_counter() - begun
         save_result(results, Result(experiment.name, seed, experiment.settings(), metrics, seconds, facts))
         shown = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-        place.report(f"{experiment.name}, seed {seed}: {shown} ({seconds:.0f} s)")
+        context.report(f"{experiment.name}, seed {seed}: {shown} ({seconds:.0f} s)")
 
 
 def results_of(ablation: Ablation, folder: Path, seeds: Iterable[int]) -> dict[str, list[Result]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,16 @@ import torch
 from semhitok.data.reading import SizedImages
 from semhitok.data.transforms import to_float
 from semhitok.evaluation.semantics.variance import GroupedVariance, raw_patches
-from semhitok.experiments.experiment import ExperimentContext, InterruptionError
+from semhitok.experiments.experiment import ExperimentContext
 from semhitok.quantizers.allotment import allot_sizes
 from semhitok.recipes.nano import nano
 from semhitok.recipes.recipe import EnhancedDecoder, PixelStage, Recipe
-from semhitok.runs.semhitok import run_stages
+from semhitok.runs.semhitok import run_semhitok
 from semhitok.storage.array_cache import digest_of_text
 from semhitok.tokenizers import SemHiTokConfig, SemHiTokModel
 from semhitok.tokenizers.checkpoints import stage_is_finished
-from semhitok.tokenizers.semhitok.configuration import Stage
 from semhitok.training.state import derive_seed
+from semhitok.types import STAGES, Stage
 
 SEMANTIC_FIELDS = ("image_size", "patch_size")
 SEMANTIC_PREFIXES = ("teacher.", "semantic.")
@@ -100,55 +101,44 @@ class SemHiTokExperiment:
         """Model, teacher, data and the stages that are trained."""
         return _settings(self.recipe, self.stages) | ({"adaptive": True} if self.adaptive else {})
 
-    def run(self, place: ExperimentContext, seed: int) -> dict[str, float]:
+    def run(self, context: ExperimentContext, seed: int) -> dict[str, float]:
         """See ``Experiment``."""
-        model = self.train(place, seed)
+        model = self.train(context, seed)
         tokenizer = SemHiTokModel.from_pretrained(model, dtype=torch.float32).eval()
-        tokenizer.to(place.device)  # pyright: ignore[reportArgumentType]
-        metrics = place.measure(
+        tokenizer.to(context.device)  # pyright: ignore[reportArgumentType]
+        metrics = context.measure(
             tokenizer,
             f"{self.name}-seed{seed}",
             reconstruction=self.stages != ("semantic",),
             probe_images=PROBE_IMAGES if self.probe else 0,
         )
-        return metrics | {"semantic_cosine": _cosine_to_teacher(tokenizer, place)}
+        return metrics | {"semantic_cosine": _cosine_to_teacher(tokenizer, context)}
 
-    def train(self, place: ExperimentContext, seed: int) -> Path:
-        """Train the stages that are not there yet, resuming; the folder of the last one's model.
+    def train(self, context: ExperimentContext, seed: int) -> Path:
+        """Train the unfinished stages, resuming; returns the folder of the last stage's model.
 
         Raises:
             InterruptionError: stopped by a signal.
         """
         recipe = _seeded(self.recipe, seed)
-        images = place.images(recipe.model["image_size"], recipe.data)
+        images = context.images(recipe.model["image_size"], recipe.data)
         model: Path | None = None
         for count, stage in enumerate(self.stages, start=1):
             done = self.stages[:count]
             trained = _semantic_recipe(recipe) if stage == "semantic" else recipe
             if self.adaptive and stage == "pixel":
                 assert model is not None, "the pixel stage follows the semantic stage"
-                sizes = _adaptive_sizes(recipe, model, place)
+                sizes = _adaptive_sizes(recipe, model, context)
                 trained = recipe = replace(recipe, model=recipe.model | {"subcodebook_sizes": sizes})
             digest = digest_of_text(json.dumps(_settings(trained, done), sort_keys=True))[:10]
-            folder = place.runs / f"{stage}-{digest}-seed{seed}"
-            if not stage_is_finished(folder / stage, stage):
-                place.report(f"{self.name}, seed {seed}: stage {stage} in {folder}")
-                if stage == "pixel":
-                    assert model is not None, "the pixel stage follows the semantic stage"
-                    model = _with_pixel_branch(recipe, model, folder / "start", seed)
-                state = run_stages(
-                    trained,
-                    place.train,
-                    folder,
-                    stages=(stage,),
-                    device=place.device,
-                    start_from=model,
-                    data_name=place.data_name,
-                    images=images,
-                    report=place.report,
-                )
-                if state.interrupted:
-                    raise InterruptionError
+            folder = context.runs / f"{stage}-{digest}-seed{seed}"
+            start_from = model
+            if stage == "pixel" and not stage_is_finished(folder / stage, stage):
+                assert model is not None, "the pixel stage follows the semantic stage"
+                start_from = _with_pixel_branch(recipe, model, folder / "start", seed)
+            train = partial(run_semhitok, trained, context.train, stages=(stage,), images=images)
+            title = f"{self.name}, seed {seed}: stage {stage}"
+            context.train_run(title, folder, train, start_from=start_from)
             model = folder / stage / "model"
         assert model is not None, "an experiment has at least one stage"
         return model
@@ -166,8 +156,9 @@ def changed(*, model: Mapping[str, Any] | None = None, pixel: Mapping[str, Any] 
 
 
 def _seeded(recipe: Recipe, seed: int) -> Recipe:
-    parts = {name: getattr(recipe, name) for name in ("semantic", "pixel", "pixel_finetune", "decoder")}
-    return replace(recipe, **{name: replace(part, loop=replace(part.loop, seed=seed)) for name, part in parts.items()})
+    for stage in STAGES:
+        recipe = recipe.with_loop(stage, seed=seed)
+    return recipe
 
 
 def _semantic_recipe(recipe: Recipe) -> Recipe:
@@ -191,7 +182,7 @@ def _settings(recipe: Recipe, stages: tuple[Stage, ...]) -> dict[str, Any]:
     if "joint" in stages:
         found |= {"joint_gradient": recipe.joint_gradient, "semantic_losses": asdict(recipe.semantic.task)}
     for stage in stages:
-        part = recipe.semantic if stage == "semantic" else recipe.pixel_stage(stage)
+        part = recipe.stage(stage)
         found[stage] = {
             "steps": part.loop.steps,
             "batch_size": part.loop.batch_size,
@@ -204,14 +195,14 @@ def _settings(recipe: Recipe, stages: tuple[Stage, ...]) -> dict[str, Any]:
     return found
 
 
-def _adaptive_sizes(recipe: Recipe, semantic: Path, place: ExperimentContext) -> list[int]:
+def _adaptive_sizes(recipe: Recipe, semantic: Path, context: ExperimentContext) -> list[int]:
     """Sizes by the frequency of each semantic code and the variance of the pixels of its patches, on training images."""
     model = SemHiTokModel.from_pretrained(semantic, dtype=torch.float32).eval()
-    model.to(place.device)  # pyright: ignore[reportArgumentType]
+    model.to(context.device)  # pyright: ignore[reportArgumentType]
     size = recipe.model["semantic_codebook_size"]
     variance = GroupedVariance(size)
-    for batch in SizedImages(place.train, model.config.image_size, limit=ALLOTMENT_IMAGES):
-        pixel_values = to_float(batch.images.to(place.device))
+    for batch in SizedImages(context.train, model.config.image_size, limit=ALLOTMENT_IMAGES):
+        pixel_values = to_float(batch.images.to(context.device))
         with torch.no_grad():
             ids_N = model.encode_semantic(pixel_values).ids.flatten().cpu()
         variance.update(raw_patches(model, pixel_values), ids_N)
@@ -221,11 +212,11 @@ def _adaptive_sizes(recipe: Recipe, semantic: Path, place: ExperimentContext) ->
 
 
 @torch.no_grad()
-def _cosine_to_teacher(model: SemHiTokModel, place: ExperimentContext) -> float:
+def _cosine_to_teacher(model: SemHiTokModel, context: ExperimentContext) -> float:
     """Mean cosine between the teacher's features of the test images and what the semantic decoder restores of them."""
     cosines = []
-    for batch in SizedImages(place.test, model.config.image_size, limit=place.test_images):
-        pixel_values = to_float(batch.images.to(place.device))
+    for batch in SizedImages(context.test, model.config.image_size, limit=context.test_images):
+        pixel_values = to_float(batch.images.to(context.device))
         encoded = model.encode(pixel_values)
         restored = model.decode_semantic(encoded.ids, encoded.grid)
         cosines.append(torch.cosine_similarity(restored, model.teacher_features(pixel_values), dim=-1).flatten())

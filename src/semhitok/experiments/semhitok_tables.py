@@ -10,7 +10,7 @@ from semhitok.experiments.sub_codebook_error import SubCodebookErrorExperiment
 from semhitok.experiments.table import Ablation, Metric, Row
 from semhitok.quantizers.grouping import PixelCodebookKind
 from semhitok.recipes.recipe import EnhancedDecoder
-from semhitok.tokenizers.semhitok.configuration import Stage
+from semhitok.types import Stage
 
 PSNR, SSIM = Metric("psnr", "PSNR, dB"), Metric("ssim", "SSIM", 3)
 PERCEPTUAL, FRECHET = Metric("perceptual", "perceptual", 3), Metric("frechet", "Fréchet (Lite2)", 1)

@@ -55,11 +55,14 @@ class SubCodebookErrorExperiment:
             "stage_1": self.stage_1.settings(),
         }
 
-    def run(self, place: ExperimentContext, seed: int) -> dict[str, float]:
+    def run(self, context: ExperimentContext, seed: int) -> dict[str, float]:
         """See ``Experiment``."""
-        model = SemHiTokModel.from_pretrained(self.stage_1.train(place, seed), dtype=torch.float32).eval()
-        model.to(place.device)  # pyright: ignore[reportArgumentType]
-        fitted, tested = _patches(model, place.train, FITTED_IMAGES), _patches(model, place.test, place.test_images)
+        model = SemHiTokModel.from_pretrained(self.stage_1.train(context, seed), dtype=torch.float32).eval()
+        model.to(context.device)  # pyright: ignore[reportArgumentType]
+        fitted, tested = (
+            _patches(model, context.train, FITTED_IMAGES),
+            _patches(model, context.test, context.test_images),
+        )
         size = model.config.semantic_codebook_size
         grouping = grouping_of(self.kind, size)
         means_KD = group_means(fitted.patches_ND, fitted.codes_BN.flatten(), size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,14 +14,14 @@ from semhitok.data.reading import SizedImages
 from semhitok.data.transforms import to_float
 from semhitok.evaluation.semantics.labels import label_of
 from semhitok.evaluation.semantics.language import LanguageMeasurement
-from semhitok.experiments.experiment import ExperimentContext, InterruptionError
+from semhitok.experiments.experiment import ExperimentContext
 from semhitok.metrics.probe import probe
 from semhitok.recipes.unitok import unitok_nano
 from semhitok.recipes.unitok_recipe import UniTokRecipe
 from semhitok.runs.unitok import run_unitok
-from semhitok.tokenizers.checkpoints import stage_is_finished
 from semhitok.tokenizers.unitok.modeling import UniTokModel
 from semhitok.tokenizers.unitok.processing import UniTokProcessor
+from semhitok.types import UNITOK_STAGE
 
 PROBE_IMAGES = 2000
 
@@ -84,45 +85,33 @@ class UniTokExperiment:
             "task": asdict(recipe.task),
         }
 
-    def run(self, place: ExperimentContext, seed: int) -> dict[str, float]:
+    def run(self, context: ExperimentContext, seed: int) -> dict[str, float]:
         """See ``Experiment``."""
-        recipe = replace(self.recipe, loop=replace(self.recipe.loop, seed=seed))
+        recipe = self.recipe.with_loop(UNITOK_STAGE, seed=seed)
         run = f"{self.name}-seed{seed}"
-        folder = place.runs / run
-        if not stage_is_finished(folder, "unitok"):
-            images = place.images(recipe.model["image_size"], recipe.data)
-            place.report(f"{run} in {folder}")
-            state = run_unitok(
-                recipe,
-                place.train,
-                folder,
-                device=place.device,
-                data_name=place.data_name,
-                images=images,
-                report=place.report,
-            )
-            if state.interrupted:
-                raise InterruptionError
+        folder = context.runs / run
+        images = context.images(recipe.model["image_size"], recipe.data)
+        context.train_run(run, folder, partial(run_unitok, recipe, context.train, images=images))
         model = UniTokModel.from_pretrained(folder / "model", dtype=torch.float32).eval()
-        model.to(place.device)  # pyright: ignore[reportArgumentType]
+        model.to(context.device)  # pyright: ignore[reportArgumentType]
         metrics: dict[str, float] = {}
         if recipe.task.reconstructs and model.quantizer is not None:
-            metrics |= place.measure(model, run)
+            metrics |= context.measure(model, run)
         processor = UniTokProcessor.from_pretrained(folder / "model") if recipe.task.contrastive_weight else None
-        return metrics | _meaning(model, processor, place)
+        return metrics | _meaning(model, processor, context)
 
 
 @torch.no_grad()
-def _meaning(model: UniTokModel, processor: UniTokProcessor | None, place: ExperimentContext) -> dict[str, float]:
+def _meaning(model: UniTokModel, processor: UniTokProcessor | None, context: ExperimentContext) -> dict[str, float]:
     """What tokens say: a category probe on their mean behind the projection, and with a text tower zero-shot classes and
     retrieval."""
     language = LanguageMeasurement()
     fitted = _Labelled()
-    for batch in SizedImages(place.train, model.config.image_size, limit=PROBE_IMAGES):
-        fitted.add(_mean_tokens(model, to_float(batch.images.to(place.device)))[0], batch.metadata)
+    for batch in SizedImages(context.train, model.config.image_size, limit=PROBE_IMAGES):
+        fitted.add(_mean_tokens(model, to_float(batch.images.to(context.device)))[0], batch.metadata)
     tested = _Labelled()
-    for batch in SizedImages(place.test, model.config.image_size, limit=place.test_images):
-        mean_BD, embedding_BE = _mean_tokens(model, to_float(batch.images.to(place.device)))
+    for batch in SizedImages(context.test, model.config.image_size, limit=context.test_images):
+        mean_BD, embedding_BE = _mean_tokens(model, to_float(batch.images.to(context.device)))
         tested.add(mean_BD, batch.metadata)
         language.update(embedding_BE, batch.metadata)
     result = probe(fitted.stacked(), fitted.labels, tested.stacked(), tested.labels, train_groups=fitted.concepts)

@@ -8,8 +8,8 @@ from typing import Any
 from semhitok.export.language_model import stored_as
 from semhitok.export.model_card import NOT_STATED, data_section
 from semhitok.mllm import SemHiTokForConditionalGeneration
-from semhitok.mllm.configuration import LANGUAGE_STAGES
-from semhitok.mllm.shared_tokenizer import find_shipped
+from semhitok.mllm.shared_tokenizer import find_bundled
+from semhitok.types import LANGUAGE_STAGES
 from semhitok.visualization.markdown import table
 
 
@@ -76,7 +76,7 @@ def _facts(model: SemHiTokForConditionalGeneration, licence: str | None) -> str:
         ["visual ids become embeddings by", f"adapter {model.config.adapter}"],
         ["parameters", f"{own / 1e6:.1f}M beside the image tokenizer"],
         ["context", f"{model.config.context_length:,} positions"],
-        ["stored as", stored_as(find_shipped(model.image_tokenizer))],
+        ["stored as", stored_as(find_bundled(model.image_tokenizer))],
         ["licence of the weights", licence or NOT_STATED],
     ]
     return "## What it is\n\n" + table(["", ""], rows)

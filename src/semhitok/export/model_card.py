@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from semhitok.export.card_facts import CardFacts, bits_of, card_facts
-from semhitok.export.tokenizer import stored_as
-from semhitok.tokenizers.loading import Tokenizer
+from semhitok.metrics.rate import tokenizer_bits
+from semhitok.tokenizers.protocol import CardFacts, Tokenizer
+from semhitok.tokenizers.registry import tokenizer_kind
+from semhitok.tokenizers.settings import parameters_of
 from semhitok.visualization.markdown import percent, table
 
 NOT_STATED = "not stated"
@@ -34,18 +35,18 @@ def model_card(
         data: the contents of the ``dataset.json`` of each training set of scenes.
 
     Raises:
-        ValueError: figures or data are of another form.
+        ValueError: figures or data are of another form, or the model has no tokens to describe.
     """
-    facts = card_facts(model)
+    facts = model.card_facts()
     front = ["---", *([f"license: {licence.lower()}"] if licence else []), "library_name: semhitok"]
     front += ["tags:", "- image-tokenizer", "- vector-quantization", "---"]
     sections = [
         "\n".join(front),
         f"# {name}",
-        f"A {facts.name} image tokenizer ({facts.paper}): {_in_short(model, facts)}.",
+        f"A {facts.name} image tokenizer ({facts.paper}): {_in_short(model)}.",
         _use(name, model, facts),
         _facts(model, facts, licence),
-        _training(model, facts),
+        _training(model),
         data_section(data),
         _figures(figures),
         _limits(model, facts, data),
@@ -108,18 +109,24 @@ def _without_address(author: str) -> str:
     return re.sub(r"\s*[(<\[]?\S+@\S+", "", author).strip(" ,;")
 
 
-def _in_short(model: Tokenizer, facts: CardFacts) -> str:
-    size, bits = model.config.image_size, bits_of(model)
-    return f"{size} x {size} pixels become {facts.tokens} ({bits:,.0f} bits, {bits / 8:,.0f} bytes), and an image again"
+def _bits(model: Tokenizer) -> float:
+    """Of an image of the default size."""
+    return tokenizer_bits(model.num_tokens * model.codes_per_token, model.vocab_size)
+
+
+def _in_short(model: Tokenizer) -> str:
+    size, bits, codes = model.config.image_size, _bits(model), model.codes_per_token
+    several, each = (f" of {codes} codes", " each") if codes > 1 else ("", "")
+    tokens = f"{model.num_tokens:,} tokens{several} out of {model.vocab_size:,}{each}"
+    return f"{size} x {size} pixels become {tokens} ({bits:,.0f} bits, {bits / 8:,.0f} bytes), and an image again"
 
 
 def _use(name: str, model: Tokenizer, facts: CardFacts) -> str:
     size, kind = model.config.image_size, type(model).__name__
-    processor = ["from semhitok.tokenizers.unitok.processing import UniTokProcessor"] if facts.use else []
     codes = f", {model.codes_per_token}" if model.codes_per_token > 1 else ""
     lines = [
         f"from semhitok import {', '.join(sorted(['TokenizerImageProcessor', kind]))}",
-        *processor,
+        *facts.imports,
         "",
         f'model = {kind}.from_pretrained("{name}").eval()  # this folder, or its id on a hub',
         f'images = TokenizerImageProcessor.from_pretrained("{name}")(["photograph.jpg"])["pixel_values"]  '
@@ -132,18 +139,22 @@ def _use(name: str, model: Tokenizer, facts: CardFacts) -> str:
 
 
 def _facts(model: Tokenizer, facts: CardFacts, licence: str | None) -> str:
+    parts = parameters_of(model)  # pyright: ignore[reportArgumentType]
+    every = parts.pop("all")
+    by_part = ", ".join(f"{part.replace('_', ' ')} {number:,}" for part, number in parts.items())
     rows = [
         *facts.rows,
-        ["stored as", f"float32; {stored_as(model).replace(' in ', ' as ')}; loads as float32"],
+        ["parameters", f"{every:,}: {by_part}"],
+        ["stored as", f"float32; {model.rounding.sentence.replace(' in ', ' as ')}; loads as float32"],
         ["licence of the weights", licence or NOT_STATED],
     ]
     return "## What it is\n\n" + table(["", ""], rows)
 
 
-def _training(model: Tokenizer, facts: CardFacts) -> str:
+def _training(model: Tokenizer) -> str:
     provenance = model.config.provenance
     rows = []
-    for stage in facts.stages:
+    for stage in tokenizer_kind(model.config.model_type).stages:
         if stage in model.config.stages:
             entry = provenance.get(stage, {})
             steps, samples = (f"{entry[key]:,}" if key in entry else NOT_STATED for key in ("steps", "samples"))
@@ -231,7 +242,7 @@ def _language(groups: Mapping[str, Any]) -> list[str]:
 
 def _limits(model: Tokenizer, facts: CardFacts, data: Sequence[Mapping[str, Any]]) -> str:
     lines = [
-        f"An image is {bits_of(model) / 8:,.0f} bytes: small text, faces and fine texture do not come back as they were.",
+        f"An image is {_bits(model) / 8:,.0f} bytes: small text, faces and fine texture do not come back as they were.",
         *facts.limits,
         "Ids are exact for the same software, device and batch shape; other devices may round a close choice otherwise.",
     ]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from semhitok.data.records import IMAGE, told_in_words
+from semhitok.data.records import IMAGE, caption_in_place_of_image
 from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
 from semhitok.mllm.continuous import ContinuousProjector
 
@@ -105,7 +105,8 @@ def answer_in_words(
         )
     pairs = zip(descriptions, questions, strict=True)
     prompts = _prompts(
-        processor, [[{"role": "user", "content": told_in_words(IMAGE + text, said)}] for said, text in pairs]
+        processor,
+        [[{"role": "user", "content": caption_in_place_of_image(IMAGE + text, said)}] for said, text in pairs],
     )
     if max(map(len, prompts), default=0) >= processor.context_length:
         return None
@@ -198,7 +199,7 @@ def _follow(
     max_new_tokens: int,
 ) -> Tensor:
     """Prompts with ids (B,N) or (B,N,C) of images in their places, and what the model says next."""
-    filled_BL, codes_BLC = _filled(model, prompts_BL, ids)
+    filled_BL, codes_BLC = model.vocabulary.place_image_ids(prompts_BL, ids.to(model.device))
     return model.generate(
         filled_BL,
         attention_mask=torch.ones_like(filled_BL),
@@ -209,14 +210,3 @@ def _follow(
         repetition_penalty=1.0,
         pad_token_id=processor.pad_id,
     )
-
-
-def _filled(model: SemHiTokForConditionalGeneration, prompts_BL: Tensor, ids: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Ids (B,N) or (B,N,C) of images in the places of the prompts, and the codes (B,L,C) where C > 1."""
-    vocabulary, ids = model.vocabulary, ids.to(model.device)
-    places_BL = prompts_BL == vocabulary.placeholder_id
-    filled_BL = prompts_BL.masked_scatter(places_BL, vocabulary.visual_ids(ids))
-    if vocabulary.codes_per_token == 1:
-        return filled_BL, None
-    codes_BLC = prompts_BL.new_zeros(*prompts_BL.shape, vocabulary.codes_per_token)
-    return filled_BL, codes_BLC.masked_scatter(places_BL[..., None], ids)

@@ -16,7 +16,7 @@ from torch import Tensor
 from semhitok.data.reading import SizedImages, evenly_spaced
 from semhitok.data.transforms import to_float
 from semhitok.quantizers.layout import IdLayout
-from semhitok.tokenizers import SemHiTokModel
+from semhitok.tokenizers.protocol import Tokenizer
 
 LOOK_SIDE = 4  # pixels to which a patch is reduced to compare what it looks like
 FLAT = 0.05  # standard deviation, of [-1,1], below which a patch with its surroundings shows nothing
@@ -93,16 +93,17 @@ class CodePatches:
 
 @torch.no_grad()
 def find_patches(
-    model: SemHiTokModel, images: SizedImages, progress: Callable[[int], None] = lambda done: None
+    model: Tokenizer, images: SizedImages, progress: Callable[[int], None] = lambda done: None
 ) -> CodePatches:
     """Encode the images and gather what is known of each semantic code.
 
     Raises:
         ValueError: no image, or too many bad ones.
     """
-    config = model.config
+    config, codes = model.config, model.semantic_codebook_size
+    assert codes is not None, "checked by the caller"
     grid = config.grid(config.image_size, config.image_size)
-    likeness = _Likeness(config.semantic_codebook_size, device=model.device)
+    likeness = _Likeness(codes, device=model.device)
     indices, ids = [], []
     for batch in images:
         pixel_values = to_float(batch.images.to(model.device))

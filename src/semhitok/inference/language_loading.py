@@ -10,8 +10,7 @@ from safetensors import SafetensorError
 from semhitok.inference.loading import choose_device, newest_model
 from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMConfig, SemHiTokMLLMProcessor
 from semhitok.tokenizers.checkpoints import builtin_checkpoint, find_model_type
-from semhitok.tokenizers.semhitok import SemHiTokConfig
-from semhitok.tokenizers.unitok import UniTokConfig
+from semhitok.tokenizers.registry import TOKENIZERS
 
 SHIPPED_LANGUAGE_MODEL = "mllm_nano"
 
@@ -32,7 +31,7 @@ def load_language_model(
     """
     chosen, place = choose_device(device), builtin_checkpoint(str(newest_model(Path(name)) or name))
     try:
-        if find_model_type(place) in (SemHiTokConfig.model_type, UniTokConfig.model_type):
+        if find_model_type(place) in TOKENIZERS:
             raise ValueError(
                 f"{name} holds an image tokenizer alone, a language model is needed ({SemHiTokMLLMConfig.model_type})"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -11,18 +12,14 @@ from safetensors import SafetensorError
 from semhitok.data.images import IMAGE_SUFFIXES, load_image
 from semhitok.data.sample import ImageSource, Sample, digest_of_lines
 from semhitok.data.sources import open_source
-from semhitok.mllm.configuration import LANGUAGE_STAGES
 from semhitok.tokenizers import TokenizerImageProcessor
 from semhitok.tokenizers.checkpoints import stage_is_finished
-from semhitok.tokenizers.loading import Tokenizer
 from semhitok.tokenizers.loading import load_tokenizer as load_checkpoint
-from semhitok.tokenizers.semhitok.configuration import STAGES
-from semhitok.tokenizers.unitok.configuration import UNITOK_STAGE
-from semhitok.tokenizers.unitok.processing import UniTokProcessor
+from semhitok.tokenizers.protocol import Tokenizer
+from semhitok.tokenizers.registry import TOKENIZERS, tokenizer_kind
+from semhitok.types import LANGUAGE_STAGES
 
 SHIPPED = "nano"
-# Stages of every kind of run, from the first to the last.
-_ALL_STAGES = ("joint", *STAGES, *LANGUAGE_STAGES)
 
 
 def newest_model(place: Path) -> Path | None:
@@ -32,10 +29,13 @@ def newest_model(place: Path) -> Path | None:
     """
     if (place / "config.json").is_file():
         return place
-    if any(stage_is_finished(place, stage) for stage in (*_ALL_STAGES, UNITOK_STAGE)):
+    kinds = [*(tokenizer_kind(model_type).stages for model_type in TOKENIZERS), LANGUAGE_STAGES]
+    if any(stage_is_finished(place, stage) for stages in kinds for stage in stages):
         return place / "model"
+    # From the first to the last; a run of a single stage has no folders of stages.
+    in_order = [stage for stages in kinds if len(stages) > 1 for stage in stages]
     return next(
-        (place / stage / "model" for stage in reversed(_ALL_STAGES) if stage_is_finished(place / stage, stage)), None
+        (place / stage / "model" for stage in reversed(in_order) if stage_is_finished(place / stage, stage)), None
     )
 
 
@@ -59,7 +59,7 @@ def choose_device(name: str | None) -> torch.device:
 def load_tokenizer(name: str | Path, device: str | None, *, encoder: bool = True) -> Tokenizer:
     """The model in eval mode on the device, in float32; of a training run the model of its last finished stage.
 
-    SemHiTok or UniTok, as the checkpoint says.
+    Of any registered kind, as the checkpoint says.
 
     Raises:
         ValueError: no such checkpoint, of another class, damaged, or with keys that do not fit.
@@ -73,16 +73,14 @@ def load_tokenizer(name: str | Path, device: str | None, *, encoder: bool = True
     return model
 
 
-def load_processor(name: str | Path, model: Tokenizer) -> TokenizerImageProcessor | UniTokProcessor:
+def load_processor(name: str | Path, model: Tokenizer) -> Any:
     """What a checkpoint prepares its inputs with; with a text tokenizer where the model has a text tower.
 
     Raises:
         ValueError: the text tokenizer is missing or damaged.
     """
-    if getattr(model.config, "text_config", None) is None:
-        return image_processor(model)
     try:
-        return UniTokProcessor.from_pretrained(_place_of(name))
+        return model.load_processor(_place_of(name))
     # The tokenizers library raises a bare Exception for a damaged file.
     except Exception as error:
         raise ValueError(f"the text tokenizer of {name} cannot be loaded: {error}") from error

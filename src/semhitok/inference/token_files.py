@@ -12,6 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from semhitok.storage.atomic import atomic_file
+
 FORMATS = (".npy", ".json", ".safetensors")
 Grid = tuple[int, int]
 
@@ -23,21 +25,18 @@ def save_ids(path: Path, ids: Tensor, grid: Grid, names: list[str]) -> None:
 
     Raises:
         ValueError: another ending.
+        WriteError: the disk is full, or the like.
     """
     check_format(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.unfinished{path.suffix}")
     ids = ids.cpu().contiguous()
-    try:
+    with atomic_file(path) as unfinished:
         if path.suffix == ".npy":
-            np.save(temporary, ids.unflatten(1, grid).numpy())
+            with unfinished.open("wb") as file:  # given a name, numpy would append its own ending
+                np.save(file, ids.unflatten(1, grid).numpy())
         elif path.suffix == ".json":
-            temporary.write_text(json.dumps({"grid": list(grid), "names": names, "ids": ids.tolist()}))
+            unfinished.write_text(json.dumps({"grid": list(grid), "names": names, "ids": ids.tolist()}))
         else:
-            save_file({"ids": ids, "grid": torch.tensor(grid)}, temporary, metadata={"names": json.dumps(names)})
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+            save_file({"ids": ids, "grid": torch.tensor(grid)}, unfinished, metadata={"names": json.dumps(names)})
 
 
 def load_ids(path: Path) -> tuple[Tensor, Grid | None]:

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
-from transformers import Dinov2Config, Dinov2Model
+
+if TYPE_CHECKING:  # transformers is imported where a network is built: recipes read TAPS without it
+    from transformers import Dinov2Config, Dinov2Model
 
 TAPS = (0, 2, 5, 8, 11)
 GROUPS = 32
@@ -24,6 +27,8 @@ GROUPS = 32
 
 def dinov2_small_config() -> Dinov2Config:
     """The published DINOv2-S: 12 layers, width 384, patch 14."""
+    from transformers import Dinov2Config
+
     return Dinov2Config(hidden_size=384, num_hidden_layers=12, num_attention_heads=6, image_size=518, patch_size=14)
 
 
@@ -88,6 +93,8 @@ class DinoDiscriminator(nn.Module):
         Raises:
             OSError: there is none.
         """
+        from transformers import Dinov2Model
+
         return cls(Dinov2Model.from_pretrained(name, dtype=torch.float32), taps=taps, image_size=image_size)
 
     def forward(self, images: Tensor) -> Tensor:

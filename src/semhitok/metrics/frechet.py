@@ -12,7 +12,7 @@ Shapes: N images, D features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,21 +35,16 @@ class FeatureStatistics:
         self._scatter_DD = torch.zeros((), dtype=torch.float64)
 
     def update(self, features_ND: Tensor) -> None:
-        """Add a batch of feature vectors, (N,D)."""
+        """Add a batch of feature vectors, (N,D); it may be empty."""
+        count = len(features_ND)
+        if count == 0:
+            return
         features_ND = features_ND.detach().double().cpu()
         mean_D = features_ND.mean(dim=0)
         centred_ND = features_ND - mean_D
-        self._add(len(features_ND), mean_D, centred_ND.T @ centred_ND)
-
-    def merge(self, other: FeatureStatistics) -> None:
-        """Add the vectors that ``other`` has seen."""
-        self._add(other.count, other.mean_D, other._scatter_DD)
-
-    def _add(self, count: int, mean_D: Tensor, scatter_DD: Tensor) -> None:
-        if count == 0:
-            return
         total = self.count + count
         step_D = mean_D - self.mean_D
+        scatter_DD = centred_ND.T @ centred_ND
         self._scatter_DD = self._scatter_DD + scatter_DD + step_D.outer(step_D) * (self.count * count / total)
         self.mean_D = self.mean_D + step_D * (count / total)
         self.count = total
@@ -137,7 +132,7 @@ def efficientnet_lite2_features(
     """Pooled features of EfficientNet-Lite2 (Tan and Le, 2019; ImageNet), which no training here ever sees.
 
     Args:
-        weights: the ``.pth`` that ``semhitok data fetch`` puts into ``cache_directory() / "weights"``.
+        weights: the ``.pth`` at ``weights_path("efficientnet_lite2.pth")``, which ``semhitok data fetch weights`` brings.
         image_size: side in pixels to which images are resampled (bicubic, antialiased). The default suits CPUs and
             cannot see detail finer than that of a 128 px image; it is part of the protocol.
         device: where the network runs.
@@ -192,13 +187,3 @@ def inception_features(weights: str | Path, *, device: torch.device | str = "cpu
         "torch-fidelity inception-v3-compat, 2048 pooled features, 8-bit images, reference = the same cropped images"
     )
     return FeatureExtractor("rFID", protocol, extract)
-
-
-def rfid(
-    originals: Iterable[Tensor], reconstructions: Iterable[Tensor], weights: str | Path, *, device: str = "cpu"
-) -> FrechetScore:
-    """rFID between batches of originals and of their reconstructions, (B,3,H,W) in [-1,1]; see `inception_features`."""
-    metric = FrechetMetric(inception_features(weights, device=device))
-    for originals_BCHW, reconstructions_BCHW in zip(originals, reconstructions, strict=True):
-        metric.update(originals_BCHW, reconstructions_BCHW)
-    return metric.result()

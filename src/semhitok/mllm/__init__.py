@@ -1,4 +1,4 @@
-"""The unified multimodal language model: one causal LM that reads and draws images (arXiv 2503.06764, section 3.3)."""
+"""The unified multimodal language model: one causal LM that understands and generates images (arXiv 2503.06764, section 3.3)."""
 
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoProcessor
 

@@ -13,7 +13,7 @@ from semhitok.types import Embedded
 
 
 class MLP(nn.Module):
-    """Two layers with GELU between them: (...,d) -> (...,D). The hidden width is not given in the paper; D is ours."""
+    """Two layers with a GELU between them: (...,d) -> (...,D). The paper does not give the hidden width; D is ours."""
 
     def __init__(self, dim: int, width: int) -> None:
         super().__init__()
@@ -27,9 +27,9 @@ class MLP(nn.Module):
 class Adapter(nn.Module):
     """The four variants of Table 7.
 
-    ``dual`` projects semantic and pixel features apart, half of the channels each (the paper gives no widths; halves are
-    ours), and concatenates them on the channel axis. ``single`` concatenates first and projects once. ``semantic`` and
-    ``pixel`` see one of the two.
+    ``dual`` projects semantic and pixel features separately, each to half of the channels (the paper gives no widths; halves
+    are ours), and concatenates them on the channel axis. ``single`` concatenates first and projects once. ``semantic`` and
+    ``pixel`` use only one of the two.
 
     Args:
         kind: the variant.
@@ -45,7 +45,7 @@ class Adapter(nn.Module):
         super().__init__()
         if semantic_dim is None and kind in ("semantic", "dual"):
             raise ValueError(
-                f"adapter {kind} needs semantic features, which this tokenizer has not: use single or pixel"
+                f"adapter {kind} needs semantic features, which this tokenizer does not have: use single or pixel"
             )
         if kind == "dual" and width % 2:
             raise ValueError(f"adapter dual gives half of the channels to each MLP, so they must be even, got {width}")
@@ -66,6 +66,24 @@ class Adapter(nn.Module):
         if self.kind == "pixel" or semantic is None:
             return self.joint(pixel)
         return self.joint(semantic if self.kind == "semantic" else torch.cat([semantic, pixel], dim=-1))
+
+    @torch.no_grad()
+    def match_scale(self, embedded: Embedded, root_mean_square: Tensor, *, per_mlp: bool) -> None:
+        """Rescale the last layers so that the outputs for these features have the given root mean square.
+
+        Args:
+            embedded: features of ids (B,N).
+            root_mean_square: the scale to reach, a scalar.
+            per_mlp: bring the channels of each MLP to this scale separately; otherwise one factor for all channels, which
+                keeps the directions of the outputs.
+        """
+        output_BND, channels = self(embedded).float(), 0
+        for layer in self.output_layers():
+            own = slice(channels, channels + layer.out_features) if per_mlp else slice(None)
+            channels += layer.out_features
+            factor = root_mean_square / output_BND[..., own].square().mean().sqrt().clamp_min(1e-12)
+            for parameter in (layer.weight, layer.bias):
+                parameter.mul_(factor.to(parameter.dtype))
 
     def output_layers(self) -> list[nn.Linear]:
         """The last layer of each MLP, in the order of their channels."""

@@ -1,9 +1,16 @@
-"""Conversations whose messages have image parts, as text language models take them."""
+"""Where images stand in texts and conversations, and which image stands where."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from semhitok.data.records import IMAGE
 
 # For language models without a template of their own.
 DEFAULT_CHAT_TEMPLATE = (
@@ -16,7 +23,7 @@ DEFAULT_CHAT_TEMPLATE = (
 def flattened(messages: Sequence[Mapping[str, Any]], placeholder: str) -> tuple[list[dict[str, str]], list[Any]]:
     """Messages whose contents are texts, with ``placeholder`` where images stand, and the images in order.
 
-    An image part may do without its image, which then comes beside the text.
+    An image part need not hold its image, which is then passed beside the text.
 
     Raises:
         ValueError: for a message without role or content, or a part that is neither text nor an image.
@@ -40,3 +47,31 @@ def flattened(messages: Sequence[Mapping[str, Any]], placeholder: str) -> tuple[
                     )
         plain.append({"role": message["role"], "content": "".join(texts)})
     return plain, images
+
+
+def in_order(images: Any, places: list[int]) -> list[Any]:
+    """All images in one list, in the order of their places; ``places`` counts them for each text.
+
+    Raises:
+        ValueError: if a text has more or fewer places than images.
+    """
+    if images is None:
+        images = []
+    elif isinstance(images, Image.Image | str | os.PathLike | bytes) or getattr(images, "ndim", 0) == 3:
+        images = [images]
+    elif isinstance(images, np.ndarray | Tensor):
+        images = list(images)
+    if any(isinstance(each, list | tuple) for each in images):
+        if len(images) != len(places):
+            raise ValueError(f"images hold lists for {len(images)} texts, got {len(places)} texts")
+        for index, (found, wanted) in enumerate(zip(images, places, strict=True)):
+            if len(found) != wanted:
+                raise ValueError(
+                    f"text {index} has {wanted} {IMAGE} and {len(found)} images; they must be equally many"
+                )
+        return [image for found in images for image in found]
+    if len(images) != sum(places):
+        raise ValueError(
+            f"the text has {sum(places)} {IMAGE} and {len(images)} images were given; they must be equally many"
+        )
+    return list(images)

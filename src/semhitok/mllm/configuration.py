@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from transformers import AutoConfig, PreTrainedConfig
 
 from semhitok.mllm.vocabulary import Vocabulary
-
-AdapterKind = Literal["semantic", "pixel", "single", "dual"]
-LanguageStageName = Literal["align", "pretrain", "sft"]
-LANGUAGE_STAGES: tuple[LanguageStageName, ...] = ("align", "pretrain", "sft")
+from semhitok.types import AdapterKind
 
 
 class SemHiTokMLLMConfig(PreTrainedConfig):
@@ -26,7 +23,7 @@ class SemHiTokMLLMConfig(PreTrainedConfig):
             control ids of our own (see ``Vocabulary``).
         code_head_layers, code_head_width, code_head_heads: the small autoregressive head over the C codes of a token;
             used only with a tokenizer of several codes per token. UniTok's sizes are not published; ours.
-        shared_tokenizer, tokenizer_fingerprint: the shipped image tokenizer whose weights the checkpoint does not repeat, and
+        shared_tokenizer, tokenizer_fingerprint: the bundled image tokenizer whose weights the checkpoint does not repeat, and
             its fingerprint; None in a loaded model, which is whole (see ``shared_tokenizer.py``).
 
     Raises:
@@ -94,9 +91,9 @@ class SemHiTokMLLMConfig(PreTrainedConfig):
             raise ValueError(
                 f"code_head_width {self.code_head_width} must be a multiple of code_head_heads {self.code_head_heads}"
             )
-        if getattr(self.tokenizer_config, "pixel_codebook", None) == "random":
+        if reason := getattr(self.tokenizer_config, "place_dependence", None):
             raise ValueError(
-                "a tokenizer with pixel_codebook random cannot feed a language model: its features depend on the place "
+                f"a tokenizer with {reason} cannot feed a language model: its features depend on the place "
                 "in the image, not on the id alone"
             )
         self.vocabulary  # noqa: B018  raises where the parts do not fit

@@ -2,7 +2,7 @@
 
     image -> teacher features (B,N,F) -> two-layer MLP -> the places that the text keeps for the image
 
-Everything else is as with tokens: places, text, language model. It reads images only; nothing can be drawn.
+Everything else is as with tokens: places, text, language model. It understands images and cannot generate them.
 
 Shapes: B sequences, L positions, I images, N tokens of one image, F channels of the teacher, D of the language model.
 """
@@ -11,16 +11,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from semhitok.mllm.adapter import MLP
-
-if TYPE_CHECKING:
-    from semhitok.mllm.modeling import SemHiTokForConditionalGeneration
+from semhitok.mllm.modeling import SemHiTokForConditionalGeneration
 
 FILE = "continuous_projector.safetensors"
 
@@ -48,7 +45,7 @@ class ContinuousProjector(nn.Module):
         if config is None or getattr(model.image_tokenizer, "teacher", None) is None:
             raise ValueError(
                 f"continuous features come from the tokenizer's teacher, which a {type(model.image_tokenizer).__name__} "
-                "without encoder side or of another kind has not: use a SemHiTok tokenizer with its encoder side"
+                "without encoder side or of another kind does not have: use a SemHiTok tokenizer with its encoder side"
             )
         projector = cls(feature_dim=_feature_dim(model), width=model.config.text_config.hidden_size)
         return projector.to(model.device, model.get_input_embeddings().weight.dtype)

@@ -1,116 +1,213 @@
-"""Text, images and both by ``generate`` of transformers: prompts are checked and completed, illegal ids are masked.
+"""Text, images and both by ``generate`` of transformers, and images faster by our own loop.
+
+``generate`` checks and completes the prompts and masks ids that may not follow (see ``legal_ids.py``); ``generate_images`` is in
+``image_generation.py``.
 
 Shapes: B sequences, L positions, N tokens of one image, C codes per token.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import LogitsProcessorList
+from transformers import GenerationMixin, LogitsProcessorList
 
-from semhitok.mllm.image_generation import stream_codes
+from semhitok.mllm.image_generation import ImageTextModel, stream_tokens
 from semhitok.mllm.legal_ids import GenerationMode, LegalIds
 from semhitok.mllm.prompts import check_guidance, check_prompt, with_begin
 from semhitok.mllm.sampling import Sampling
-
-if TYPE_CHECKING:
-    from semhitok.mllm.modeling import SemHiTokForConditionalGeneration
+from semhitok.mllm.vocabulary import Vocabulary
 
 # What language models ship with (few candidates, no repetition) is made for text and would ruin images.
 PLAIN: dict[str, Any] = {"do_sample": False, "repetition_penalty": 1.0, "num_beams": 1}
 PLAIN_SAMPLING: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
+GREY = 0.0
 
 
-def generate(
-    model: SemHiTokForConditionalGeneration,
-    stock: Callable[..., Any],
-    inputs: Tensor | None,
-    mode: GenerationMode,
-    *,
-    input_ids: Tensor | None = None,
-    attention_mask: Tensor | None = None,
-    pixel_values: Tensor | None = None,
-    visual_codes: Tensor | None = None,
-    **kwargs: Any,
-) -> Any:
-    """See ``SemHiTokForConditionalGeneration.generate``; ``stock`` is that of transformers."""
-    if mode not in ("text", "image", "interleaved"):
-        raise ValueError(f"generation_mode must be text, image or interleaved, got {mode!r}")
-    prompt = inputs if inputs is not None else input_ids
-    if prompt is None:
-        raise ValueError("the prompt is missing: pass input_ids")
-    check_guidance(kwargs.get("guidance_scale"))
-    prompt, visual_codes = model.fill_images(prompt, pixel_values, visual_codes)
-    if mode == "image":
-        prompt, attention_mask = with_begin(model.vocabulary, prompt, attention_mask)
-    check_prompt(model.vocabulary, prompt, attention_mask, mode=mode, context_length=model.config.context_length)
-    several = model.vocabulary.codes_per_token > 1
-    if mode == "image":
-        draw = _draw_codes if several else _draw
-        return draw(model, stock, prompt, attention_mask, visual_codes=visual_codes, **kwargs)
-    if several:
-        if mode == "interleaved":
+class ImageTextGenerationMixin(GenerationMixin):
+    """Generation for a model that has what ``ImageTextModel`` names."""
+
+    @torch.no_grad()
+    def generate(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self: ImageTextModel,
+        inputs: Tensor | None = None,
+        *,
+        generation_mode: GenerationMode = "text",
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        visual_codes: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """``generate`` of transformers, with all its options except beams for images.
+
+        Args:
+            inputs, input_ids: (B,L) prompts, by either name.
+            generation_mode: "text": only text ids follow. "image": exactly N visual ids follow the image begin id, which is
+                appended where the prompts do not end with it. "interleaved": text in which images may stand, each complete.
+            attention_mask: (B,L), 0 at padding.
+            pixel_values: (I,3,H,W) in [-1,1], the images of the prompts; both come from the processor.
+            visual_codes: (B,L,C) codes of images that are ids already, where C > 1.
+            kwargs: as in transformers. ``guidance_scale`` > 1 with ``negative_prompt_ids`` (default: the image begin id
+                alone, as in training) is classifier-free guidance in two passes; ``generate_images`` does it in one.
+
+        Returns:
+            "text" and "interleaved": (B,L') ids, prompts included (as is all that ``return_dict_in_generate`` returns).
+            "image": ids of the image tokenizer (B,N) or (B,N,C) for ``decode_image_tokens``.
+
+        Raises:
+            ValueError: for an empty prompt, one that leaves no room in the context, visual ids outside an image, images that
+                do not match the placeholders, guidance_scale <= 0.
+        """
+        if generation_mode not in get_args(GenerationMode):
+            raise ValueError(f"generation_mode must be text, image or interleaved, got {generation_mode!r}")
+        prompt = inputs if inputs is not None else input_ids
+        if prompt is None:
+            raise ValueError("the prompt is missing: pass input_ids")
+        check_guidance(kwargs.get("guidance_scale"))
+        vocabulary, context_length = self.vocabulary, self.config.context_length
+        prompt, visual_codes = self.fill_images(prompt, pixel_values, visual_codes)
+        if generation_mode == "image":
+            prompt, attention_mask = with_begin(vocabulary, prompt, attention_mask)
+        check_prompt(vocabulary, prompt, attention_mask, mode=generation_mode, context_length=context_length)
+        several = vocabulary.codes_per_token > 1
+        if generation_mode == "image" and several:
+            return _images_of_several_codes(self, prompt, attention_mask, visual_codes, **kwargs)
+        if generation_mode == "image":
+            kwargs = _image_options(vocabulary, prompt.shape[1], **kwargs)
+        else:
+            if several and generation_mode == "interleaved":
+                raise ValueError(
+                    "with several codes per token an image cannot follow inside a sequence of ids: use generation_mode text "
+                    "or image"
+                )
+            kwargs |= {"visual_codes": visual_codes} if several else {}
+            kwargs = _text_options(vocabulary, generation_mode, prompt.shape[1], context_length, kwargs)
+        stock = super().generate  # pyright: ignore[reportAttributeAccessIssue]
+        found = stock(prompt, attention_mask=attention_mask, **kwargs)
+        if generation_mode == "image" and isinstance(found, Tensor):
+            return vocabulary.tokenizer_ids(found[:, prompt.shape[1] :])
+        return found
+
+    @torch.no_grad()
+    def generate_images(
+        self: ImageTextModel, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any
+    ) -> Tensor:
+        """Generate one image for each prompt, in one pass per step over conditional and unconditional prompts.
+
+        Args and errors: see ``image_generation.stream_tokens``. Equal to
+        ``generate(generation_mode="image", guidance_scale=...)`` under greedy decoding, and faster: only visual rows of the head
+        are multiplied.
+
+        Returns:
+            ids of the image tokenizer (B,N), or (B,N,C).
+        """
+        return torch.stack(list(stream_tokens(self, input_ids, attention_mask, **options)), dim=1)
+
+    def stream_images(
+        self: ImageTextModel, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any
+    ) -> Iterator[Tensor]:
+        """As ``generate_images``, but the ids so far after every finished row of tokens: (B,n) or (B,n,C), n growing to N.
+
+        ``decode_partial`` turns each into images.
+        """
+        columns = _grid(self)[1]
+        tokens = stream_tokens(
+            self, input_ids, attention_mask, **options
+        )  # checks the prompts now, not at the first row
+
+        def rows() -> Iterator[Tensor]:
+            done = []
+            for chosen in tokens:
+                done.append(chosen)
+                if len(done) % columns == 0:
+                    yield torch.stack(done, dim=1)
+
+        return rows()
+
+    def decode_image_tokens(self: ImageTextModel, image_tokens: Tensor) -> Tensor:
+        """Ids of the image tokenizer (B,N) or (B,N,C) -> images (B,3,H,W) in [-1,1]."""
+        return self.image_tokenizer.decode(image_tokens)
+
+    @torch.no_grad()
+    def decode_partial(self: ImageTextModel, image_tokens: Tensor) -> Tensor:
+        """The first rows of images, (B,n) or (B,n,C) -> (B,3,H,W) in [-1,1], grey where there are no tokens yet.
+
+        The decoder looks at all tokens, so the missing rows are filled with copies of the last finished one before decoding
+        and painted over in grey after it: nothing is shown that was not generated.
+
+        Raises:
+            ValueError: if there is less than one row of tokens, or more than an image has.
+        """
+        rows, columns = _grid(self)
+        done = image_tokens.shape[1] // columns
+        if not 1 <= done <= rows:
             raise ValueError(
-                "with several codes per token an image cannot follow inside a sequence of ids: use generation_mode text or "
-                "image"
+                f"ids must hold between one row of {columns} tokens and {rows} rows, got {image_tokens.shape[1]} tokens"
             )
-        kwargs["visual_codes"] = visual_codes
+        finished = image_tokens[:, : done * columns]
+        filling = [finished[:, -columns:]] * (rows - done)
+        pixel_values = self.image_tokenizer.decode(torch.cat([finished, *filling], dim=1))
+        pixel_values[:, :, pixel_values.shape[-2] * done // rows :] = GREY
+        return pixel_values
+
+    def prepare_inputs_for_generation(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, input_ids: Tensor, visual_codes: Tensor | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """As in transformers; the prompt's visual codes go along as far as its ids do."""
+        prepared = super().prepare_inputs_for_generation(input_ids, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+        ids = prepared.get("input_ids")
+        if visual_codes is not None and ids is not None:
+            codes = F.pad(visual_codes, (0, 0, 0, input_ids.shape[1] - visual_codes.shape[1]))
+            prepared["visual_codes"] = codes[:, input_ids.shape[1] - ids.shape[1] :]
+        return prepared
+
+
+def _text_options(
+    vocabulary: Vocabulary, mode: GenerationMode, prompt_length: int, context_length: int, kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """Options of transformers for text, in which images may stand in mode "interleaved"."""
     text_only = mode == "text" and kwargs.get("guidance_scale") in (None, 1)
     if text_only:
         kwargs["text_only"] = True  # a guidance pass would not know of it
     if mode == "interleaved" and kwargs.get("max_new_tokens") is None:
-        kwargs["max_new_tokens"] = model.config.context_length - prompt.shape[1]
+        kwargs["max_new_tokens"] = context_length - prompt_length
     processors = list(kwargs.pop("logits_processor", None) or [])
-    if not (text_only and model.vocabulary.controls):  # text rows alone, without image marks among them, are all legal
-        length = prompt.shape[1] + (kwargs.get("max_new_tokens") or 0)
-        processors.insert(0, LegalIds(model.vocabulary, mode, length))
-    kwargs["logits_processor"] = LogitsProcessorList(processors)
-    return stock(prompt, attention_mask=attention_mask, **kwargs)
+    if not (text_only and vocabulary.controls):  # text rows alone, without image marks among them, are all legal
+        processors.insert(0, LegalIds(vocabulary, mode, prompt_length + (kwargs.get("max_new_tokens") or 0)))
+    return kwargs | {"logits_processor": LogitsProcessorList(processors)}
 
 
-def _draw(
-    model: SemHiTokForConditionalGeneration,
-    stock: Callable[..., Any],
-    prompt: Tensor,
-    attention_mask: Tensor | None,
+def _image_options(
+    vocabulary: Vocabulary,
+    prompt_length: int,
     *,
-    visual_codes: Tensor | None,
     negative_prompt_ids: Tensor | None = None,
     negative_prompt_attention_mask: Tensor | None = None,
     **kwargs: Any,
-) -> Any:
-    """One code per token: exactly N visual ids from the loop of transformers, as ids of the image tokenizer (B,N)."""
-    assert visual_codes is None, "one code per token stands in the sequence itself"
-    vocabulary = model.vocabulary
+) -> dict[str, Any]:
+    """Options of transformers for exactly N visual ids, one code per token."""
     if negative_prompt_ids is not None:
-        negative_prompt_ids, negative_prompt_attention_mask = with_begin(
+        kwargs["negative_prompt_ids"], kwargs["negative_prompt_attention_mask"] = with_begin(
             vocabulary, negative_prompt_ids, negative_prompt_attention_mask
         )
-        kwargs["negative_prompt_ids"] = negative_prompt_ids
-        kwargs["negative_prompt_attention_mask"] = negative_prompt_attention_mask
     if kwargs.get("generation_config") is None:
         kwargs = PLAIN | (PLAIN_SAMPLING if kwargs.get("do_sample") else {}) | kwargs
-    length = prompt.shape[1] + vocabulary.image_tokens
-    processors = [LegalIds(vocabulary, "image", length), *(kwargs.pop("logits_processor", None) or [])]
-    kwargs |= {"max_new_tokens": vocabulary.image_tokens, "logits_processor": LogitsProcessorList(processors)}
-    found = stock(prompt, attention_mask=attention_mask, **kwargs)
-    if not isinstance(found, Tensor):
-        return found
-    return vocabulary.tokenizer_ids(found[:, prompt.shape[1] :])
+    legal = LegalIds(vocabulary, "image", prompt_length + vocabulary.image_tokens)
+    processors = LogitsProcessorList([legal, *(kwargs.pop("logits_processor", None) or [])])
+    return kwargs | {"max_new_tokens": vocabulary.image_tokens, "logits_processor": processors}
 
 
-def _draw_codes(
-    model: SemHiTokForConditionalGeneration,
-    stock: Callable[..., Any],
+def _images_of_several_codes(
+    model: ImageTextModel,
     prompt: Tensor,
     attention_mask: Tensor | None,
-    *,
     visual_codes: Tensor | None,
+    *,
     guidance_scale: float | None = None,
     negative_prompt_ids: Tensor | None = None,
     negative_prompt_attention_mask: Tensor | None = None,
@@ -121,14 +218,14 @@ def _draw_codes(
     max_new_tokens: int | None = None,
     **kwargs: Any,
 ) -> Tensor:
-    """Several codes per token: our own loop, (B,N,C); the options of transformers that mean something here."""
-    del stock, max_new_tokens  # an image has N tokens whatever the caller's limit
+    """Several codes per token: our own loop, (B,N,C), with those options of transformers that mean something here."""
+    del max_new_tokens  # an image has N tokens whatever the caller's limit
     if kwargs:
         raise ValueError(f"with several codes per token generate draws images without {', '.join(sorted(kwargs))}")
     if visual_codes is not None:
         visual_codes = F.pad(visual_codes, (0, 0, 0, prompt.shape[1] - visual_codes.shape[1]))
     seed = int(torch.randint(2**31, ())) if do_sample else 0  # follows torch.manual_seed, as transformers does
-    codes = stream_codes(
+    tokens = stream_tokens(
         model,
         prompt,
         attention_mask,
@@ -138,4 +235,9 @@ def _draw_codes(
         sampling=Sampling(temperature=temperature if do_sample else 0.0, top_k=top_k, top_p=top_p, seed=seed),
         visual_codes=visual_codes,
     )
-    return torch.stack(list(codes), dim=1)
+    return torch.stack(list(tokens), dim=1)
+
+
+def _grid(model: ImageTextModel) -> tuple[int, int]:
+    tokenizer = model.config.tokenizer_config
+    return tokenizer.grid(tokenizer.image_size, tokenizer.image_size)

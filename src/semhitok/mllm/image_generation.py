@@ -1,36 +1,63 @@
-"""Our own loop for images: one pass per step over conditional and unconditional prompts, visual rows of the head only.
+"""Generates images token by token: one pass per step over conditional and unconditional prompts, visual rows of the head only.
 
 Guidance g: logits = u + g (c - u) with conditional logits c and unconditional logits u. ``generate`` of transformers
 normalises both first, which shifts all logits of a row alike and changes no choice. The unconditional prompt is the image
 begin id alone, as in training, where the text is dropped with probability 0.1 (paper section 4.1).
 
-Shapes: B prompts, R rows of the pass (B, or 2B with guidance), L positions, N tokens of one image, C codes per token,
-D channels, V ids of one code.
+Shapes: B prompts, R rows of the pass (B, or 2B with guidance), L positions, P visual positions, N tokens of one image, C codes
+per token, D channels, V ids of one code.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from semhitok.mllm.code_head import CodeHead
+from semhitok.mllm.configuration import SemHiTokMLLMConfig
 from semhitok.mllm.prompts import check_guidance, check_prompt, with_begin
 from semhitok.mllm.sampling import Sampling
+from semhitok.mllm.vocabulary import Vocabulary
 
-if TYPE_CHECKING:
-    from semhitok.mllm.modeling import SemHiTokForConditionalGeneration
 
-GREY = 0.0
+class ImageTextModel(Protocol):
+    """What generation needs from a model; see ``SemHiTokForConditionalGeneration``."""
+
+    config: SemHiTokMLLMConfig
+    vocabulary: Vocabulary
+    image_tokenizer: Any
+    code_head: CodeHead | None
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def fill_images(
+        self, input_ids: Tensor, pixel_values: Tensor | None, visual_codes: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]: ...
+
+    def embed_visual(self, tokenizer_ids: Tensor) -> Tensor: ...
+
+    def body(
+        self,
+        input_ids: Tensor | None = None,
+        visual_codes: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast: ...
+
+    def head_rows(self, begin: int, end: int) -> Tensor: ...
 
 
 @torch.no_grad()
-def stream_codes(
-    model: SemHiTokForConditionalGeneration,
+def stream_tokens(
+    model: ImageTextModel,
     input_ids: Tensor,
     attention_mask: Tensor | None = None,
     *,
@@ -50,7 +77,7 @@ def stream_codes(
         guidance: g above 0; 1 is none and costs half.
         negative_ids, negative_attention_mask: (B,L') or (1,L') in place of the unconditional prompt.
         sampling: see ``Sampling``; by default from the model's own distribution.
-        pixel_values: (images,3,H,W), see ``fill_images``.
+        pixel_values: (I,3,H,W), images of the prompts, see ``fill_images``.
         visual_codes: (B,L,C) of images in the prompts that are ids already, where C > 1.
 
     Returns:
@@ -71,39 +98,6 @@ def stream_codes(
     return _steps(model, prompts, guidance, sampling or Sampling())
 
 
-def stream_rows(
-    model: SemHiTokForConditionalGeneration, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any
-) -> Iterator[Tensor]:
-    """See ``SemHiTokForConditionalGeneration.stream_images``."""
-    columns = _grid(model)[1]
-    codes = stream_codes(model, input_ids, attention_mask, **options)
-
-    def rows() -> Iterator[Tensor]:
-        drawn = []
-        for chosen in codes:
-            drawn.append(chosen)
-            if len(drawn) % columns == 0:
-                yield torch.stack(drawn, dim=1)
-
-    return rows()
-
-
-@torch.no_grad()
-def decode_partial(model: SemHiTokForConditionalGeneration, ids: Tensor) -> Tensor:
-    """See ``SemHiTokForConditionalGeneration.decode_partial``."""
-    rows, columns = _grid(model)
-    done = ids.shape[1] // columns
-    if not 1 <= done <= rows:
-        raise ValueError(
-            f"ids must hold between one row of {columns} tokens and {rows} rows, got {ids.shape[1]} tokens"
-        )
-    finished = ids[:, : done * columns]
-    filling = [finished[:, -columns:]] * (rows - done)
-    pixel_values = model.image_tokenizer.decode(torch.cat([finished, *filling], dim=1))
-    pixel_values[:, :, pixel_values.shape[-2] * done // rows :] = GREY
-    return pixel_values
-
-
 @dataclass(frozen=True)
 class _Prompts:
     """Prompts that end with the image begin id.
@@ -119,9 +113,7 @@ class _Prompts:
     codes_RLC: Tensor
 
     @classmethod
-    def of(
-        cls, model: SemHiTokForConditionalGeneration, ids_BL: Tensor, mask_BL: Tensor | None, codes_BLC: Tensor | None
-    ) -> _Prompts:
+    def of(cls, model: ImageTextModel, ids_BL: Tensor, mask_BL: Tensor | None, codes_BLC: Tensor | None) -> _Prompts:
         if codes_BLC is None:
             codes_BLC = ids_BL.new_zeros(*ids_BL.shape, model.vocabulary.codes_per_token)
         mask_BL = torch.ones_like(ids_BL) if mask_BL is None else mask_BL
@@ -131,7 +123,7 @@ class _Prompts:
         return cls(ids_RL, mask_RL, F.pad(codes_BLC, (0, 0, 0, ids_RL.shape[1] - ids_BL.shape[1])))
 
     def above(self, other: _Prompts) -> _Prompts:
-        """These prompts, then the other ones, repeated to the same number if there is one only."""
+        """These prompts, then the other ones, which are repeated to the same number if there is only one."""
         copies = len(self.ids_RL) // len(other.ids_RL)
         length = max(self.ids_RL.shape[1], other.ids_RL.shape[1])
 
@@ -150,9 +142,7 @@ class _Prompts:
 
 
 @torch.no_grad()
-def _steps(
-    model: SemHiTokForConditionalGeneration, prompts: _Prompts, guidance: float, sampling: Sampling
-) -> Iterator[Tensor]:
+def _steps(model: ImageTextModel, prompts: _Prompts, guidance: float, sampling: Sampling) -> Iterator[Tensor]:
     vocabulary = model.vocabulary
     count, codes = vocabulary.image_tokens, vocabulary.codes_per_token
     copies = 1 if guidance == 1.0 else 2
@@ -171,7 +161,7 @@ def _steps(
     )
     for step in range(count):
         assert outputs.last_hidden_state is not None
-        chosen_R = _next_codes(model, outputs.last_hidden_state[:, -1], draws_BNC[:, step], guidance, sampling)
+        chosen_R = _next_token(model, outputs.last_hidden_state[:, -1], draws_BNC[:, step], guidance, sampling)
         yield chosen_R[: len(chosen_R) // copies]
         if step == count - 1:
             return
@@ -185,8 +175,8 @@ def _steps(
         )
 
 
-def _next_codes(
-    model: SemHiTokForConditionalGeneration, hidden_RD: Tensor, draws_BC: Tensor, guidance: float, sampling: Sampling
+def _next_token(
+    model: ImageTextModel, hidden_RD: Tensor, draws_BC: Tensor, guidance: float, sampling: Sampling
 ) -> Tensor:
     """Ids (R) or (R,C) of the next token; with guidance both halves of the pass get the same."""
     draws = iter(draws_BC.unbind(dim=1))
@@ -201,8 +191,3 @@ def _next_codes(
     if model.code_head is not None:
         return model.code_head.generate(hidden_RD, choose)
     return choose(F.linear(hidden_RD, model.head_rows(model.vocabulary.visual_begin, model.vocabulary.visual_end)))
-
-
-def _grid(model: SemHiTokForConditionalGeneration) -> tuple[int, int]:
-    tokenizer = model.config.tokenizer_config
-    return tokenizer.grid(tokenizer.image_size, tokenizer.image_size)

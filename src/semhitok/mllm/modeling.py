@@ -1,44 +1,50 @@
-"""One causal language model that reads and draws images (arXiv 2503.06764, section 3.3).
+"""One causal language model that understands and generates images (arXiv 2503.06764, section 3.3).
 
-    text id   -> the language model's own table
-    visual id -> image_tokenizer.embed(id) -> adapter (dual MLP)      resolved inside forward
+    text id      -> the language model's own table
+    control id   -> a row of its own: begin and end of an image, where the language model has no such tokens
+    visual id    -> features of the image tokenizer -> adapter (dual MLP, Table 7), resolved inside ``forward``
     hidden state -> one head over text and visual ids; one next-token loss over both
 
-Shapes: B sequences, L positions, P visual positions, N tokens of one image, C codes per token, D channels.
+How ids are chosen is in ``generation.py``, which ids mean what in ``vocabulary.py``.
+
+Shapes: B sequences, L positions, P visual positions, I images, N tokens of one image, C codes per token, D channels, V ids of
+the head, T text ids.
 """
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, GenerationMixin, PreTrainedModel
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
-from semhitok.mllm import generation, image_generation
+from semhitok.data.packing import IGNORED
 from semhitok.mllm.adapter import Adapter
 from semhitok.mllm.code_head import CodeHead
 from semhitok.mllm.configuration import AdapterKind, SemHiTokMLLMConfig
-from semhitok.mllm.embedding import embed_ids
-from semhitok.mllm.filling import fill_images
-from semhitok.mllm.joining import feature_dims, join
-from semhitok.mllm.legal_ids import GenerationMode
-from semhitok.mllm.next_token import IGNORED, next_token_loss
-from semhitok.mllm.shared_tokenizer import take_shared_tokenizer
+from semhitok.mllm.generation import ImageTextGenerationMixin
+from semhitok.mllm.pretrained_parts import check_text_logits, feature_dims, image_marks, layers_and_head, mean_row
+from semhitok.mllm.shared_tokenizer import load_shared_weights
 from semhitok.mllm.vocabulary import Vocabulary
 from semhitok.tokenizers.checkpoints import load_strictly
 
+PROBED_IDS = 4096
+"""Visual ids whose embeddings set the adapter's scale."""
 
-class SemHiTokForConditionalGeneration(PreTrainedModel, GenerationMixin):
+
+class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin):
     """A causal LM, a frozen image tokenizer and an adapter, over one vocabulary (see ``Vocabulary``).
 
     ``generate`` is that of transformers with ``generation_mode`` "text" (default), "image" or "interleaved";
-    ``generate_images`` draws faster. The image tokenizer is part of the saved model, always frozen and in eval mode.
-    The head is never tied to the text table: only the head has visual rows.
+    ``generate_images`` generates images faster. The image tokenizer is part of the saved model, always frozen and in eval
+    mode. The head is never tied to the text table: only the head has visual rows.
     """
 
     config: SemHiTokMLLMConfig  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -79,7 +85,7 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.adapter = Adapter(config.adapter, semantic_dim=semantic_dim, pixel_dim=pixel_dim, width=width)
         self.controls = nn.Embedding(vocabulary.controls, width) if vocabulary.controls else None
         self.lm_head = nn.Linear(width, vocabulary.size, bias=False)
-        self.code_head = None
+        self.code_head: CodeHead | None = None
         if vocabulary.codes_per_token > 1:
             self.code_head = CodeHead(
                 hidden_size=width,
@@ -92,6 +98,7 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.post_init()
 
     @classmethod
+    @torch.no_grad()
     def from_language_model(
         cls,
         language_model: PreTrainedModel | str | os.PathLike[str],
@@ -106,22 +113,81 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, GenerationMixin):
             language_model: a causal LM of transformers, or its folder or hub id. Its layers are used, not copied.
             tokenizer: the image tokenizer, under the protocol ``ImageTokenizer``; frozen from here on.
             adapter: see ``SemHiTokMLLMConfig``.
-            text_tokenizer: looked into for the language model's own image marks; taken from the folder when the language
-                model is one. Without it two control ids are added.
+            text_tokenizer: searched for the language model's own image marks; loaded from the language model's folder or hub id
+                if that is given. Without it two control ids are added.
             config: further fields of ``SemHiTokMLLMConfig``.
 
         Returns:
-            The model in the language model's dtype, with visual head rows at the mean of the text rows and an adapter
-            whose output has the scale of the text embeddings.
+            The model in the language model's dtype and in eval mode. The head's visual rows are the mean of its text rows, and
+            the adapter's outputs have the scale of the text embeddings.
 
         Raises:
-            ValueError: if the text tokenizer has ids that the language model has not, or the language model computes its
+            ValueError: if the text tokenizer has more ids than the language model, or the language model computes its
                 logits otherwise than head(layers(embeddings)).
         """
         if not isinstance(language_model, PreTrainedModel):
             text_tokenizer = text_tokenizer or AutoTokenizer.from_pretrained(language_model)
             language_model = AutoModelForCausalLM.from_pretrained(language_model)
-        return join(cls, language_model, tokenizer, adapter=adapter, text_tokenizer=text_tokenizer, **config)
+        assert isinstance(language_model, PreTrainedModel)
+        text_size = language_model.config.vocab_size
+        begin, end = image_marks(text_tokenizer, text_size)
+        joint_config = SemHiTokMLLMConfig(
+            text_config=language_model.config,
+            tokenizer_config=tokenizer.config,
+            adapter=adapter,
+            own_begin_id=begin,
+            own_end_id=end,
+            **config,
+        )
+        layers, text_head_TD = layers_and_head(language_model)
+        model = cls(joint_config, language_model=layers, image_tokenizer=tokenizer)
+        for part in (model.adapter, model.controls, model.lm_head, model.code_head):
+            if part is not None:
+                part.to(text_head_TD.device, text_head_TD.dtype)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        model.lm_head.weight[:text_size] = text_head_TD
+        model.lm_head.weight[text_size:] = mean_row(text_head_TD)
+        if model.controls is not None:
+            model.controls.weight[:] = mean_row(model.get_input_embeddings().weight)
+        model.match_scale(per_mlp=True)
+        if language_model.generation_config is not None:
+            model.generation_config = copy.deepcopy(language_model.generation_config)
+        check_text_logits(model, language_model)
+        return model.eval()
+
+    @torch.no_grad()
+    def match_scale(self, *, per_mlp: bool) -> None:
+        """Rescale the adapter so that visual embeddings have the root mean square of the text table; see ``Adapter``."""
+        vocabulary, table = self.vocabulary, self.get_input_embeddings().weight
+        generator = torch.Generator().manual_seed(0)
+        shape = (1, PROBED_IDS) if vocabulary.codes_per_token == 1 else (1, PROBED_IDS, vocabulary.codes_per_token)
+        ids = torch.randint(vocabulary.visual_size, shape, generator=generator).to(table.device)
+        wanted = table.float().square().mean().sqrt()
+        self.adapter.match_scale(self.image_tokenizer.embed(ids), wanted, per_mlp=per_mlp)
+
+    @classmethod
+    def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, encoder: bool = True, **kwargs: Any
+    ) -> SemHiTokForConditionalGeneration:
+        """Load weights strictly, from a folder, a hub id, or the name of a checkpoint bundled with the package.
+
+        ``encoder=False`` leaves out the encoder side of the image tokenizer: enough for text in, image out. The rest is as in
+        transformers. Missing, unexpected or misshapen keys raise a ``ValueError`` that names them.
+        """
+        load_checked: Callable[..., Any] = super().from_pretrained
+
+        def load(path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+            if not encoder:
+                kwargs["config"] = kwargs.get("config") or SemHiTokMLLMConfig.from_pretrained(path)
+                kwargs["config"].tokenizer_config.encoder = False
+            model, info = load_checked(path, *args, **kwargs)
+            config = model.config
+            if config.shared_tokenizer is not None:
+                load_shared_weights(model.image_tokenizer, config.shared_tokenizer, config.tokenizer_fingerprint)
+                config.shared_tokenizer = config.tokenizer_fingerprint = None  # the model is whole now
+            model.image_tokenizer.requires_grad_(False)  # loading makes new parameters
+            return model, info
+
+        return load_strictly(load, pretrained_model_name_or_path, SemHiTokMLLMConfig.model_type, *args, **kwargs)
 
     def get_input_embeddings(self) -> nn.Embedding:
         """The text table, T rows."""
@@ -140,7 +206,7 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return self.language_model
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
-        """Refused: visual ids begin where the text ids end."""
+        """Not supported: visual ids begin where the text ids end."""
         raise ValueError(
             "the vocabulary cannot be resized, visual ids follow the text ids: build the model anew instead"
         )
@@ -155,20 +221,33 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def fill_images(
         self, input_ids: Tensor, pixel_values: Tensor | None, visual_codes: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Tokenize images and put their ids at the placeholders, in order.
+        """Tokenize images and replace the placeholders by their ids, in order.
 
         Args:
             input_ids: (B,L) with N placeholders for every image.
-            pixel_values: (images,3,H,W) in [-1,1], or None where nothing is to be filled in.
-            visual_codes: (B,L,C) codes of the images that are already ids; C > 1 only.
+            pixel_values: (I,3,H,W) in [-1,1], or None where nothing is to be filled in.
+            visual_codes: (B,L,C) codes of the images that ``input_ids`` holds already; C > 1 only, zeros by default.
 
         Returns:
             input_ids without placeholders, and visual_codes (None where C = 1).
 
         Raises:
-            ValueError: if images and placeholders do not agree in number, or an image has not N tokens.
+            ValueError: if images and placeholders do not agree in number, or an image does not have N tokens.
         """
-        return fill_images(self.vocabulary, self.image_tokenizer, input_ids, pixel_values, visual_codes)
+        vocabulary, tokenizer = self.vocabulary, self.image_tokenizer
+        if vocabulary.codes_per_token > 1 and visual_codes is None:
+            visual_codes = input_ids.new_zeros(*input_ids.shape, vocabulary.codes_per_token)
+        if pixel_values is None and not (input_ids == vocabulary.placeholder_id).any():  # as in each step of generation
+            return input_ids, visual_codes
+        places, images = vocabulary.count_places(input_ids), 0 if pixel_values is None else len(pixel_values)
+        if places != images:
+            raise ValueError(f"the text has places for {places} images, got {images}")
+        if pixel_values is None:
+            return input_ids, visual_codes
+        ids = tokenizer.encode(pixel_values.to(tokenizer.device, tokenizer.dtype)).ids
+        if ids.shape[1] != vocabulary.image_tokens:
+            raise ValueError(f"images must give {vocabulary.image_tokens} tokens, these give {ids.shape[1]}")
+        return vocabulary.place_image_ids(input_ids, ids, visual_codes)
 
     def embed_visual(self, tokenizer_ids: Tensor) -> Tensor:
         """Ids of the image tokenizer (P) or (P,C) -> input embeddings (P,D)."""
@@ -176,7 +255,36 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def embed(self, input_ids: Tensor, visual_codes: Tensor | None = None) -> Tensor:
         """Ids (B,L) of text and images, without placeholders, and codes (B,L,C) where C > 1 -> embeddings (B,L,D)."""
-        return embed_ids(self, input_ids, visual_codes)
+        vocabulary, table = self.vocabulary, self.get_input_embeddings()
+        # In training every rank uses table, controls and adapter in every step, whatever its ids. Elsewhere, above all in the
+        # steps of generation, nothing is computed for kinds of ids that do not occur.
+        if not (self.training or torch.is_grad_enabled()) and input_ids.numel():
+            lowest, highest = (int(each) for each in input_ids.aminmax())
+            if highest < vocabulary.text_size:
+                return table(input_ids)
+            if vocabulary.visual_begin <= lowest and highest < vocabulary.visual_end:
+                embedded = self.image_tokenizer.embed(self._tokenizer_ids(input_ids, visual_codes))
+                return self.adapter(embedded).to(table.weight.dtype)
+        visual_BL = vocabulary.is_visual(input_ids)
+        embeds_BLD = table(input_ids.masked_fill(input_ids >= vocabulary.text_size, 0))
+        if self.controls is not None:
+            rows_BLD = self.controls((input_ids - vocabulary.visual_end).clamp(0, vocabulary.controls - 1))
+            embeds_BLD = torch.where(vocabulary.is_control(input_ids)[..., None], rows_BLD, embeds_BLD)
+        if visual_codes is None and vocabulary.codes_per_token > 1 and not visual_BL.any():
+            visual_codes = input_ids.new_zeros(*input_ids.shape, vocabulary.codes_per_token)
+        visual_PD = self.embed_visual(self._tokenizer_ids(input_ids, visual_codes)[visual_BL])
+        return embeds_BLD.masked_scatter(visual_BL[..., None], visual_PD.to(embeds_BLD.dtype))
+
+    def _tokenizer_ids(self, input_ids: Tensor, visual_codes: Tensor | None) -> Tensor:
+        """Ids of the image tokenizer, (B,L) or (B,L,C), meaningful at visual positions only."""
+        vocabulary = self.vocabulary
+        if vocabulary.codes_per_token == 1:
+            return vocabulary.tokenizer_ids(input_ids)
+        if visual_codes is None:
+            raise ValueError(
+                f"visual positions carry {vocabulary.codes_per_token} codes with this tokenizer: pass visual_codes"
+            )
+        return visual_codes
 
     def body(
         self,
@@ -191,6 +299,10 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if input_ids is not None:
             inputs_embeds = self.embed(input_ids, visual_codes)
         return self.language_model(inputs_embeds=inputs_embeds, **kwargs)
+
+    def head_rows(self, begin: int, end: int) -> Tensor:
+        """The head's rows for ids in [begin, end): (end - begin, D)."""
+        return self.lm_head.weight[begin:end]
 
     def forward(
         self,
@@ -219,13 +331,13 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, GenerationMixin):
             labels: (B,L) ids as in input_ids, placeholders included, -100 where there is nothing to learn; shifted here. A
                 visual position counts like a text position: with C codes as the mean of their losses.
             logits_to_keep: the number of last positions that get logits; 0 for all.
-            pixel_values: (images,3,H,W) in [-1,1], tokenized and put at the placeholders.
+            pixel_values: (I,3,H,W) in [-1,1], tokenized and put at the placeholders.
             visual_codes: (B,L,C) codes at visual positions, with a tokenizer of several codes per token.
             text_only: multiply the T text rows of the head only.
             num_items_in_batch: divide the summed loss by this in place of the number of labels.
 
         Returns:
-            logits (B,L,T+S+controls), or (B,L,T); with C > 1 those of the codes come from ``code_head``.
+            logits (B,L,V), or (B,L,T) with ``text_only``; with C > 1 those of the codes come from ``code_head``.
         """
         if use_cache is None and labels is not None:
             use_cache = False
@@ -233,8 +345,8 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, GenerationMixin):
             given_BL = input_ids
             input_ids, visual_codes = self.fill_images(given_BL, pixel_values, visual_codes)
             if labels is not None:
-                drawn_BL = (given_BL == self.vocabulary.placeholder_id) & (labels != IGNORED)
-                labels = torch.where(drawn_BL, input_ids, labels)
+                learned_BL = (given_BL == self.vocabulary.placeholder_id) & (labels != IGNORED)
+                labels = torch.where(learned_BL, input_ids, labels)
         outputs = self.body(
             input_ids,
             visual_codes,
@@ -255,7 +367,7 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if labels is not None:
             if logits_to_keep or text_only:
                 raise ValueError("a loss needs all logits: leave logits_to_keep and text_only at their defaults")
-            total, count = next_token_loss(self.vocabulary, self.code_head, logits, hidden_BLD, labels, visual_codes)
+            total, count = self._next_token_loss(logits, hidden_BLD, labels, visual_codes)
             loss = total / (count.clamp_min(1) if num_items_in_batch is None else num_items_in_batch)
         return CausalLMOutputWithPast(
             loss=loss,  # pyright: ignore[reportArgumentType]
@@ -265,97 +377,26 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, GenerationMixin):
             attentions=outputs.attentions,
         )
 
-    def head_rows(self, begin: int, end: int) -> Tensor:
-        """The head's rows for ids in [begin, end): (end - begin, D)."""
-        return self.lm_head.weight[begin:end]
+    def _next_token_loss(
+        self, logits_BLV: Tensor, hidden_BLD: Tensor, labels_BL: Tensor, visual_codes_BLC: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The summed cross entropy of the next token, text or image, in fp32, and the number of labels in it."""
+        count = (labels_BL[:, 1:] != IGNORED).sum()
+        if self.code_head is None:
+            return _token_loss(logits_BLV, labels_BL), count
+        assert visual_codes_BLC is not None, "images have been embedded by their codes"
+        visual_BL = self.vocabulary.is_visual(labels_BL)
+        text = _token_loss(logits_BLV, labels_BL.masked_fill(visual_BL, IGNORED))
+        next_BL = visual_BL[:, 1:]
+        image = self.code_head.loss(hidden_BLD[:, :-1][next_BL], visual_codes_BLC[:, 1:][next_BL])
+        return text + image, count
 
-    @torch.no_grad()
-    def generate(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, inputs: Tensor | None = None, *, generation_mode: GenerationMode = "text", **kwargs: Any
-    ) -> Any:
-        """``generate`` of transformers, with all its options except beams for images.
 
-        Args:
-            inputs: (B,L) prompts, also as ``input_ids``; with ``pixel_values`` and ``attention_mask`` from the processor.
-            generation_mode: "text": only text ids follow. "image": exactly N visual ids follow the image begin id, which is
-                appended where the prompts do not end with it. "interleaved": text in which images may stand, each complete.
-            kwargs: as in transformers. ``guidance_scale`` > 1 with ``negative_prompt_ids`` (default: the image begin id
-                alone, as in training) is classifier-free guidance in two passes; ``generate_images`` does it in one.
-
-        Returns:
-            "text" and "interleaved": (B,L') ids, prompts included (as is all that ``return_dict_in_generate`` returns). "image": ids of the image tokenizer (B,N) or (B,N,C) for
-            ``decode_image_tokens``.
-
-        Raises:
-            ValueError: for an empty prompt, one that leaves no room in the context, visual ids outside an image, images that
-                do not match the placeholders, guidance_scale <= 0.
-        """
-        stock = super().generate  # pyright: ignore[reportAttributeAccessIssue]
-        return generation.generate(self, stock, inputs, generation_mode, **kwargs)
-
-    @torch.no_grad()
-    def generate_images(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Tensor:
-        """Draw one image for each prompt; one pass per step over conditional and unconditional prompts.
-
-        Args and errors: see ``image_generation.stream_codes``. Equal to ``generate(generation_mode="image", guidance_scale=...)``
-        under greedy decoding, and faster: only visual rows of the head are multiplied.
-
-        Returns:
-            ids of the image tokenizer (B,N), or (B,N,C).
-        """
-        return torch.stack(list(image_generation.stream_codes(self, input_ids, attention_mask, **options)), dim=1)
-
-    def stream_images(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any
-    ) -> Iterator[Tensor]:
-        """As ``generate_images``, but the ids so far after every finished row of tokens: (B,n) or (B,n,C), n growing to N.
-
-        ``decode_partial`` turns each into images.
-        """
-        return image_generation.stream_rows(self, input_ids, attention_mask, **options)
-
-    def decode_image_tokens(self, image_tokens: Tensor) -> Tensor:
-        """Ids of the image tokenizer (B,N) or (B,N,C) -> images (B,3,H,W) in [-1,1]."""
-        return self.image_tokenizer.decode(image_tokens)
-
-    def decode_partial(self, image_tokens: Tensor) -> Tensor:
-        """The first rows of images, (B,n) or (B,n,C) -> (B,3,H,W) in [-1,1], grey where there are no tokens yet.
-
-        The decoder looks at all tokens, so the missing rows are filled with copies of the last finished one before decoding
-        and painted over in grey after it: nothing is shown that was not drawn.
-        """
-        return image_generation.decode_partial(self, image_tokens)
-
-    def prepare_inputs_for_generation(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, input_ids: Tensor, visual_codes: Tensor | None = None, **kwargs: Any
-    ) -> dict[str, Any]:
-        """As in transformers; the prompt's visual codes go along as far as its ids do."""
-        prepared = super().prepare_inputs_for_generation(input_ids, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
-        ids = prepared.get("input_ids")
-        if visual_codes is not None and ids is not None:
-            codes = F.pad(visual_codes, (0, 0, 0, input_ids.shape[1] - visual_codes.shape[1]))
-            prepared["visual_codes"] = codes[:, input_ids.shape[1] - ids.shape[1] :]
-        return prepared
-
-    @classmethod
-    def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
-        cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, encoder: bool = True, **kwargs: Any
-    ) -> SemHiTokForConditionalGeneration:
-        """Load weights strictly, from a folder, a hub id, or the name of a checkpoint shipped with the package.
-
-        ``encoder=False`` leaves out the encoder side of the image tokenizer: enough for text in, image out. The rest is as in
-        transformers. Missing, unexpected or misshapen keys raise a ``ValueError`` that names them.
-        """
-        load_checked: Callable[..., Any] = super().from_pretrained
-
-        def load(path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
-            if not encoder:
-                kwargs["config"] = kwargs.get("config") or SemHiTokMLLMConfig.from_pretrained(path)
-                kwargs["config"].tokenizer_config.encoder = False
-            model, info = load_checked(path, *args, **kwargs)
-            if model.config.shared_tokenizer is not None:
-                take_shared_tokenizer(model)
-            model.image_tokenizer.requires_grad_(False)  # loading makes new parameters
-            return model, info
-
-        return load_strictly(load, pretrained_model_name_or_path, SemHiTokMLLMConfig.model_type, *args, **kwargs)
+def _token_loss(logits_BLV: Tensor, labels_BL: Tensor) -> Tensor:
+    """Cross entropy of each position's successor, summed, in fp32."""
+    return F.cross_entropy(
+        rearrange(logits_BLV[:, :-1].float(), "b l v -> (b l) v"),
+        rearrange(labels_BL[:, 1:], "b l -> (b l)"),
+        ignore_index=IGNORED,
+        reduction="sum",
+    )

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from transformers import BatchFeature, ProcessorMixin
 
-from semhitok.mllm.chat import DEFAULT_CHAT_TEMPLATE, flattened
+from semhitok.data.records import IMAGE
+from semhitok.mllm.chat import DEFAULT_CHAT_TEMPLATE, flattened, in_order
 from semhitok.mllm.configuration import SemHiTokMLLMConfig
 from semhitok.mllm.legal_ids import GenerationMode
-from semhitok.mllm.places import IMAGE, assigned
 from semhitok.mllm.vocabulary import Vocabulary
 from semhitok.tokenizers import TokenizerImageProcessor
 from semhitok.tokenizers.checkpoints import builtin_checkpoint
@@ -144,7 +144,7 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
         if text is None:
             raise ValueError(f"text is missing: a prompt, with {IMAGE} where images stand")
         texts = [text] if isinstance(text, str) else list(text)
-        given = assigned(images, [each.count(IMAGE) for each in texts])
+        given = in_order(images, [each.count(IMAGE) for each in texts])
         rows = [self.token_ids(each, add_special_tokens=add_special_tokens) for each in texts]
         if generation_mode == "image":
             rows = [[*row, self.vocabulary.image_begin_id] for row in rows]

@@ -2,42 +2,40 @@
 
     text            [bos] text eos
     caption         [bos] begin image end caption eos
-    text_to_image   [bos] prompt begin image end eos, or for a share of them begin image end: drawing without a prompt, which
-                    classifier-free guidance needs (10 % in the paper)
+    text_to_image   [bos] prompt begin image end eos, or for a share of them begin image end: an image without a prompt,
+                    which classifier-free guidance needs (10 % in the paper)
     chat            the text tokenizer's chat template
 
-These are the forms in which the processor puts prompts: "<image>" to describe, a prompt to draw from, a chat to answer.
+These are the forms in which the processor puts prompts: "<image>" for a caption, a prompt for an image, a chat for an answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
 from semhitok.data.packing import IGNORED, TokenSequence
-from semhitok.data.records import IMAGE, Picture, Record, RecordError, Turn, told_in_words
+from semhitok.data.records import IMAGE, Picture, Record, RecordError, Turn, caption_in_place_of_image
 from semhitok.mllm.processing import SemHiTokMLLMProcessor
-
-Learn = Literal["everything", "answers"]
+from semhitok.types import Learn
 
 
 class SequenceBuilder:
-    """Makes a sequence of a record.
+    """Turns records into sequences.
 
     Args:
         processor: of the model.
         learn: "everything" is the next token over all text and images (pretraining); "answers" only assistants' turns, captions
-            and drawn images (fine-tuning): not what people say, and not the images they show. Plain text is learned either way.
+            and images to generate (fine-tuning): not what people say, and not the images they show. Plain text is learned either way.
         unconditional: share of text_to_image records whose prompt is dropped.
-        described: share of chats about one image with captions that have these in the image's place: how to answer can be
+        described: share of chats about one captioned image that get the captions in place of the image: how to answer can be
             learned from words before images mean anything.
         max_length: longer plain texts are cut to it; other records that are longer are bad.
         tokenizer: fingerprint of the image tokenizer; None refuses ids that were computed beforehand.
 
     Raises:
-        ValueError: unconditional or described is no share.
+        ValueError: unconditional or described is not in [0, 1].
     """
 
     def __init__(
@@ -72,7 +70,7 @@ class SequenceBuilder:
         self._check(record.pictures)
         everything = self.learn == "everything"
         if record.kind == "chat":
-            chat = _described(record) if chance < self.described else record
+            chat = _with_caption(record) if chance < self.described else record
             return self._sequence(self._chat(chat), chat)
         text = self._text(record.text, record)
         if record.kind == "text":
@@ -148,10 +146,10 @@ class SequenceBuilder:
                 )
 
 
-def _described(record: Record) -> Record:
-    """The chat with captions in place of the image that its user shows; others as they are."""
-    drawn = any(IMAGE in turn.text for turn in record.turns if turn.role == "assistant")
-    if not record.text or len(record.pictures) != 1 or drawn:
+def _with_caption(record: Record) -> Record:
+    """The chat with captions in place of the image that its user shows; other chats as they are."""
+    generated = any(IMAGE in turn.text for turn in record.turns if turn.role == "assistant")
+    if not record.text or len(record.pictures) != 1 or generated:
         return record
-    turns = tuple(Turn(turn.role, told_in_words(turn.text, record.text)) for turn in record.turns)
+    turns = tuple(Turn(turn.role, caption_in_place_of_image(turn.text, record.text)) for turn in record.turns)
     return Record(record.kind, record.name, turns=turns)

@@ -6,9 +6,7 @@ from typing import Any
 
 from semhitok.mllm.continuous import ContinuousProjector
 from semhitok.mllm.modeling import SemHiTokForConditionalGeneration
-from semhitok.tokenizers.semhitok import SemHiTokModel
 from semhitok.tokenizers.settings import parameters_of, settings_of
-from semhitok.tokenizers.unitok import UniTokModel
 
 
 def language_settings_of(
@@ -20,7 +18,6 @@ def language_settings_of(
     """
     config, vocabulary, tokenizer = model.config, model.vocabulary, model.image_tokenizer
     text = config.text_config
-    known = isinstance(tokenizer, SemHiTokModel | UniTokModel)
     return {
         "type": config.model_type,
         "stages": getattr(config, "stages", []),
@@ -33,6 +30,6 @@ def language_settings_of(
         "adapter": config.adapter if projector is None else "continuous",
         "parameters": parameters_of(model)
         | ({} if projector is None else {"projector": parameters_of(projector)["all"]}),
-        "image_tokenizer": settings_of(tokenizer) if known else {"type": tokenizer.config.model_type},
+        "image_tokenizer": settings_of(tokenizer),
         "provenance": getattr(config, "provenance", {}),
     }

@@ -1,13 +1,11 @@
 """Checkpoints that do not repeat the weights of an image tokenizer that comes with the package.
 
-A unified model holds its tokenizer, and what ``save_pretrained`` writes is whole. The small models shipped beside a tokenizer
-would be twice as large for it: their configuration names the shipped tokenizer in ``shared_tokenizer`` and the fingerprint of
+A unified model holds its tokenizer, and what ``save_pretrained`` writes is whole. The small models bundled with a tokenizer
+would be twice as large for it: their configuration names the bundled tokenizer in ``shared_tokenizer`` and the fingerprint of
 what decides its ids, and loading takes the weights from there. A loaded model is whole again.
 """
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import torch
 from transformers import AutoModel, PreTrainedModel
@@ -15,40 +13,39 @@ from transformers import AutoModel, PreTrainedModel
 from semhitok.tokenizers.checkpoints import builtin_checkpoint, builtin_names, find_model_type
 from semhitok.tokenizers.fingerprint import tokenizer_fingerprint
 
-if TYPE_CHECKING:
-    from semhitok.mllm.modeling import SemHiTokForConditionalGeneration
-
 PREFIX = "image_tokenizer."
 
 
-def find_shipped(tokenizer: PreTrainedModel) -> str | None:
-    """The shipped tokenizer that gives the same ids for every image, or None."""
+def find_bundled(tokenizer: PreTrainedModel) -> str | None:
+    """The bundled tokenizer that gives the same ids for every image, or None."""
     wanted, kind = tokenizer_fingerprint(tokenizer), tokenizer.config.model_type
     alike = [name for name in builtin_names() if find_model_type(builtin_checkpoint(name)) == kind]
     return next((name for name in alike if tokenizer_fingerprint(_load(name)) == wanted), None)
 
 
 @torch.no_grad()
-def take_shared_tokenizer(model: SemHiTokForConditionalGeneration) -> None:
-    """Copy the weights of the shipped tokenizer that the configuration names, and make the model whole.
+def load_shared_weights(image_tokenizer: PreTrainedModel, name: str, fingerprint: str | None) -> None:
+    """Copy the weights of a bundled tokenizer into the image tokenizer of a model whose checkpoint does not hold them.
+
+    Args:
+        image_tokenizer: changed in place; without its encoder side, only the weights that it has are copied.
+        name: the bundled tokenizer that the model's configuration names.
+        fingerprint: of the tokenizer that the model was trained on.
 
     Raises:
-        ValueError: the package ships no tokenizer of that name, or another one by now.
+        ValueError: no tokenizer of that name is bundled, or the bundled one has another fingerprint.
     """
-    name, wanted = model.config.shared_tokenizer, model.config.tokenizer_fingerprint
-    assert name is not None
     if name not in builtin_names():
         raise ValueError(f"the model shares the tokenizer {name!r}, which is not among {', '.join(builtin_names())}")
-    shipped = _load(name)
-    found = tokenizer_fingerprint(shipped)
-    if found != wanted:
+    bundled = _load(name)
+    found = tokenizer_fingerprint(bundled)
+    if found != fingerprint:
         raise ValueError(
-            f"the model was trained on a tokenizer {name!r} with fingerprint {wanted}, the one that is shipped has {found}: "
+            f"the model was trained on a tokenizer {name!r} with fingerprint {fingerprint}, the bundled one has {found}: "
             "they do not match"
         )
-    own = model.image_tokenizer.state_dict()
-    model.image_tokenizer.load_state_dict({key: tensor for key, tensor in shipped.state_dict().items() if key in own})
-    model.config.shared_tokenizer = model.config.tokenizer_fingerprint = None
+    own = image_tokenizer.state_dict()
+    image_tokenizer.load_state_dict({key: tensor for key, tensor in bundled.state_dict().items() if key in own})
 
 
 def _load(name: str) -> PreTrainedModel:

@@ -4,7 +4,7 @@
     [T, T + S)      visual ids. One code per token: S = V and the visual id is T + tokenizer id. Several codes per token:
                     S = 1, every visual position holds the id T and its C codes travel beside the ids.
     T + S, T + S + 1    image begin and image end, unless the language model has its own such tokens among its text ids
-    placeholder     one past the last id: where an image is to be filled in; no row of the head, never generated
+    placeholder     one past the last id: where an image is to be filled in; has no row of the head, is never generated
 
 Shapes: B sequences, L positions, N tokens of one image, C codes per token.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 # Begin and end of an image in the vocabularies of known language models; the first pair that exists is used.
@@ -32,7 +33,7 @@ class Vocabulary:
         own_begin_id, own_end_id: text ids that the language model itself has for begin and end of an image, or None.
 
     Raises:
-        ValueError: if a size is below 1, only one mark is given, or a mark is no text id.
+        ValueError: if a size is below 1, only one mark is given, or a mark is not a text id.
     """
 
     text_size: int
@@ -90,7 +91,7 @@ class Vocabulary:
 
     @property
     def placeholder_id(self) -> int:
-        """Marks a position that an image fills; no head row, not valid once the images are filled in."""
+        """Marks a position that an image fills; without a head row, and invalid once the images are filled in."""
         return self.size
 
     @property
@@ -110,7 +111,7 @@ class Vocabulary:
         """Ids of the image tokenizer, (...,N) or (...,N,C) -> visual ids (...,N).
 
         Raises:
-            ValueError: if an id is none of the tokenizer's.
+            ValueError: if an id is not one of the tokenizer's.
         """
         if tokenizer_ids.numel() and not 0 <= int(tokenizer_ids.min()) <= int(tokenizer_ids.max()) < self.visual_size:
             worst = max((int(tokenizer_ids.min()), int(tokenizer_ids.max())), key=lambda value: abs(value - 0.5))
@@ -130,13 +131,55 @@ class Vocabulary:
         marks = [torch.full_like(visual[..., :1], mark) for mark in (self.image_begin_id, self.image_end_id)]
         return torch.cat([marks[0], visual, marks[1]], dim=-1)
 
+    def count_places(self, ids_BL: Tensor) -> int:
+        """How many images the placeholders stand for.
+
+        Raises:
+            ValueError: if placeholders that follow one another are not as many as an image has tokens.
+        """
+        empty_BL = ids_BL == self.placeholder_id
+        begins_BL = empty_BL & ~F.pad(empty_BL, (1, 0))[:, :-1]
+        count, places = int(empty_BL.sum()), int(begins_BL.sum())
+        if count != places * self.image_tokens:
+            raise ValueError(
+                f"{count} placeholder ids at {places} places, where an image has {self.image_tokens} tokens: the processor "
+                "belongs to another tokenizer"
+            )
+        return places
+
+    def place_image_ids(
+        self, ids_BL: Tensor, image_ids: Tensor, codes_BLC: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Replace placeholders by ids of images.
+
+        Args:
+            ids_BL: with N placeholders for every image.
+            image_ids: ids of the image tokenizer, (I,N) or (I,N,C) for I images, in the order of their placeholders.
+            codes_BLC: codes of the images that ``ids_BL`` holds already; zeros by default, unread where C = 1.
+
+        Returns:
+            Ids (B,L) without placeholders, and codes (B,L,C) where C > 1, else None.
+
+        Raises:
+            ValueError: if placeholders and tokens differ in number, or an id is not one of the tokenizer's.
+        """
+        empty_BL, visual_IN = ids_BL == self.placeholder_id, self.visual_ids(image_ids)
+        if int(empty_BL.sum()) != visual_IN.numel():
+            raise ValueError(f"{int(empty_BL.sum())} placeholder ids cannot hold {visual_IN.numel()} tokens of images")
+        filled_BL = ids_BL.masked_scatter(empty_BL, visual_IN)
+        if self.codes_per_token == 1:
+            return filled_BL, None
+        if codes_BLC is None:
+            codes_BLC = ids_BL.new_zeros(*ids_BL.shape, self.codes_per_token)
+        return filled_BL, codes_BLC.masked_scatter(empty_BL[..., None], image_ids)
+
     def check_spans(self, ids_BL: Tensor) -> None:
         """Refuse sequences in which images are not begin, N visual ids (or placeholders), end.
 
         The last image may be unfinished: generation goes on from there. Runs on the CPU in one pass over the ids.
 
         Raises:
-            ValueError: for an id that is none, a visual id outside an image, an image of another length, or a missing begin.
+            ValueError: for an id outside the vocabulary, a visual id outside an image, an image of another length, or a missing begin.
         """
         if ids_BL.numel() and not 0 <= int(ids_BL.min()) <= int(ids_BL.max()) <= self.placeholder_id:
             worst = int(ids_BL.min()) if int(ids_BL.min()) < 0 else int(ids_BL.max())

@@ -40,7 +40,8 @@ class Quantizer(Protocol):
     the codebook learns by gradients alone.
 
     Attributes:
-        codebooks: names of the parameters or buffers that hold codes. Weight decay leaves them alone.
+        codebooks: names of the parameters or buffers that hold codes: what ids depend on, while other buffers (statistics) do
+            not enter a tokenizer's fingerprint. Weight decay leaves them alone.
     """
 
     codebooks: ClassVar[tuple[str, ...]]

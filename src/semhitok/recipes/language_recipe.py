@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from semhitok.data.transforms import FitMode
-from semhitok.mllm import AdapterKind
-from semhitok.mllm.configuration import LANGUAGE_STAGES, LanguageStageName
-from semhitok.mllm.sequences import Learn
-from semhitok.training.loop import LoopConfig
+from semhitok.training.loop_config import LoopConfig
 from semhitok.training.optim import OptimizerConfig
-from semhitok.training.tasks.language import LanguageConfig
+from semhitok.training.tasks.language_config import LanguageConfig
+from semhitok.types import LANGUAGE_STAGES, AdapterKind, FitMode, LanguageStageName, Learn
 
 
 @dataclass(frozen=True)
@@ -129,6 +127,11 @@ class LanguageRecipe:
     def stage(self, name: LanguageStageName) -> LanguageStage:
         """A stage by its name."""
         return {"align": self.align, "pretrain": self.pretrain, "sft": self.sft}[name]
+
+    def with_loop(self, stage: LanguageStageName, **changes: Any) -> LanguageRecipe:
+        """The recipe with other fields in the loop of a stage."""
+        part = self.stage(stage)
+        return replace(self, **{stage: replace(part, loop=replace(part.loop, **changes))})
 
     def before(self, name: LanguageStageName) -> LanguageStageName | None:
         """The stage that another one starts from; None where it starts from the recipe's parts."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from semhitok.recipes.nano import nano
 from semhitok.recipes.recipe import DataConfig, EnhancedDecoder, PixelStage, Recipe, SemanticStage
-from semhitok.training.loop import LoopConfig
+from semhitok.training.loop_config import LoopConfig
 from semhitok.training.optim import OptimizerConfig
 
 

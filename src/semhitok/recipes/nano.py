@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from semhitok.recipes.recipe import BUILT_IN_TEACHER, DataConfig, EnhancedDecoder, PixelStage, Recipe, SemanticStage
-from semhitok.training.loop import LoopConfig
+from semhitok.training.loop_config import LoopConfig
 from semhitok.training.optim import OptimizerConfig
-from semhitok.training.tasks.pixel import PixelConfig
-from semhitok.training.tasks.semantic import SemanticConfig
+from semhitok.training.tasks.pixel_config import PixelConfig
+from semhitok.training.tasks.semantic_config import SemanticConfig
 
 
 def nano() -> Recipe:

@@ -12,10 +12,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from semhitok.recipes.recipe import DataConfig, EnhancedDecoder, PixelStage, Recipe, SemanticStage
-from semhitok.training.loop import LoopConfig
+from semhitok.training.loop_config import LoopConfig
 from semhitok.training.optim import OptimizerConfig
-from semhitok.training.tasks.pixel import PixelConfig
-from semhitok.training.tasks.semantic import SemanticConfig
+from semhitok.training.tasks.pixel_config import PixelConfig
+from semhitok.training.tasks.semantic_config import SemanticConfig
 
 BATCH = 256
 SEMANTIC_STEPS = 50_000_000 // BATCH

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from semhitok.data.transforms import FitMode
-from semhitok.tokenizers.semhitok.configuration import Stage
-from semhitok.training.loop import LoopConfig
-from semhitok.training.tasks.pixel import PixelConfig
-from semhitok.training.tasks.semantic import SemanticConfig
+from semhitok.training.loop_config import LoopConfig
+from semhitok.training.tasks.pixel_config import PixelConfig
+from semhitok.training.tasks.semantic_config import SemanticConfig
+from semhitok.types import FitMode, Stage
 
 PerceptualKind = Literal["vgg", "lpips"]
 PerceptualDepth = Literal["conv1_2", "conv2_2", "conv3_3", "conv4_3", "conv5_3"]
@@ -106,6 +105,16 @@ class Recipe:
     data: DataConfig = field(default_factory=DataConfig)
     cache_limit: int = CACHE_LIMIT
     joint_gradient: bool = True
+
+    def stage(self, name: Stage) -> SemanticStage | PixelStage:
+        """The settings of a stage."""
+        return self.semantic if name == "semantic" else self.pixel_stage(name)
+
+    def with_loop(self, stage: Stage, **changes: Any) -> Recipe:
+        """The recipe with other fields in the loop of a stage."""
+        part = self.stage(stage)
+        name = "pixel" if stage == "joint" else stage.replace("-", "_")
+        return replace(self, **{name: replace(part, loop=replace(part.loop, **changes))})
 
     def pixel_stage(self, stage: Stage) -> PixelStage:
         """The settings of a stage that trains the pixel branch."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from semhitok.recipes.recipe import DataConfig
 from semhitok.recipes.unitok_recipe import DinoSize, PatchSize, TextTower, UniTokRecipe
-from semhitok.training.loop import LoopConfig
+from semhitok.training.loop_config import LoopConfig
 from semhitok.training.optim import OptimizerConfig
 from semhitok.training.tasks.unitok_config import UniTokTrainingConfig
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from semhitok.losses.dino_discriminator import TAPS
 from semhitok.recipes.recipe import DataConfig, PerceptualDepth, PerceptualKind
-from semhitok.training.loop import LoopConfig
+from semhitok.training.loop_config import LoopConfig
 from semhitok.training.tasks.unitok_config import UniTokTrainingConfig
 
 
@@ -83,3 +83,11 @@ class UniTokRecipe:
     perceptual: PerceptualKind = "vgg"
     perceptual_depth: PerceptualDepth = "conv5_3"
     data: DataConfig = field(default_factory=DataConfig)
+
+    def stage(self, name: str) -> UniTokRecipe:
+        """The settings of a stage: there is one, the recipe itself."""
+        return self
+
+    def with_loop(self, stage: str, **changes: Any) -> UniTokRecipe:
+        """The recipe with other fields in the loop of its stage."""
+        return replace(self, loop=replace(self.loop, **changes))

@@ -25,11 +25,11 @@ from semhitok.data.images import ImageError
 from semhitok.data.mixture import Mixture
 from semhitok.data.record_sources import Chosen, Pretokenized, RecordSource, RecordTars, open_records
 from semhitok.data.records import Record, RecordError, RecordKind
-from semhitok.data.transforms import FitMode, fit_image, to_float, to_uint8
-from semhitok.mllm.configuration import LanguageStageName
+from semhitok.data.transforms import fit_image, to_float, to_uint8
 from semhitok.recipes.language_recipe import Mix
 from semhitok.runs.preparation import CACHE_BATCH, Report
 from semhitok.storage.array_cache import ArrayCache, CacheKey, digest_of_text
+from semhitok.types import FitMode, LanguageStageName
 
 TEXTS_TO_LEARN_FROM = 200_000
 

@@ -6,20 +6,25 @@ Shapes: n images, v variants (plain, flipped), N tokens, D teacher channels.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from semhitok import distributed
 from semhitok.data.feed import CaptionReader, Feed, LoadedImages, MemoryFeed, StreamFeed, load_into_memory
 from semhitok.data.sample import ImageSource
 from semhitok.data.sources import Subset
 from semhitok.data.transforms import to_float
 from semhitok.recipes.recipe import CACHE_LIMIT, DataConfig
 from semhitok.storage.array_cache import ArrayCache, CacheKey, digest_of_module, digest_of_text
+from semhitok.storage.atomic import atomic_directory
 from semhitok.tokenizers import SemHiTokModel
-from semhitok.training.loop import Evaluate
+from semhitok.training.run_logger import Evaluate
 from semhitok.training.state import TrainState
 from semhitok.training.task import Task
 from semhitok.training.tasks.pixel import SEMANTIC_IDS
@@ -28,28 +33,44 @@ from semhitok.training.tasks.semantic import FEATURES
 CACHE_BATCH = 64
 VALIDATION_IMAGES = 512
 Report = Callable[[str], None]
+Model = TypeVar("Model", bound=PreTrainedModel)
+TextTokenizer = TypeVar("TextTokenizer", bound=PreTrainedTokenizerBase)
 
 
 class TrainingImages:
-    """The images of a run, read once and handed to each stage as a feed; ``cache`` is the folder of what is computed once."""
+    """The images of a run: read when first needed, and handed to each stage as a feed.
+
+    Args:
+        source: the images.
+        image_size: side in pixels that they are brought to.
+        config: how they are read.
+        cache: folder of what is computed once for each image.
+        report: takes lines for the user.
+    """
 
     def __init__(self, source: ImageSource, image_size: int, config: DataConfig, cache: Path, report: Report) -> None:
         self.source, self.image_size, self.config, self.cache, self.report = source, image_size, config, cache, report
-        self.loaded: LoadedImages | None = None
-        if len(source) * 3 * image_size**2 <= config.memory_limit:
-            self.loaded = load_into_memory(
-                source,
-                image_size,
-                image_size,
-                config.fit,
-                workers=config.workers,
-                max_bad_share=config.max_bad_share,
-            )
-            report(f"{len(self.loaded.images)} images in memory")
-            for key, reason in self.loaded.bad[:5]:
-                report(f"skipped {key}: {reason}")
-            if self.loaded.bad:
-                report(f"{len(self.loaded.bad)} bad images skipped in all")
+
+    @cached_property
+    def loaded(self) -> LoadedImages | None:
+        """All images in memory, or None where they exceed the memory limit: then they are streamed."""
+        config = self.config
+        if len(self.source) * 3 * self.image_size**2 > config.memory_limit:
+            return None
+        loaded = load_into_memory(
+            self.source,
+            self.image_size,
+            self.image_size,
+            config.fit,
+            workers=config.workers,
+            max_bad_share=config.max_bad_share,
+        )
+        self.report(f"{len(loaded.images)} images in memory")
+        for key, reason in loaded.bad[:5]:
+            self.report(f"skipped {key}: {reason}")
+        if loaded.bad:
+            self.report(f"{len(loaded.bad)} bad images skipped in all")
+        return loaded
 
     def feed(
         self,
@@ -193,17 +214,49 @@ def _spread(source: ImageSource, limit: int) -> Subset:
     return Subset(source, np.unique(picked))
 
 
-def reconstruction_check(model: SemHiTokModel, source: ImageSource, config: DataConfig) -> Evaluate:
-    """A measure for the training loop: mean PSNR (data range [0,1]) of up to 512 images, evenly spaced in ``source``."""
+def reconstruction_check(
+    model: Model,
+    source: ImageSource,
+    config: DataConfig,
+    reconstruct: Callable[[Model, Tensor], tuple[Tensor, Tensor]],
+) -> Evaluate:
+    """A measure for the training loop: mean PSNR (data range [0,1]) of up to 512 images, evenly spaced in ``source``.
+
+    Args:
+        model: measured in eval mode, with the weights in training.
+        source: images kept out of training.
+        config: how they are read.
+        reconstruct: model and images (B,3,H,W) in [-1,1] to targets and reconstructions.
+    """
     images = validation_images(source, model.config.image_size, config)
 
+    @torch.no_grad()
     def evaluate(task: Task, state: TrainState) -> dict[str, float]:
+        training = [module for module in model.modules() if module.training]
+        model.eval()  # training drops paths at random
         scores = []
         for part in images.split(CACHE_BATCH):
-            pixel_values = to_float(part.to(model.device))
-            encoded = model.encode(pixel_values)
-            error = model.decode(encoded.ids, encoded.grid) - model.pixel_view(pixel_values)
-            scores.append(-10 * torch.log10(error.square().mean(dim=(1, 2, 3)) / 4))
+            target, reconstruction = reconstruct(model, to_float(part.to(model.device)))
+            error_B = (reconstruction.float().clamp(-1, 1) - target).square().mean(dim=(1, 2, 3)) / 4
+            scores.append(-10 * torch.log10(error_B))
+        for module in training:
+            module.training = True
         return {"psnr": torch.cat(scores).mean().item()}
 
     return evaluate
+
+
+def learned_text_tokenizer(
+    folder: Path, learn: Callable[[], TextTokenizer], load: Callable[[Path], TextTokenizer]
+) -> TextTokenizer:
+    """The text tokenizer that an earlier part of the run left in ``folder``, or a new one, learned by the main rank.
+
+    A collective: every rank must call it.
+    """
+    learned = None
+    if distributed.is_main() and not folder.exists():
+        learned = learn()
+        with atomic_directory(folder) as unfinished:
+            learned.save_pretrained(unfinished)
+    distributed.wait_for_main()
+    return load(folder) if learned is None else learned

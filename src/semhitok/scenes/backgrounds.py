@@ -6,9 +6,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -28,6 +25,7 @@ from semhitok.scenes.photograph_table import (
     subject_from_name,
 )
 from semhitok.scenes.qt_resources import read_resources
+from semhitok.storage.atomic import atomic_directory
 from semhitok.storage.cache import cache_directory
 from semhitok.storage.catalogue import PACKAGES, package
 from semhitok.storage.fetch import is_fetched, source_folder
@@ -148,20 +146,17 @@ def photograph_library(
 
 def build_photographs(folder: Path, found: Iterator[tuple[Photograph, Image.Image]]) -> None:
     """Write each photograph's pyramid and the index; the folder appears only when complete."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=folder.parent))
     entries = []
-    for entry, image in found:
-        image = image.convert("RGB")
-        if max(image.size) > LONGEST_SIDE:
-            image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
-        with (partial / _file_name(entry.name)).open("wb") as sink:
-            for height, width in _level_sizes(image.height, image.width):
-                sink.write(image.resize((width, height), Image.Resampling.BOX).tobytes())
-        entries.append({**asdict(entry), "width": image.width, "height": image.height})
-    (partial / "index.json").write_text(json.dumps(entries))
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
+    with atomic_directory(folder) as unfinished:
+        for entry, image in found:
+            image = image.convert("RGB")
+            if max(image.size) > LONGEST_SIDE:
+                image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
+            with (unfinished / _file_name(entry.name)).open("wb") as sink:
+                for height, width in _level_sizes(image.height, image.width):
+                    sink.write(image.resize((width, height), Image.Resampling.BOX).tobytes())
+            entries.append({**asdict(entry), "width": image.width, "height": image.height})
+        (unfinished / "index.json").write_text(json.dumps(entries))
 
 
 def found_photographs(cache: Path) -> Iterator[tuple[Photograph, Image.Image]]:

@@ -67,11 +67,6 @@ _CLIPART_DROPPED = re.compile(
     r"signs_and_symbols/(?!weather|clocks)|recreation/(games|religion)|geography/(?!astronomy)|tools/weapons|"
     r"people/(clothing/pantyhose|stickmen)|transportation/(roadsigns|aiga)|education/(?!books)"
 )
-_SIGN_AUTHORS = (
-    "yves GUILLOU",
-    "Yutaka Kachi",
-    "Nicolas Clementz",
-)  # safety signs in French, stick men, network symbols
 _CLIPART_CATEGORIES = {
     "animals": "animal", "plants": "plant", "food/beverages": "drink", "food": "food", "people/clothing": "clothing",
     "people/bodypart": "body part", "people/smilies": "face", "people": "person", "transportation": "vehicle",

@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -24,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from semhitok.scenes.cutout_readers import Candidate, candidates
+from semhitok.storage.atomic import atomic_directory
 from semhitok.storage.cache import cache_directory
 from semhitok.storage.catalogue import PACKAGES
 from semhitok.storage.fetch import is_fetched
@@ -159,29 +157,26 @@ def cutout_library(
 def build_library(folder: Path, found: Iterable[Candidate], *, side: int, workers: int) -> None:
     """Clean the candidates and write the library's two files; the folder appears only when complete."""
     found = list(found)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=folder.parent))
     seen: set[bytes] = set()
     entries: list[CutOut] = []
     offset = 0
-    with (partial / "pixels.bin").open("wb") as sink, ProcessPoolExecutor(workers) as pool:
-        for candidate, cleaned in zip(found, pool.map(clean, found, repeat(side), chunksize=16), strict=True):
-            if cleaned is None:
-                continue
-            width, height, pixels = cleaned
-            digest = hashlib.sha256(pixels).digest()
-            if digest in seen:  # the collection files some pictures under several folders
-                continue
-            seen.add(digest)
-            sink.write(pixels)
-            fields = asdict(candidate)
-            path = fields.pop("path")
-            name = f"{candidate.source}/{'/'.join(path.parts[-3:])}"
-            entries.append(CutOut(name=name, width=width, height=height, offset=offset, **fields))
-            offset += len(pixels)
-    (partial / "index.json").write_text(json.dumps([asdict(entry) for entry in entries]))
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
+    with atomic_directory(folder) as unfinished:
+        with (unfinished / "pixels.bin").open("wb") as sink, ProcessPoolExecutor(workers) as pool:
+            for candidate, cleaned in zip(found, pool.map(clean, found, repeat(side), chunksize=16), strict=True):
+                if cleaned is None:
+                    continue
+                width, height, pixels = cleaned
+                digest = hashlib.sha256(pixels).digest()
+                if digest in seen:  # the collection files some pictures under several folders
+                    continue
+                seen.add(digest)
+                sink.write(pixels)
+                fields = asdict(candidate)
+                path = fields.pop("path")
+                name = f"{candidate.source}/{'/'.join(path.parts[-3:])}"
+                entries.append(CutOut(name=name, width=width, height=height, offset=offset, **fields))
+                offset += len(pixels)
+        (unfinished / "index.json").write_text(json.dumps([asdict(entry) for entry in entries]))
 
 
 def clean(candidate: Candidate, side: int) -> tuple[int, int, bytes] | None:

@@ -19,6 +19,7 @@ from PIL import Image
 from semhitok.scenes.compose import OBJECT_COUNTS, Scene, compose
 from semhitok.scenes.questions import Question, captions, questions
 from semhitok.scenes.splits import Material, Split
+from semhitok.storage.atomic import atomic_file, write_text
 
 ImageFormat = Literal["webp", "png", "jpg"]
 
@@ -84,13 +85,12 @@ def write_shards(
         for path in pool.map(_write_shard, repeat(directory), repeat(recipe), repeat(material), shards):
             paths.append(path)
             progress(min(recipe.count, len(paths) * recipe.per_shard), recipe.count)
-    (directory / "dataset.json").write_text(json.dumps(describe(recipe, material), indent=1))
+    write_text(directory / "dataset.json", json.dumps(describe(recipe, material), indent=1))
     return paths
 
 
 def _write_shard(directory: Path, recipe: SceneRecipe, material: Material, shard: int) -> Path:
     path = directory / f"{recipe.split}-{shard:05d}.tar"
-    partial = path.with_suffix(".tar.part")
     first = shard * recipe.per_shard
     indices = range(first, min(first + recipe.per_shard, recipe.count))
     scenes = [
@@ -104,12 +104,11 @@ def _write_shard(directory: Path, recipe: SceneRecipe, material: Material, shard
         )
         for index in indices
     ]
-    with tarfile.open(partial, "w") as tar:
+    with atomic_file(path) as unfinished, tarfile.open(unfinished, "w") as tar:
         for index, scene, asked in zip(indices, scenes, questions(scenes, recipe.seed), strict=True):
             key = f"{recipe.split}-{index:07d}"
             _add(tar, f"{key}.{recipe.image_format}", encode_image(scene.image, recipe.image_format))
             _add(tar, f"{key}.json", json.dumps(metadata(scene, asked), separators=(",", ":")).encode())
-    partial.replace(path)
     return path
 
 

@@ -1,1 +1,1 @@
-"""Files and bytes: atomic writing, the cache and what is fetched into it, arrays on disk."""
+"""Files and bytes: atomic writes, byte ranges, the cache folder and what is fetched into it, arrays on disk."""

@@ -1,7 +1,7 @@
-"""What a frozen teacher computes, kept on disk: features or stage-1 ids, one row per image.
+"""The output of a frozen teacher, cached on disk: features or stage-1 ids, one row per image.
 
 A cache is one file: a JSON header padded to a fixed length, then the array in C order. The header names the teacher,
-the transform and the data that it was made from; a file that differs in any of them is refused, never reused.
+the transform and the data that it was computed from; a file that differs in any of them is refused, never reused.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,8 @@ import numpy as np
 import torch
 from torch import nn
 from transformers import PreTrainedConfig
+
+from semhitok.storage.atomic import put_in_place, unfinished_path
 
 FORMAT = "semhitok-array-cache-1"
 HEADER_BYTES = 4096
@@ -59,7 +60,7 @@ def digest_of_module(module: nn.Module) -> str:
 
 
 def _without_provenance(value: Any) -> Any:
-    """A configuration without what says where it came from: a copied folder or a newer library is the same teacher."""
+    """A configuration without its origin: a copied folder or a newer library still counts as the same teacher."""
     if isinstance(value, dict):
         dropped = ("transformers_version", "_name_or_path", "dtype")
         return {key: _without_provenance(item) for key, item in value.items() if key not in dropped}
@@ -67,7 +68,7 @@ def _without_provenance(value: Any) -> Any:
 
 
 class ArrayCacheWriter:
-    """A cache being written, under a temporary name until :meth:`finish`; as a context, dropped if not finished."""
+    """Writes a cache under a temporary name until :meth:`finish`; the context manager discards an unfinished one."""
 
     def __init__(self, path: Path, key: CacheKey, shape: Sequence[int], dtype: np.dtype) -> None:
         header = {
@@ -80,8 +81,8 @@ class ArrayCacheWriter:
         assert len(encoded) == HEADER_BYTES, "the header holds three digests and a shape"
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path, self._key = path, key
-        # Two processes may fill the same cache: each writes its own file, and the last rename wins.
-        self._temporary = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
+        # Several processes may fill the same cache: each writes its own file, and the last rename wins.
+        self._temporary = unfinished_path(path)
         self._shape, self._dtype = tuple(shape), dtype
         # Plain writes, not a memory map: on a full disk a write raises an error, a mapped page kills the process.
         self._file = self._temporary.open("wb", buffering=0)
@@ -120,9 +121,8 @@ class ArrayCacheWriter:
         if not self._written.all():
             missing = int((~self._written).sum())
             raise ValueError(f"The cache {self._path} lacks {missing} of {len(self._written)} rows and was not kept.")
-        os.fsync(self._file.fileno())
         self._file.close()
-        self._temporary.replace(self._path)
+        put_in_place(self._temporary, self._path)
         return ArrayCache.open(self._path, self._key)
 
     def _put(self, offset: int, data: bytes) -> None:
@@ -170,7 +170,7 @@ class ArrayCache:
         """Map a finished cache.
 
         Raises:
-            ValueError: there is none, it is not one, it is cut short, or it was made from something else.
+            ValueError: the file is missing, not a cache, truncated, or computed from something else.
         """
         path = Path(path)
         if not path.is_file():

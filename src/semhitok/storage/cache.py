@@ -1,4 +1,4 @@
-"""The cache: where fetched weights, pictures and what is computed from them are kept."""
+"""The cache folder, which holds fetched weights, fetched pictures and what is computed from them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,22 @@ def cache_directory() -> Path:
     return Path(os.environ.get("SEMHITOK_CACHE") or Path.home() / ".cache" / "semhitok")
 
 
-def weights_path(name: str) -> Path:
+def weights_path(name: str, cache: Path | None = None) -> Path:
     """Where ``semhitok data fetch weights`` puts the weights called ``name``; they need not be there."""
-    return cache_directory() / "weights" / name
+    return (cache or cache_directory()) / "weights" / name
+
+
+def require_weights(path: Path, need: str, otherwise: str = "") -> Path:
+    """Return the path of fetched weights, or say how to get them.
+
+    Args:
+        path: file or folder, usually a ``weights_path``.
+        need: who needs which weights; the message begins with it ("the perceptual loss needs VGG16 weights").
+        otherwise: what else would help; the message ends with it.
+
+    Raises:
+        ValueError: they were not fetched.
+    """
+    if not path.exists():
+        raise ValueError(f"{need} at {path}: run `semhitok data fetch weights`{otherwise}")
+    return path

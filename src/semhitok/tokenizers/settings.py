@@ -7,33 +7,35 @@ from typing import Any
 
 from torch import nn
 
-from semhitok.tokenizers.loading import Tokenizer
-from semhitok.tokenizers.semhitok import SemHiTokConfig, SemHiTokModel
-from semhitok.tokenizers.unitok import UniTokConfig, UniTokModel
+from semhitok.tokenizers.protocol import Tokenizer
 
 
-def settings_of(model: Tokenizer) -> dict[str, Any]:
-    """Type, stages, sizes, bits per image, parameters by part, licence and training data; fit for JSON."""
+def settings_of(model: Any) -> dict[str, Any]:
+    """Type, stages, sizes, bits per image, parameters by part, licence and training data; fit for JSON.
+
+    Of a model that is not a ``Tokenizer`` of the registry only the type is known.
+    """
     config = model.config
-    common = {
+    if not isinstance(model, Tokenizer):
+        return {"type": config.model_type}
+    return {
         "type": config.model_type,
         "stages": config.stages,
         "image_size": config.image_size,
         "tokens": model.num_tokens,
+        **model.settings(),
+        "parameters": parameters_of(model),  # pyright: ignore[reportArgumentType]
+        "provenance": config.provenance,
     }
-    match model:
-        case SemHiTokModel():
-            own = _semhitok(model.config)
-        case UniTokModel():
-            own = _unitok(model.config)
-    discrete = {
-        "codes_per_token": model.codes_per_token,
-        "vocab_size": model.vocab_size,
-        "bits_per_image": round(model.num_tokens * model.codes_per_token * math.log2(model.vocab_size), 1),
+
+
+def code_settings(tokens: int, codes_per_token: int, vocab_size: int) -> dict[str, Any]:
+    """What ``settings`` says of the codes of an image, of tokenizers that have codes."""
+    return {
+        "codes_per_token": codes_per_token,
+        "vocab_size": vocab_size,
+        "bits_per_image": round(tokens * codes_per_token * math.log2(vocab_size), 1),
     }
-    if own.get("quantizer") == "none":  # continuous features: there are no codes
-        discrete = {}
-    return common | own | discrete | {"parameters": parameters_of(model), "provenance": config.provenance}
 
 
 def parameters_of(model: nn.Module) -> dict[str, int]:
@@ -41,29 +43,3 @@ def parameters_of(model: nn.Module) -> dict[str, int]:
     parts = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
     parts |= {name: parameter.numel() for name, parameter in model.named_parameters(recurse=False)}
     return parts | {"all": sum(parts.values())}
-
-
-def _semhitok(config: SemHiTokConfig) -> dict[str, Any]:
-    return {
-        "semantic_codebook_size": config.semantic_codebook_size,
-        "subcodebook_size": config.subcodebook_size,
-        "smallest_subcodebook_size": min(config.subcodebook_sizes or [config.subcodebook_size]),
-        "pixel_codebook": config.pixel_codebook,
-    }
-
-
-def _unitok(config: UniTokConfig) -> dict[str, Any]:
-    text = config.text_config
-    tower = text and {
-        "layers": text.num_hidden_layers,
-        "width": text.hidden_size,
-        "vocab_size": text.vocab_size,
-        "context_length": text.max_position_embeddings,
-    }
-    return {
-        "quantizer": config.quantizer,
-        "projection": config.projection,
-        "code_channels": config.width,
-        "embed_dim": config.embed_dim,
-        "text_tower": tower or "none",
-    }

@@ -18,10 +18,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from semhitok.storage.atomic import UNFINISHED, CheckpointError, atomic_directory
+from semhitok.storage.atomic import UNFINISHED, atomic_directory
 
 FORMAT = 1
 _NAME = re.compile(r"step_(\d{8,})")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be read, or a state cannot be stored; the message is one sentence for the user."""
 
 
 def save(directory: Path, step: int, state: Mapping[str, Any], *, keep: int = 2) -> Path:
@@ -34,8 +38,8 @@ def save(directory: Path, step: int, state: Mapping[str, Any], *, keep: int = 2)
         keep: how many checkpoints stay, this one included.
 
     Raises:
-        CheckpointError: disk full or not writable (older checkpoints are left as they were), or a value that is neither
-            plain nor a tensor.
+        WriteError: disk full or not writable; older checkpoints are left as they were.
+        CheckpointError: a value that is neither plain nor a tensor.
     """
     target = directory / f"step_{step:08d}"
     tensors: dict[str, Tensor] = {}

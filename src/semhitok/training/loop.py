@@ -15,9 +15,8 @@ from __future__ import annotations
 import errno
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,57 +26,15 @@ from torch import Tensor
 
 from semhitok import distributed
 from semhitok.data.feed import Batch, Feed
+from semhitok.storage.atomic import atomic_directory
 from semhitok.training import checkpoint
 from semhitok.training.interruption import Interruption
+from semhitok.training.loop_config import LoopConfig
 from semhitok.training.metrics import RunningMean
 from semhitok.training.run_logger import Evaluate, RunLogger
 from semhitok.training.state import TrainState
 from semhitok.training.task import Task, TrainingError
 from semhitok.training.time_budget import TimeBudget
-
-
-@dataclass(frozen=True)
-class LoopConfig:
-    """How a run goes on in time.
-
-    Attributes:
-        steps: optimizer steps.
-        batch_size: images per optimizer step, over all ranks and micro-batches.
-        accumulation: micro-batches per optimizer step; more of them need less memory.
-        log_every: steps between entries of the log.
-        preview_every: steps between pictures.
-        first_preview_seconds: time after which the first picture is drawn, if ``preview_every`` does not come first.
-        checkpoint_every: steps between checkpoints.
-        keep_checkpoints: how many of the newest checkpoints stay.
-        evaluate_every: steps between calls of the evaluation; None evaluates at the end only.
-        seed: of everything random but the order of the data, which is the feed's.
-        max_seconds: time limit of one process. The speed is measured over the first steps and the number of steps is
-            set so that the run ends in time (never above ``steps``); it is corrected as time goes by. A run
-            that would exceed the limit all the same stops cleanly, with a checkpoint. The evaluation after the last
-            step is not counted: leave time for it.
-    """
-
-    steps: int
-    batch_size: int
-    accumulation: int = 1
-    log_every: int = 20
-    preview_every: int = 500
-    first_preview_seconds: float = 60.0
-    checkpoint_every: int = 500
-    keep_checkpoints: int = 2
-    evaluate_every: int | None = None
-    seed: int = 0
-    max_seconds: float | None = None
-
-    def __post_init__(self):
-        counts = ("steps", "batch_size", "accumulation", "log_every", "preview_every", "checkpoint_every")
-        for name in (*counts, "keep_checkpoints"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.evaluate_every is not None and self.evaluate_every < 1:
-            raise ValueError(f"evaluate_every must be at least 1 or None, got {self.evaluate_every}")
-        if self.max_seconds is not None and self.max_seconds <= 0:
-            raise ValueError(f"max_seconds must be above 0, got {self.max_seconds}")
 
 
 def train(
@@ -86,9 +43,8 @@ def train(
     config: LoopConfig,
     directory: Path,
     *,
-    resume: bool = True,
     evaluate: Evaluate | None = None,
-    preview: Batch | None = None,
+    on_finish: Callable[[TrainState], None] | None = None,
     begun: float | None = None,
 ) -> TrainState:
     """Run a task to its end, or until a signal or the time limit stops it.
@@ -98,9 +54,8 @@ def train(
         feed: images.
         config: of the loop.
         directory: of the run; made if missing; seen by all ranks.
-        resume: go on from the newest checkpoint in ``directory``; False refuses a directory that has one.
         evaluate: called on the main rank every ``evaluate_every`` steps and at the end; logged under ``evaluation/``.
-        preview: the images of the pictures; by default the first ones of the feed.
+        on_finish: called on every rank when all steps are done, before the model is exported.
         begun: ``time.perf_counter()`` from which the time limit counts; by default the time of this call.
 
     Returns:
@@ -108,7 +63,8 @@ def train(
 
     Raises:
         TrainingError: the loss is not finite (the batch is saved in ``nan_batch.safetensors``), or memory is short.
-        CheckpointError: the disk is full, or a checkpoint cannot be read.
+        WriteError: the disk is full.
+        CheckpointError: a checkpoint cannot be read.
         ValueError: the configuration does not fit the ranks, or the checkpoint is of other data or another seed.
     """
     ranks = distributed.world_size()
@@ -118,14 +74,14 @@ def train(
             f"batch_size {config.batch_size} is not divisible by accumulation x ranks = {config.accumulation} x {ranks}"
         )
     begun = time.perf_counter() if begun is None else begun
-    state = _begin(task, feed, config, directory / "checkpoints", resume)
+    state = _begin(task, feed, config, directory / "checkpoints")
     try:
-        with closing(RunLogger(directory, task, feed, state, evaluate=evaluate, preview=preview)) as logger:
+        with closing(RunLogger(directory, task, feed, state, evaluate=evaluate)) as logger:
             logger.say(f"{task.describe()}; step {state.step} of {state.total_steps}")
             run = _Run(task, feed, config, directory, state, logger)
             with Interruption() as interruption:
                 run.steps(interruption, begun)
-            run.end()
+            run.end(on_finish)
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
@@ -140,15 +96,11 @@ def train(
     return state
 
 
-def _begin(task: Task, feed: Feed, config: LoopConfig, checkpoints: Path, resume: bool) -> TrainState:
+def _begin(task: Task, feed: Feed, config: LoopConfig, checkpoints: Path) -> TrainState:
     """A new state, or the newest checkpoint's; the latter's weights go to the task."""
     path = checkpoint.latest(checkpoints)
     if path is None:
         return TrainState(total_steps=config.steps, seed=config.seed)
-    if not resume:
-        raise ValueError(
-            f"{checkpoints.parent} holds a run already ({path.name}): resume it, or choose another directory"
-        )
     saved = checkpoint.load(path)
     state = TrainState.from_state_dict(saved["state"])
     if saved["feed"] != feed.fingerprint:
@@ -205,15 +157,19 @@ class _Run:
             self._report()
         self._save()
 
-    def end(self) -> None:
-        """Last picture, evaluation and the exported model."""
-        state = self.state
-        if state.finished:
+    def end(self, on_finish: Callable[[TrainState], None] | None) -> None:
+        """Draw and evaluate for the last time, and export the model. A collective."""
+        if self.state.finished:
             self.logger.draw()
             self.logger.evaluate()
+            if on_finish is not None:
+                on_finish(self.state)
         if distributed.is_main():
-            with checkpoint.atomic_directory(self.directory / "model") as folder:
+            with atomic_directory(self.directory / "model") as folder:
                 self.task.export(folder)
+        else:
+            self.task.export(None)
+        distributed.wait_for_main()
         self.logger.end()
 
     def _refuse(self, batch: Batch, broken: list[str]) -> NoReturn:
@@ -256,11 +212,13 @@ class _Run:
             self._save()
 
     def _save(self) -> None:
+        """Write a checkpoint, unless there is one of this step. A collective."""
         if self.saved_at == self.state.step:
             return
+        content = {"state": self.state.state_dict(), "feed": self.feed.fingerprint, "task": self.task.state_dict()}
         if distributed.is_main():
-            content = {"state": self.state.state_dict(), "feed": self.feed.fingerprint, "task": self.task.state_dict()}
             checkpoint.save(self.directory / "checkpoints", self.state.step, content, keep=self.config.keep_checkpoints)
+        distributed.wait_for_main()
         self.saved_at = self.state.step
 
 

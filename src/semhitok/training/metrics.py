@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
+
+from semhitok.storage.atomic import write_text
 
 FILE_NAME = "metrics.jsonl"
 
@@ -81,9 +82,7 @@ def _drop_entries_after(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = "".join(json.dumps(entry) + "\n" for entry in read_metrics(path) if entry["step"] <= step)
-    shortened = path.with_suffix(".tmp")
-    shortened.write_text(kept, encoding="utf-8")
-    os.replace(shortened, path)
+    write_text(path, kept)
 
 
 def _tensorboard(directory: Path, step: int):

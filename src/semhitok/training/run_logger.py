@@ -1,4 +1,4 @@
-"""What a run tells people: log, progress bar, pictures, evaluations. Silent on ranks other than the main one."""
+"""The log of a run, its progress bar, pictures and evaluations. Ranks other than the main one write and print nothing."""
 
 from __future__ import annotations
 
@@ -23,12 +23,11 @@ class RunLogger:
     """Writes ``metrics.jsonl``, ``tensorboard/`` and ``previews/`` in the directory of a run.
 
     Args:
-        directory: of the run; made if missing.
+        directory: of the run; created if missing.
         task: draws the pictures and is evaluated.
-        feed: gives the images of the pictures where ``preview`` is None.
+        feed: its first images are drawn.
         state: of the run; read at each call.
         evaluate: None for no evaluation.
-        preview: the images of the pictures.
     """
 
     def __init__(
@@ -39,10 +38,10 @@ class RunLogger:
         state: TrainState,
         *,
         evaluate: Evaluate | None,
-        preview: Batch | None,
     ):
         self._directory, self._task, self._feed, self._state = directory, task, feed, state
-        self._evaluate, self._preview = evaluate, preview
+        self._evaluate = evaluate
+        self._preview: Batch | None = None
         self.drawn_at: int | None = None
         directory.mkdir(parents=True, exist_ok=True)
         self._writer = MetricsWriter(directory, step=state.step) if distributed.is_main() else None
@@ -57,7 +56,7 @@ class RunLogger:
         self._progress.advance(self._state.step, self._state.total_steps)
 
     def log(self, means: Mapping[str, float], *, images_per_second: float, seconds_left: float) -> None:
-        """Write an entry with the means over all ranks since the last one."""
+        """Add an entry to the log: the means over all ranks since the last entry."""
         if self._writer is None:
             return
         values = {**means, "images_per_second": images_per_second, "seconds": self._state.seconds}
@@ -67,7 +66,7 @@ class RunLogger:
         self._progress.report(self._state.step, values, seconds_left=seconds_left)
 
     def draw(self) -> None:
-        """Write the picture of the present step, if the task draws."""
+        """Save a picture at the present step, if the task draws one."""
         if self.drawn_at == self._state.step:
             return
         self.drawn_at = self._state.step
@@ -80,7 +79,7 @@ class RunLogger:
             save_comparison(self._directory / "previews" / f"step_{self._state.step:08d}.png", *pair)
 
     def evaluate(self) -> None:
-        """Evaluate at the present step, unless the log has that already."""
+        """Evaluate at the present step, unless the log already has this evaluation."""
         if self._writer is None or self._evaluate is None or self._writer.has_entry(self._state.step, EVALUATION):
             return
         figures = self._evaluate(self._task, self._state)
@@ -88,7 +87,7 @@ class RunLogger:
         self.say("  ".join(f"{name} {value:.4g}" for name, value in figures.items()))
 
     def end(self) -> None:
-        """Say where the run stands and which images could not be read."""
+        """Print where the run stands and which images could not be read."""
         state = self._state
         if isinstance(self._feed, StreamFeed) and self._feed.bad:
             key, reason = next(iter(self._feed.bad.items()))
@@ -97,7 +96,7 @@ class RunLogger:
         self.say(f"{done}: {self._directory}")
 
     def close(self) -> None:
-        """Close the log and take the bar down."""
+        """Close the log and remove the progress bar."""
         self._progress.close()
         if self._writer is not None:
             self._writer.close()

@@ -42,15 +42,24 @@ class Task(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on: nested dicts, lists and tuples of tensors, numbers, text, None."""
+        """Everything a resumed run needs: nested dicts, lists and tuples of tensors, numbers, text and None.
+
+        A collective: every rank calls it, the main rank writes what it returns.
+        """
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what ``state_dict`` gave; strict."""
+        """Restore what ``state_dict`` returned; strict."""
         ...
 
-    def export(self, directory: Path) -> None:
-        """Write the trained model (averaged weights) into an existing, empty directory. Main rank only."""
+    def export(self, directory: Path | None) -> None:
+        """Write the trained model, with averaged weights where the task keeps an average.
+
+        A collective: every rank calls it.
+
+        Args:
+            directory: existing and empty, on the main rank; None on the others, which write nothing.
+        """
         ...
 
     def describe(self) -> str:

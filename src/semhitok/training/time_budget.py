@@ -1,4 +1,4 @@
-"""How fast a run goes, and how many steps fit into the time that a machine is lent for."""
+"""The time budget of a run: how fast it goes, and how many steps fit into its time limit."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections import deque
 
 WARMUP_STEPS = 5  # not measured: compilation, memory allocation, first pages of data
 MEASURED_STEPS = 20
-# Shares of the time after which the plan is corrected: ever closer, as a plan that is 1 % too long ends unfinished.
+# Shares of the time limit after which the plan is corrected, ever closer: a plan 1 % too long leaves the run unfinished.
 REVIEWS = (0.25, 0.5, 0.75, 0.85, 0.92, 0.96)
-MARGIN = 0.95  # of the time limit is planned for; the rest is for start and end
+MARGIN = 0.95  # the share of the time limit that steps are planned for; the rest is for start and end
 
 
 class TimeBudget:
-    """Clock of one process of a run.
+    """Measures the steps of one process of a run against its time limit.
 
     Args:
-        max_seconds: time limit of the process, None for no limit. Where the first steps take more than a fiftieth of
-            it, only the very first goes unmeasured.
+        max_seconds: time limit of the process, None for no limit. If the first steps take more than a fiftieth of it,
+            only the very first is left unmeasured.
     """
 
     def __init__(self, max_seconds: float | None):
@@ -30,7 +30,7 @@ class TimeBudget:
         self._reviews = list(REVIEWS)
 
     def add(self, step_seconds: float, elapsed: float) -> None:
-        """Record a step: its own duration, and the time since the process began to train."""
+        """Record a step: its duration, and the time since the process began to train."""
         self.elapsed = elapsed
         self._last = step_seconds
         self._steps += 1
@@ -43,12 +43,12 @@ class TimeBudget:
 
     @property
     def seconds_per_step(self) -> float:
-        """Mean duration of recent steps; of the last one as long as none counts as measured."""
+        """Mean duration of recent steps; the duration of the last step until one has been measured."""
         return sum(self._recent) / len(self._recent) if self._recent else self._last
 
     @property
     def measured(self) -> bool:
-        """Whether enough steps are measured: MEASURED_STEPS, or fewer when they take a twentieth of the time limit."""
+        """Whether enough steps were measured: MEASURED_STEPS, or fewer if they took a twentieth of the time limit."""
         long = self.max_seconds is not None and self.elapsed > 0.05 * self.max_seconds
         return len(self._recent) >= (1 if long else MEASURED_STEPS)
 
@@ -59,7 +59,7 @@ class TimeBudget:
 
     @property
     def review_due(self) -> bool:
-        """True once after each share of the time in ``REVIEWS``; never once the limit is passed: that run is cut short."""
+        """True once after each share of the time limit in ``REVIEWS``, and never after the limit, which ends the run."""
         if self.max_seconds is None or not self._reviews or self.overdue:
             return False
         if self.elapsed < self._reviews[0] * self.max_seconds:
@@ -70,7 +70,7 @@ class TimeBudget:
     def steps_that_fit(self) -> int:
         """How many more steps fit into what is left of the time limit.
 
-        Once the run is older, the share of pictures, checkpoints and evaluations so far is taken to stay as it is.
+        After some steps the time for pictures, checkpoints and evaluations is counted as well, at its share so far.
         """
         assert self.max_seconds is not None
         assert self._recent

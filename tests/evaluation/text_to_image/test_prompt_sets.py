@@ -161,7 +161,8 @@ def test_an_interrupted_set_ends_as_a_whole_one(tmp_path, batch_size):
 
 def test_what_is_unfinished_is_no_image(tmp_path, monkeypatch):
     prompts = read_prompt_set(geneval_file(tmp_path), "geneval")
-    monkeypatch.setattr("semhitok.evaluation.text_to_image.prompt_sets.os.replace", _killed_at_the_first_image)
+    monkeypatch.setattr(Path, "replace", _killed_at_the_first_image)
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)  # who is killed does not tidy up
     with pytest.raises(KeyboardInterrupt):
         draw(prompts, tmp_path / "out")
     monkeypatch.undo()

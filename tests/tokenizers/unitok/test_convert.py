@@ -252,6 +252,6 @@ def test_folders_in_use_and_full_disks(released, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("semhitok.tokenizers.unitok.processing.UniTokProcessor.save_pretrained", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match=r"cannot write .*out: the disk is full"):
         convert_unitok(path, tmp_path / "out")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file.pth", "used"]

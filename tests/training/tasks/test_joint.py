@@ -11,7 +11,10 @@ from tests.tiny import changed, copy_of, pixel_config, pixels, semantic_config, 
 
 from semhitok.tokenizers import SemHiTokModel
 from semhitok.training.state import TrainState
-from semhitok.training.tasks import JointConfig, JointTask, PixelTask, SemanticTask
+from semhitok.training.tasks.joint import JointTask
+from semhitok.training.tasks.joint_config import JointConfig
+from semhitok.training.tasks.pixel import PixelTask
+from semhitok.training.tasks.semantic import SemanticTask
 
 
 def joint_task(model: SemHiTokModel | None = None, *, pixel_gradient: bool = True, **pixel: Any) -> JointTask:

@@ -21,7 +21,8 @@ from semhitok.data.record_sources import RecordTars
 from semhitok.mllm import SemHiTokForConditionalGeneration
 from semhitok.mllm.continuous import ContinuousProjector
 from semhitok.training.state import TrainState
-from semhitok.training.tasks.language import LanguageConfig, LanguageTask, Trained
+from semhitok.training.tasks.language import LanguageTask
+from semhitok.training.tasks.language_config import LanguageConfig, Trained
 
 
 @pytest.fixture(scope="module")

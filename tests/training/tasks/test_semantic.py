@@ -16,7 +16,7 @@ from semhitok.tokenizers import SemHiTokModel
 from semhitok.training.loop import train
 from semhitok.training.state import TrainState
 from semhitok.training.task import TrainingError
-from semhitok.training.tasks import SemanticTask
+from semhitok.training.tasks.semantic import SemanticTask
 
 KINDS = ["ema", "vanilla", "normalized"]
 

@@ -18,7 +18,7 @@ from semhitok.data.packed_feed import INPUT_IDS, LABELS, POSITION_IDS
 from semhitok.mllm import SemHiTokForConditionalGeneration
 from semhitok.mllm.continuous import ContinuousProjector
 from semhitok.training.state import TrainState
-from semhitok.training.tasks.language import LanguageConfig, Trained
+from semhitok.training.tasks.language_config import LanguageConfig, Trained
 from semhitok.training.tasks.word_alignment import GAIN, HEAD_LENGTH, RARE, SHARPNESS, WordAlignmentTask, word_scores
 
 END = 1

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from semhitok.data.records import IMAGE
 from semhitok.mllm import SemHiTokMLLMProcessor, Vocabulary
 from semhitok.mllm.chat import flattened
-from semhitok.mllm.places import IMAGE
 
 Conversation = Sequence[Mapping[str, Any]]
 """Messages with "role" and "content", a text or parts; images are under "image", "path" or "url"."""

@@ -7,17 +7,15 @@ from typing import Any
 
 from torch import Tensor
 
-from semhitok.tokenizers import UniTokModel
-from semhitok.tokenizers.protocol import ImageTokenizer
+from semhitok.tokenizers.protocol import ImageTokenizer, ProjectedFeatures
 
 
 class ProbeFeatures:
     """Features of labelled images, one vector per image and kind; unlabelled images are passed over.
 
     Attributes:
-        features: by kind, batches (B,d). ``semantic`` and ``pixel``: the codes, mean over an image's tokens. Of UniTok also
-            ``projected``, the tokens behind the projection, which image head, decoder and a language model that only
-            reads take in. ``image``: the embedding of the whole image, where one is given.
+        features: by kind, batches (B,d). ``semantic`` and ``pixel``: the codes, mean over an image's tokens; likewise
+            what a tokenizer adds to them (``ProjectedFeatures``; UniTok's ``projected``). ``image``: the embedding of the whole image, where one is given.
         labels: category of each image.
         concepts: what each image shows; images of one concept must not lie on both sides of a validation split.
     """
@@ -41,8 +39,8 @@ class ProbeFeatures:
             return
         embedded = model.embed(ids[chosen])
         tokens = {"semantic": embedded.semantic, "pixel": embedded.pixel}
-        if isinstance(model, UniTokModel):
-            tokens["projected"] = model.project_up(embedded.pixel)
+        if isinstance(model, ProjectedFeatures):
+            tokens |= model.projected_features(embedded)
         vectors = {kind: features.float().mean(dim=1) for kind, features in tokens.items() if features is not None}
         if image_embeddings is not None:
             vectors["image"] = image_embeddings[chosen].float()

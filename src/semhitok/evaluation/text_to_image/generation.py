@@ -37,7 +37,7 @@ from semhitok.metrics.frechet import (
 from semhitok.mllm import Sampling, SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
 from semhitok.mllm.prompts import check_guidance
 from semhitok.scenes.truth import Progress, read_scenes
-from semhitok.storage.cache import cache_directory
+from semhitok.storage.cache import weights_path
 
 SCENES = (
     4000  # test scenes that are read at most: prompts come from some, the others are the Fréchet distance's reference
@@ -205,7 +205,7 @@ class _Frechet:
     def of(cls, reference_NCHW: Tensor, images: int, extractor: FeatureExtractor | None) -> _Frechet:
         if min(len(reference_NCHW), images) < MINIMUM_IMAGES:
             return cls(None, FeatureStatistics())
-        extractor = extractor or efficientnet_lite2_features(cache_directory() / "weights" / "efficientnet_lite2.pth")
+        extractor = extractor or efficientnet_lite2_features(weights_path("efficientnet_lite2.pth"))
         return cls(extractor, _statistics(extractor, reference_NCHW))
 
     def distance(self, images_NCHW: Tensor) -> float | None:

@@ -11,7 +11,6 @@ Shapes: B images, D feature channels, K concepts, G rows and columns of the grid
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from semhitok.evaluation.text_to_image.judge_features import GridFeatures, lite2_grid
-from semhitok.storage.cache import cache_directory
+from semhitok.storage.atomic import atomic_file
+from semhitok.storage.cache import weights_path
 
 FORMAT = "semhitok-judge-1"
 BATCH = 32
@@ -131,7 +131,6 @@ class Judge:
 
     def save(self, path: Path | str) -> None:
         """Write head and thresholds; a file of this name is whole, whatever interrupts the writing."""
-        path = Path(path)
         document = {
             "format": FORMAT,
             "concepts": self.concepts,
@@ -139,13 +138,8 @@ class Judge:
             "fingerprint": self.fingerprint,
         }
         tensors = {f"head.{name}": tensor.contiguous() for name, tensor in self.head.state_dict().items()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
-            save_file(tensors | {"thresholds": self.thresholds_K}, partial, metadata={"judge": json.dumps(document)})
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with atomic_file(Path(path)) as unfinished:
+            save_file(tensors | {"thresholds": self.thresholds_K}, unfinished, metadata={"judge": json.dumps(document)})
 
     @classmethod
     def load(cls, path: Path | str, features: GridFeatures | None = None) -> Judge:
@@ -177,7 +171,7 @@ class Judge:
 
 def default_features() -> GridFeatures:
     """EfficientNet-Lite2 with the weights that ``semhitok data fetch weights`` brings; ValueError without them."""
-    return lite2_grid(cache_directory() / "weights" / "efficientnet_lite2.pth")
+    return lite2_grid(weights_path("efficientnet_lite2.pth"))
 
 
 def peaks_of(heat_BKGG: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ def lite2_grid(weights: Path | str, *, device: torch.device | str = "cpu") -> Gr
     stride 8 within it.
 
     Args:
-        weights: the ``.pth`` that ``semhitok data fetch`` puts into ``cache_directory() / "weights"``.
+        weights: the ``.pth`` at ``weights_path("efficientnet_lite2.pth")``, which ``semhitok data fetch weights`` brings.
         device: where the network runs.
 
     Raises:

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ import numpy as np
 from PIL import Image
 
 from semhitok.data.randomness import random_bits
+from semhitok.storage.atomic import atomic_file, write_text
 
 Layout = Literal["plain", "geneval", "mjhq", "genai-bench"]
 
@@ -182,7 +182,7 @@ def draw_prompt_set(
     )
     if prompts.layout == "geneval":
         for prompt in prompts.prompts:
-            _write(folder / prompt.key / "metadata.jsonl", prompt.extra + "\n")
+            write_text(folder / prompt.key / "metadata.jsonl", prompt.extra + "\n")
     missing = prompts.missing(folder)
     for start in range(0, len(missing), batch_size):
         numbers = missing[start : start + batch_size]
@@ -204,7 +204,7 @@ def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
     if not file.is_file():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ValueError(f"{folder} holds other files: choose a new or empty folder")
-        _write(file, json.dumps(wanted, indent=1) + "\n")
+        write_text(file, json.dumps(wanted, indent=1) + "\n")
         return
     try:
         found = dict(json.loads(file.read_text(encoding="utf-8")))
@@ -220,24 +220,11 @@ def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
 
 def save_image(image: Image.Image, path: Path) -> None:
     """Write a PNG, or by its name a JPEG of quality 95 with full colour resolution; it appears whole or not at all."""
-    unfinished = _unfinished(path)
-    if path.suffix == ".jpeg":
-        image.save(unfinished, "JPEG", quality=95, subsampling=0)
-    else:
-        image.save(unfinished, "PNG")
-    os.replace(unfinished, path)
-
-
-def _write(path: Path, text: str) -> None:
-    unfinished = _unfinished(path)
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
-
-
-def _unfinished(path: Path) -> Path:
-    """A name that no scorer takes for an image, in a folder that exists."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(f".{path.name}.unfinished")
+    with atomic_file(path) as unfinished:
+        if path.suffix == ".jpeg":
+            image.save(unfinished, "JPEG", quality=95, subsampling=0)
+        else:
+            image.save(unfinished, "PNG")
 
 
 def _has_content(path: Path) -> bool:

@@ -16,6 +16,7 @@ from semhitok.metrics.frechet import FrechetScore
 from semhitok.metrics.probe import ProbeResult
 from semhitok.metrics.rate import TOKENIZER, RatePoint
 from semhitok.metrics.reconstruction import ReconstructionScores
+from semhitok.storage.atomic import write_text
 from semhitok.visualization.examples import Examples, draw_examples
 from semhitok.visualization.markdown import percent, table
 from semhitok.visualization.rate_plot import draw_rate_plot
@@ -84,10 +85,9 @@ class EvaluationReport:
     def save(self, directory: str | Path) -> dict[str, Path]:
         """Write ``report.json``, ``report.md``, ``reconstructions.png`` and a rate plot per group; paths by kind."""
         directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
         paths = {"json": directory / "report.json", "markdown": directory / "report.md"}
-        paths["json"].write_text(self.to_json(), encoding="utf-8")
-        paths["markdown"].write_text(self.to_markdown(), encoding="utf-8")
+        write_text(paths["json"], self.to_json())
+        write_text(paths["markdown"], self.to_markdown())
         examples = {name: group.examples for name, group in self.groups.items() if group.examples is not None}
         if examples:
             paths["picture"] = directory / "reconstructions.png"

@@ -13,9 +13,6 @@ from semhitok.quantizers.layout import IdLayout
 from semhitok.teachers import TeacherConfig
 
 ConcatKind = Literal["dim", "length", "none", "semantic"]
-Stage = Literal["semantic", "pixel", "pixel-finetune", "decoder", "joint"]
-# The paper's, in order. ``joint``, the control, stands for ``semantic`` and ``pixel`` in one run.
-STAGES: tuple[Stage, ...] = ("semantic", "pixel", "pixel-finetune", "decoder")
 
 
 class SemHiTokConfig(PreTrainedConfig):
@@ -57,6 +54,7 @@ class SemHiTokConfig(PreTrainedConfig):
 
     model_type = "semhitok"
     sub_configs = {"teacher_config": TeacherConfig}  # pyright: ignore[reportAssignmentType]
+    codes_per_token = 1  # an id holds the semantic and the pixel code
 
     def __init__(
         self,
@@ -123,6 +121,11 @@ class SemHiTokConfig(PreTrainedConfig):
         if self.subcodebook_sizes is not None:
             return sum(self.subcodebook_sizes)
         return self.semantic_codebook_size * self.subcodebook_size
+
+    @property
+    def place_dependence(self) -> str | None:
+        """Why the embedding of an id depends on its place in the image; None where it does not."""
+        return "pixel_codebook random" if self.pixel_codebook == "random" else None
 
     @property
     def id_layout(self) -> IdLayout:

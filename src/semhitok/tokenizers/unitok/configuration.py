@@ -12,9 +12,6 @@ from semhitok.quantizers import ONE_CODE_PER_TOKEN, SEVERAL_CODES_PER_TOKEN
 ProjectionKind = Literal["attention", "linear", "none"]
 STRIDE = 16
 
-# The one stage of training.
-UNITOK_STAGE = "unitok"
-
 
 class UniTokConfig(PreTrainedConfig):
     """Architecture of a UniTok tokenizer; the defaults are the released 256 px model.

@@ -8,7 +8,6 @@ so that other sizes of the same layout convert, too; only the heads of the text 
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from semhitok.storage.atomic import atomic_directory
 from semhitok.tokenizers.image_processing import TokenizerImageProcessor
 from semhitok.tokenizers.unitok.checkpoint_file import listed, read_checkpoint, tensors_only
 from semhitok.tokenizers.unitok.configuration import UniTokConfig
@@ -62,6 +62,7 @@ def convert_unitok(checkpoint: Path, out: Path, *, dtype: torch.dtype = torch.fl
         FileNotFoundError: there is no such file.
         ValueError: the folder is in use, or the file is damaged, unsafe, of another model, or its tensors are missing,
             unknown or of another shape; the message names them.
+        WriteError: the disk is full.
     """
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise ValueError(f"{out} is in use: convert to a new or empty folder")
@@ -75,16 +76,9 @@ def convert_unitok(checkpoint: Path, out: Path, *, dtype: torch.dtype = torch.fl
     source = partial(unitok_source, num_codebooks=config.num_codebooks)
     used = {name: tensor for name, tensor in state.items() if name not in left_out}
     model.load_state_dict(take(checkpoint, shapes, source, used), strict=True, assign=True)
-    unfinished = out.with_name(f".unfinished-{out.name}")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    try:
+    with atomic_directory(out) as unfinished:
         model.to(dtype).save_pretrained(unfinished)  # pyright: ignore[reportArgumentType]
         _processor(config).save_pretrained(unfinished)
-        if out.is_dir():
-            out.rmdir()
-        unfinished.rename(out)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return Converted(out, config, sum(shape.numel() for shape in shapes.values()), left_out)
 
 

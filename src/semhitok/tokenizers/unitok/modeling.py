@@ -36,9 +36,11 @@ from semhitok.quantizers.base import Float32Module
 from semhitok.tokenizers.checkpoints import load_strictly
 from semhitok.tokenizers.checks import check_grid, check_ids, check_pixel_values
 from semhitok.tokenizers.image_processing import TokenizerImageProcessor
+from semhitok.tokenizers.protocol import CardFacts, Rounding
 from semhitok.tokenizers.unitok.configuration import UniTokConfig
-from semhitok.tokenizers.unitok.decoder import UniTokDecoder
-from semhitok.tokenizers.unitok.encoder import UniTokEncoder
+from semhitok.tokenizers.unitok.description import card_facts, settings
+from semhitok.tokenizers.unitok.processing import UniTokProcessor
+from semhitok.tokenizers.unitok.towers import UniTokDecoder, UniTokEncoder
 from semhitok.types import Embedded, Encoded, Quantized
 
 ENCODER_SIDE = ("encoder.", "project_down.", "image_head.", "text_model.", "logit_scale")
@@ -113,6 +115,9 @@ class UniTokModel(PreTrainedModel):
     input_modalities = ("image", "text")  # pyright: ignore[reportAssignmentType]
     _supports_sdpa = True
     _keep_in_fp32_modules_strict = {"quantizer", "project_down", "project_up", "image_head"}
+    # How the names of the tensors begin that decide ids.
+    id_tensors = ("encoder.", "project_down.", "quantizer.")
+    semantic_codebook_size = None  # meaning and looks share the codes
 
     def __init__(self, config: UniTokConfig) -> None:
         super().__init__(config)
@@ -145,6 +150,17 @@ class UniTokModel(PreTrainedModel):
         """C."""
         return self.config.codes_per_token
 
+    @property
+    def has_text_tower(self) -> bool:
+        """Whether texts can be embedded."""
+        return self.text_model is not None
+
+    @property
+    def rounding(self) -> Rounding:
+        """Encoder, projections, codebooks and image head stay as they are: ids and image embeddings are bit-identical."""
+        sentence = "decoder and text tower in bfloat16" if self.has_text_tower else "decoder in bfloat16"
+        return Rounding(("decoder.", "text_model."), sentence)
+
     @torch.no_grad()
     def encode(self, pixel_values: Tensor) -> Encoded:
         """Images (B,3,H,W) in [-1,1] -> ids (B,N,C) in [0, vocab_size) and the grid (rows, columns).
@@ -167,6 +183,10 @@ class UniTokModel(PreTrainedModel):
     def embed(self, ids: Tensor) -> Embedded:
         """Ids (B,N,C) -> quantized features (B,N,W), fp32, as ``pixel``: meaning and looks lie in the same codes."""
         return Embedded(semantic=None, pixel=self._lookup(ids))
+
+    def projected_features(self, embedded: Embedded) -> dict[str, Tensor]:
+        """``projected``: tokens behind the projection, which image head, decoder and a model that only reads take in."""
+        return {"projected": self.project_up(embedded.pixel)}
 
     def embedding_tables(self) -> Tensor:
         """The codes of each codebook, of unit length: (C, vocab_size, W / C), fp32; for multi-codebook quantization."""
@@ -219,11 +239,29 @@ class UniTokModel(PreTrainedModel):
             image_embedding=self.image_head(tokens),
         )
 
+    def settings(self) -> dict[str, Any]:
+        """See the protocol ``Tokenizer``."""
+        return settings(self.config, self.num_tokens)
+
+    def card_facts(self) -> CardFacts:
+        """See the protocol ``Tokenizer``."""
+        return card_facts(self.config)
+
+    def load_processor(self, place: str | os.PathLike[str]) -> TokenizerImageProcessor | UniTokProcessor:
+        """Of images and texts where there is a text tower, read from ``place``; of images alone otherwise.
+
+        Raises:
+            Exception: the text tokenizer is missing or damaged; the tokenizers library raises nothing more specific.
+        """
+        if self.config.text_config is None:
+            return TokenizerImageProcessor(size=self.config.image_size)
+        return UniTokProcessor.from_pretrained(place)
+
     @classmethod
     def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
         cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any
     ) -> UniTokModel:
-        """Load a checkpoint: a folder, a hub id, or the name of one shipped with the package.
+        """Load a checkpoint: a folder, a hub id, or the name of one bundled with the package.
 
         ``encoder=False`` leaves out encoder and text tower: enough to decode and embed ids. The rest is as in
         transformers. Missing, unexpected or misshapen keys raise a ``ValueError`` that names them.

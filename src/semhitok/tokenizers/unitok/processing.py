@@ -26,7 +26,7 @@ class UniTokProcessor(ProcessorMixin):
     def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> UniTokProcessor:
-        """Load the processor of a checkpoint: a folder, a hub id, or the name of one shipped with the package."""
+        """Load the processor of a checkpoint: a folder, a hub id, or the name of one bundled with the package."""
         return super().from_pretrained(builtin_checkpoint(pretrained_model_name_or_path), **kwargs)
 
     def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]

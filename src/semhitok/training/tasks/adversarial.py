@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
-from semhitok.distributed import broadcast_parameters, is_distributed, rank
+from semhitok.distributed import all_reduce_sum, broadcast_parameters, rank
 from semhitok.losses import adaptive_weight, augment, cut_at, discriminator_hinge_loss, generator_hinge_loss
 from semhitok.training.optim import OptimizerConfig, build_adamw, take_step
 from semhitok.training.state import TrainState
@@ -88,7 +87,7 @@ class Adversary:
             generator,
             last_layer,
             minimum=self.config.minimum_weight,
-            all_reduce=dist.all_reduce if is_distributed() else None,
+            all_reduce=all_reduce_sum,
         )
         done = state.step - self.config.start + 1
         rise = min(1.0, done / self.config.warmup) if self.config.warmup else 1.0

@@ -11,7 +11,6 @@ Shapes: B images, N tokens, D teacher channels, d_s semantic channels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +19,10 @@ from torch import Tensor
 from semhitok.data.feed import Batch
 from semhitok.tokenizers import SemHiTokModel
 from semhitok.training.state import TrainState
-from semhitok.training.tasks.pixel import PerceptualDistance, PixelConfig, PixelTask
-from semhitok.training.tasks.semantic import SemanticConfig, SemanticTask
+from semhitok.training.tasks.joint_config import JointConfig
+from semhitok.training.tasks.pixel import PerceptualDistance, PixelTask
+from semhitok.training.tasks.semantic import SemanticTask
 from semhitok.types import Quantized
-
-
-@dataclass(frozen=True)
-class JointConfig:
-    """What joint training optimises.
-
-    Attributes:
-        semantic, pixel: losses, optimizers and codebook maintenance of the two branches; each keeps an optimizer of its own.
-        pixel_gradient: the pixel losses also reach the semantic projection. Without it the two losses share no
-            parameter, and only the moving codebook is left of what sets joint training apart.
-    """
-
-    semantic: SemanticConfig = field(default_factory=SemanticConfig)
-    pixel: PixelConfig = field(default_factory=PixelConfig)
-    pixel_gradient: bool = True
 
 
 class JointTask:
@@ -94,7 +79,7 @@ class JointTask:
         self.semantic.load_state_dict(state["semantic"])
         self.pixel.load_state_dict(state["pixel"])
 
-    def export(self, directory: Path) -> None:
+    def export(self, directory: Path | None) -> None:
         """Write the model: the pixel branch averaged, the semantic branch as it is, as after stages 1 and 2."""
         self.pixel.export(directory)
 

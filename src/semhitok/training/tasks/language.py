@@ -7,9 +7,8 @@ D channels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,53 +25,17 @@ from semhitok.data.packed_feed import (
     NO_IMAGE,
     POSITION_IDS,
 )
+from semhitok.data.packing import IGNORED
 from semhitok.data.transforms import to_float
 from semhitok.distributed import broadcast_parameters
-from semhitok.losses.large_head import CHUNK_TOKENS, large_head_loss
+from semhitok.losses.large_head import large_head_loss
 from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
 from semhitok.mllm.continuous import ContinuousProjector
-from semhitok.mllm.next_token import IGNORED, code_loss
-from semhitok.training.optim import OptimizerConfig, build_adamw, take_step
+from semhitok.training.optim import build_adamw, take_step
 from semhitok.training.state import TrainState
+from semhitok.training.tasks.language_config import LanguageConfig
 from semhitok.training.tasks.lora import add_lora, merged_state_dict
-from semhitok.training.tasks.precision import Precision, autocast
-
-Trained = Literal["all", "lora", "adapter"]
-
-
-@dataclass(frozen=True)
-class LanguageConfig:
-    """What is trained, and how.
-
-    Attributes:
-        optimizer: AdamW and schedule.
-        trained: ``all`` is everything but the image tokenizer; ``lora`` low-rank changes of the language model's layers
-            together with adapter, head and control rows, the text table frozen; ``adapter`` the adapter alone (LLaVA-v1.5's
-            first stage).
-        lora_rank, lora_alpha: read with ``lora`` only.
-        image_weight: what a visual label counts beside a text label. 1 is the paper's one loss, in which the 64 or more
-            tokens of a drawn image drown the two of an answer; small models learn to answer sooner with less.
-        chunk_tokens: tokens whose logits are held at a time.
-        checkpoint_activations: compute the layers' activations again in the backward pass, for less memory.
-        precision: ``bf16`` autocast or ``fp32``.
-    """
-
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    trained: Trained = "all"
-    lora_rank: int = 16
-    lora_alpha: float = 32.0
-    image_weight: float = 1.0
-    chunk_tokens: int = CHUNK_TOKENS
-    checkpoint_activations: bool = False
-    precision: Precision = "bf16"
-
-    def __post_init__(self) -> None:
-        if self.lora_rank < 1 or self.chunk_tokens < 1:
-            raise ValueError(
-                f"lora_rank and chunk_tokens must be at least 1, got {self.lora_rank} and {self.chunk_tokens}"
-            )
-        if not self.image_weight > 0:
-            raise ValueError(f"image_weight must be above 0, got {self.image_weight}; a mix without images needs none")
+from semhitok.training.tasks.precision import autocast
 
 
 class LanguageTask:
@@ -106,7 +69,7 @@ class LanguageTask:
         self.optimizer = build_adamw(self.trained, config.optimizer)
 
     def _parts(self) -> nn.ModuleDict:
-        """What is trained; its parameters that are to stay as they are need no gradient."""
+        """The trained modules; those of their parameters that stay frozen need no gradient."""
         model, config = self.model, self.config
         if self.merges:
             add_lora(model.language_model, rank=config.lora_rank, alpha=config.lora_alpha)
@@ -145,11 +108,11 @@ class LanguageTask:
         )
 
     def preview(self, batch: Batch) -> None:
-        """Nothing to draw: generation is measured by the evaluation."""
+        """No preview: generation is measured by the evaluation."""
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        """The trained parameters, and the optimizer; what is frozen comes from where the run began."""
+        """The trained parameters, and the optimizer; frozen ones come from where the run began."""
         return {"trained": self._parameters(), "optimizer": self.optimizer.state_dict()}
 
     @torch.no_grad()
@@ -165,8 +128,10 @@ class LanguageTask:
             parameter.copy_(given[name])
         self.optimizer.load_state_dict(state["optimizer"])
 
-    def export(self, directory: Path) -> None:
+    def export(self, directory: Path | None) -> None:
         """Write model, processor and projector; LoRA is merged into the weights, so that nothing needs peft."""
+        if directory is None:
+            return
         if self.merges:
             self.model.save_pretrained(directory, state_dict=merged_state_dict(self.model))
         else:
@@ -185,7 +150,7 @@ class LanguageTask:
         return {name: each for name, each in self.trained.named_parameters() if each.requires_grad}
 
     def _labels(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Positions whose successor is labelled (B,R-1), and for each of them 0 for text or 1 for image (T)."""
+        """The positions whose successor is labelled (B,R-1), and for each of these 0 for text or 1 for image (T)."""
         following_BR = batch.extras[LABELS][:, 1:]
         labelled_BR = following_BR != IGNORED
         return labelled_BR, (following_BR[labelled_BR] == self.model.vocabulary.placeholder_id).long()
@@ -217,7 +182,7 @@ class LanguageTask:
             by_kind = {"text": losses.sum() - of_image, "image": of_image}
             if model.code_head is not None and image_T.any():
                 assert codes is not None
-                image = code_loss(model.code_head, hidden_TD[image_T], codes[:, 1:][labelled_BR][image_T])
+                image = model.code_head.loss(hidden_TD[image_T], codes[:, 1:][labelled_BR][image_T])
                 total, by_kind["image"] = total + weight * image, image.detach()
             elif model.code_head is not None:  # every rank uses the code head in every step
                 total = total + 0.0 * sum(parameter.sum() for parameter in model.code_head.parameters())
@@ -238,20 +203,15 @@ class LanguageTask:
     @torch.no_grad()
     def _fill(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Ids with those of images in place of placeholders (B,R), and the codes (B,R,C) where C > 1."""
-        model, vocabulary = self.model, self.model.vocabulary
-        ids_BR, image_ids = batch.extras[INPUT_IDS], batch.extras[IMAGE_IDS]
+        image_ids = batch.extras[IMAGE_IDS]
         pixels = _pixels(batch, image_ids)
         if len(pixels):
-            with torch.autocast(ids_BR.device.type, enabled=False):  # ids must not depend on how the model is trained
-                found = model.image_tokenizer.encode(pixels).ids
-            image_ids = image_ids.masked_scatter(_spread(_first(image_ids) == FROM_PIXELS, image_ids), found)
+            with torch.autocast(pixels.device.type, enabled=False):  # ids must not depend on how the model is trained
+                found = self.model.image_tokenizer.encode(pixels).ids
+            image_ids = image_ids.clone()
+            image_ids[_first(image_ids) == FROM_PIXELS] = found
         present = image_ids[_first(image_ids) != NO_IMAGE]  # (I,N) or (I,N,C), rows in order
-        places_BR = ids_BR == vocabulary.placeholder_id
-        filled_BR = ids_BR.masked_scatter(places_BR, vocabulary.visual_ids(present))
-        if vocabulary.codes_per_token == 1:
-            return filled_BR, None
-        codes = ids_BR.new_zeros(*ids_BR.shape, vocabulary.codes_per_token)
-        return filled_BR, codes.masked_scatter(places_BR[..., None], present)
+        return self.model.vocabulary.place_image_ids(batch.extras[INPUT_IDS], present)
 
 
 def not_used(microbatches: Sequence[Batch]) -> dict[str, float | Tensor]:
@@ -262,11 +222,6 @@ def not_used(microbatches: Sequence[Batch]) -> dict[str, float | Tensor]:
 def _first(image_ids: Tensor) -> Tensor:
     """The first number of each image's ids: (B,K)."""
     return image_ids.flatten(2)[..., 0] if image_ids.shape[1] else image_ids.new_zeros(image_ids.shape[:2])
-
-
-def _spread(of_images: Tensor, like: Tensor) -> Tensor:
-    """(B,K) as a mask of the shape of ids."""
-    return of_images.reshape(*of_images.shape, *[1] * (like.ndim - 2)).expand_as(like)
 
 
 def _pixels(batch: Batch, image_ids: Tensor) -> Tensor:

@@ -11,12 +11,12 @@ _PREFIX, _BASE = "lora_", ".base_layer"
 
 
 def add_lora(language_model: nn.Module, *, rank: int, alpha: float) -> None:
-    """Give every attention and feed-forward matrix of the layers a low-rank change, at first none, and freeze the rest.
+    """Add a low-rank update, zero at first, to every attention and feed-forward matrix of the layers, and freeze the rest.
 
     Args:
         language_model: changed in place.
-        rank: of the change.
-        alpha: the change is scaled by alpha / rank.
+        rank: of the update.
+        alpha: the update is scaled by alpha / rank.
 
     Raises:
         ValueError: peft is not installed, or the language model's matrices have other names.
@@ -38,7 +38,7 @@ def add_lora(language_model: nn.Module, *, rank: int, alpha: float) -> None:
 
 
 def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict of the model without LoRA that computes the same; the model itself is left as it is."""
+    """The state dict of an equivalent model without LoRA; the model itself is left unchanged."""
     state: dict[str, Tensor] = model.state_dict()
     layers: dict[str, Any] = {
         name: module for name, module in model.named_modules() if hasattr(module, "get_delta_weight")

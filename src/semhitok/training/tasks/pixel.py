@@ -158,8 +158,10 @@ class PixelTask:
         if self.adversary is not None:
             self.adversary.load_state_dict(state)
 
-    def export(self, directory: Path) -> None:
-        """Write the model with averaged weights; the ones in training are put back."""
+    def export(self, directory: Path | None) -> None:
+        """See ``Task.export``: the model with averaged weights; the ones in training are put back."""
+        if directory is None:
+            return
         current = {name: tensor.clone() for name, tensor in self.trained.state_dict().items()}
         self.trained.load_state_dict(self.average.module.state_dict())
         try:

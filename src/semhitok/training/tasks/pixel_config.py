@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from semhitok.training.optim import OptimizerConfig
-from semhitok.training.tasks.precision import Precision
+from semhitok.types import Precision
 
 
 @dataclass(frozen=True)

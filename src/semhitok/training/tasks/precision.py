@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 
-Precision = Literal["fp32", "bf16"]
+from semhitok.types import Precision
 
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:

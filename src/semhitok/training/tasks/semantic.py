@@ -8,7 +8,7 @@ Shapes: B images, N tokens, D teacher channels, d_s semantic channels, K semanti
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,44 +20,14 @@ from semhitok.distributed import broadcast_parameters
 from semhitok.losses import distillation_loss
 from semhitok.tokenizers import SemHiTokModel
 from semhitok.training.codebook_maintenance import CodebookMaintainer
-from semhitok.training.optim import OptimizerConfig, build_adamw, take_step
+from semhitok.training.optim import build_adamw, take_step
 from semhitok.training.state import TrainState
-from semhitok.training.tasks.precision import Precision, autocast
+from semhitok.training.tasks.precision import autocast
+from semhitok.training.tasks.semantic_config import SemanticConfig
 from semhitok.training.tasks.terms import mean_terms
 from semhitok.types import Quantized
 
 FEATURES = "features"
-
-
-@dataclass(frozen=True)
-class SemanticConfig:
-    """What stage 1 optimises.
-
-    Attributes:
-        optimizer: AdamW and schedule.
-        cosine_weight: factor of 1 - cosine to the teacher's features (eq. 3 gives no factors).
-        l1_weight: factor of the L1 distance to them.
-        codebook_weight: factor of the codebook loss of the vanilla and normalized quantizers; EMA has none.
-        commitment_weight: factor of the pull of features to their codes (not given; VQKD uses 1, VQ-VAE 0.25).
-        initialise_step: steps whose vectors are collected before k-means sets the codebook; 0 takes the first batch.
-        revive_every: steps between revivals of dead codes; the vectors of those steps are the pool they draw from.
-        revive_until: share of the run after which no code is revived any more, so that the codebook settles.
-        revive_below: a code is dead when an interval chose it less often than this share of the mean.
-        reservoir_size: vectors kept to draw from.
-        precision: ``bf16`` autocast or ``fp32``. Codebooks and distances are fp32 in both.
-    """
-
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    cosine_weight: float = 1.0
-    l1_weight: float = 1.0
-    codebook_weight: float = 1.0
-    commitment_weight: float = 1.0
-    initialise_step: int = 0
-    revive_every: int = 100
-    revive_until: float = 0.8
-    revive_below: float = 0.03
-    reservoir_size: int = 2**18
-    precision: Precision = "bf16"
 
 
 @dataclass(frozen=True)
@@ -134,8 +104,10 @@ class SemanticTask:
         self.optimizer.load_state_dict(state["optimizer"])
         self.maintainer.load_state_dict(state)
 
-    def export(self, directory: Path) -> None:
+    def export(self, directory: Path | None) -> None:
         """Write the model. Its weights are not averaged: codes and projection must stay those that met in training."""
+        if directory is None:
+            return
         self.model.save_pretrained(directory)
 
     def describe(self) -> str:

@@ -149,8 +149,10 @@ class UniTokTask:
             self.adversary.load_state_dict(state["adversary"])
         self.maintainer.load_state_dict(state)
 
-    def export(self, directory: Path) -> None:
+    def export(self, directory: Path | None) -> None:
         """Write the model, with averaged weights where there are such, and its processor."""
+        if directory is None:
+            return
         current = {name: tensor.clone() for name, tensor in self.model.state_dict().items()} if self.average else {}
         if self.average is not None:
             self.model.load_state_dict(self.average.module.state_dict())

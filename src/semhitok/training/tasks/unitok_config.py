@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from semhitok.training.optim import OptimizerConfig
 from semhitok.training.tasks.adversarial import AdversarialConfig
-from semhitok.training.tasks.precision import Precision
+from semhitok.types import Precision
 
 
 @dataclass(frozen=True)

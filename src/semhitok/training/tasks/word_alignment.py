@@ -1,18 +1,18 @@
-"""Before the language model learns: visual embeddings are put among the words of their captions (ours; not in the paper).
+"""Before the language model learns: visual embeddings are aligned with the words of their captions (ours; not in the paper).
 
-An image's visual embeddings and the rows of the text table meet in one space, the language model's input. Here a word counts as
-said about an image if some of the image's embeddings point its way::
+An image's visual embeddings and the rows of the text table share one space, the language model's input. Here a word counts as
+said about an image if some of the image's embeddings point in its direction::
 
     s_w = gain logmeanexp_n (sharpness v_n . e_w) + b_w      v_n, e_w: a visual embedding and a row of the table, of length 1
 
-and binary cross entropy teaches which words the caption has, among all that the micro-batch's captions have. No layer of the
-language model runs, so an image costs a small part of what it costs there; and what it would have to find out about a code from
-scarce answers, which word it stands for, it is given at the start. The sharpness is low on purpose: for a word to count, an embedding
-has to come close to its row, as close as attention needs to find it.
+and binary cross entropy teaches which words the caption has, among all words of the micro-batch's captions. No layer of the
+language model runs, so an image costs a small fraction of what it costs there; and the language model starts out with what it
+would otherwise have to infer from few answers: which word a code stands for. The sharpness is low on purpose: for a word to
+count, an embedding has to come close to its row, as close as attention needs to find it.
 
-What is exported has two more gifts for a language model that knows nothing yet. Visual embeddings get the scale of the table,
-since only their directions were learned. And where the table was trained, too, the head's visual rows begin as these directions,
-so that codes that mean the same are drawn alike from the first step on.
+The export also initialises scale and head rows, for a language model that is trained from scratch. Visual embeddings get the
+scale of the table, since only their directions were learned. And where the table was trained, too, the head's visual rows start
+as these directions, so that codes of similar meaning are generated alike from the first step on.
 
 Shapes: B rows, R positions, I images, N tokens of an image, W words of the batch, S sequences, D channels.
 """
@@ -31,32 +31,32 @@ from torch import Tensor, nn
 from semhitok import distributed
 from semhitok.data.feed import Batch
 from semhitok.data.packed_feed import INPUT_IDS, LABELS, POSITION_IDS
+from semhitok.data.packing import IGNORED
 from semhitok.mllm import SemHiTokForConditionalGeneration
-from semhitok.mllm.joining import match_scale
-from semhitok.mllm.next_token import IGNORED
 from semhitok.training.optim import take_step
 from semhitok.training.state import TrainState
-from semhitok.training.tasks.language import LanguageConfig, LanguageTask, not_used
+from semhitok.training.tasks.language import LanguageTask, not_used
+from semhitok.training.tasks.language_config import LanguageConfig
 from semhitok.training.tasks.precision import autocast
 
 SHARPNESS, GAIN = 10.0, 1.5
 RARE = -4.0
-"""Where the words' biases begin: most words are not in a caption."""
+"""Initial bias of the words: most words are not in a caption."""
 HEAD_LENGTH = 0.5
-"""Of the head's visual rows: short enough that all codes are about as likely at first."""
+"""Length of the head's visual rows: short enough that all codes are about equally likely at first."""
 
 
 class WordAlignmentTask(LanguageTask):
     """Trains the adapter, and with ``trained="all"`` the text table, on captions in batches of a ``PackedFeed``.
 
-    ``trained="adapter"`` leaves the table as it is: for a pretrained language model. The log has ``loss`` per image.
+    ``trained="adapter"`` leaves the table unchanged: for a pretrained language model. The log has ``loss`` per image.
 
     Args:
         model, config: see ``LanguageTask``; of the config optimizer, precision and trained are read.
-        arguments: the others of ``LanguageTask``.
+        arguments: the other arguments of ``LanguageTask``.
 
     Raises:
-        ValueError: ``trained`` is "lora": no layer of the language model takes part.
+        ValueError: ``trained`` is "lora": no layer of the language model is used.
     """
 
     def __init__(self, model: SemHiTokForConditionalGeneration, config: LanguageConfig, **arguments: Any) -> None:
@@ -89,10 +89,10 @@ class WordAlignmentTask(LanguageTask):
             | take_step(self.optimizer, self.config.optimizer, state.step, state.total_steps)
         )
 
-    def export(self, directory: Path) -> None:
-        """See ``Task.export`` and the head of this file; the model in training stays as it is.
+    def export(self, directory: Path | None) -> None:
+        """See ``Task.export`` and the docstring of this file; the model in training is left unchanged.
 
-        A projector keeps its scale, which images alone would tell; a head of codes has no rows for visual ids.
+        A projector keeps its scale, which only images could determine; a code head has no rows for visual ids.
         """
         model = self.model
         if self.projector is not None:
@@ -100,9 +100,9 @@ class WordAlignmentTask(LanguageTask):
             return
         parts = (model.adapter, model.lm_head)
         kept = [copy.deepcopy(part.state_dict()) for part in parts]
-        match_scale(model, apart=False)
+        model.match_scale(per_mlp=False)
         if self.config.trained == "all" and model.code_head is None:
-            begin_head(model)
+            initialise_head_rows(model)
         super().export(directory)
         for part, state in zip(parts, kept, strict=True):
             part.load_state_dict(state)
@@ -133,7 +133,7 @@ class WordAlignmentTask(LanguageTask):
 
 
 class WordBias(nn.Module):
-    """How usual each word is: (T); kept in checkpoints, not in the model."""
+    """How frequent each word is: (T); saved in training checkpoints, not in the model."""
 
     def __init__(self, text_size: int) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ def word_scores(visual_IND: Tensor, table_WD: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def begin_head(model: SemHiTokForConditionalGeneration) -> None:
+def initialise_head_rows(model: SemHiTokForConditionalGeneration) -> None:
     """Set the head's visual rows to the directions of the visual embeddings, without what all have in common."""
     vocabulary = model.vocabulary
     device = model.lm_head.weight.device

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semhitok.data.order import SampleOrder
-from semhitok.data.randomness import random_integers, splitmix64
+from semhitok.data.randomness import SampleOrder, random_integers, splitmix64
 
 
 def test_splitmix64_known_values() -> None:

@@ -1,0 +1,50 @@
+"""Index of an uncompressed webdataset tar: its samples, and the byte range of each of their files."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from semhitok.data.images import IMAGE_SUFFIXES
+from semhitok.storage.byte_ranges import ByteRange
+
+
+class Member(NamedTuple):
+    """A file within a tar: its suffix and its byte range."""
+
+    suffix: str
+    place: ByteRange
+
+
+def index_tar(shard: Path) -> Iterator[tuple[str, list[Member]]]:
+    """Key and members of each sample, in the order of the tar; every header is read once.
+
+    Neighbouring members that share a path up to the first dot of the file name make one sample, as in webdataset.
+
+    Raises:
+        ValueError: the file is missing, compressed, truncated or corrupt.
+    """
+    try:
+        # Mode "r:" refuses compressed tars, in which nothing can be read at random.
+        with tarfile.open(shard, "r:") as tar:
+            members = [(*_split_name(m.name), ByteRange(m.offset_data, m.size)) for m in tar if m.isreg()]
+    except (tarfile.TarError, OSError) as error:
+        raise ValueError(f"{shard}: is not a readable, uncompressed tar file: {error}.") from error
+    for key, group in groupby(members, key=lambda member: member[0]):
+        yield key, [Member(*member[1:]) for member in group]
+
+
+def main_image(suffixes: Iterable[str]) -> str | None:
+    """The image suffix with the fewest dots (``.jpg`` rather than ``.mask.png``), or None if no suffix is an image's."""
+    images = [suffix for suffix in suffixes if PurePosixPath("x" + suffix).suffix.lower() in IMAGE_SUFFIXES]
+    return min(images, key=lambda suffix: suffix.count("."), default=None)
+
+
+def _split_name(name: str) -> tuple[str, str]:
+    """``a/b.c.png`` is the sample ``a/b`` and the suffix ``.c.png``: the first dot of the file's own name divides."""
+    folder, slash, file_name = name.rpartition("/")
+    stem, dot, suffix = file_name.partition(".")
+    return folder + slash + stem, dot + suffix

@@ -1,0 +1,59 @@
+"""Which image tokenizers there are. Adding one takes a folder beside this file and one line here.
+
+Nothing is imported before it is asked for: the table can be read without torch or transformers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
+
+# By ``model_type``: the package whose ``TOKENIZER`` is the kind.
+TOKENIZERS = {
+    "semhitok": "semhitok.tokenizers.semhitok",
+    "unitok": "semhitok.tokenizers.unitok",
+}
+
+
+@dataclass(frozen=True)
+class TokenizerKind:
+    """One kind of tokenizer, declared as ``TOKENIZER`` by its package.
+
+    Attributes:
+        config_class: its ``model_type`` is the key of the table.
+        model_class: a ``PreTrainedModel`` that follows the protocol ``Tokenizer``.
+        stages: the names of its training stages, first to last. A run of several stages keeps a folder for each; a run of
+            one stage trains in its own folder.
+        processor_class: prepares images and texts, for tokenizers with a text tower. Images alone are prepared by
+            ``TokenizerImageProcessor``.
+    """
+
+    config_class: type[PreTrainedConfig]
+    model_class: type[PreTrainedModel]
+    stages: tuple[str, ...]
+    processor_class: type[ProcessorMixin] | None = None
+
+
+def tokenizer_kind(model_type: str) -> TokenizerKind:
+    """The kind with this ``model_type``, a key of ``TOKENIZERS``; imports its package."""
+    return import_module(TOKENIZERS[model_type]).TOKENIZER
+
+
+def register_auto_classes() -> None:
+    """Make every tokenizer known to the Auto classes of transformers; safe to call again."""
+    from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoProcessor
+
+    from semhitok.tokenizers.image_processing import TokenizerImageProcessor
+
+    for kind in map(tokenizer_kind, TOKENIZERS):
+        AutoConfig.register(kind.config_class.model_type, kind.config_class, exist_ok=True)
+        AutoModel.register(kind.config_class, kind.model_class, exist_ok=True)
+        AutoImageProcessor.register(
+            kind.config_class, slow_image_processor_class=TokenizerImageProcessor, exist_ok=True
+        )
+        if kind.processor_class is not None:
+            AutoProcessor.register(kind.config_class, kind.processor_class, exist_ok=True)

@@ -1,0 +1,47 @@
+"""What training of the unified language model optimises (paper section 3.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from semhitok.losses.large_head import CHUNK_TOKENS
+from semhitok.training.optim import OptimizerConfig
+from semhitok.types import Precision
+
+Trained = Literal["all", "lora", "adapter"]
+
+
+@dataclass(frozen=True)
+class LanguageConfig:
+    """What is trained, and how.
+
+    Attributes:
+        optimizer: AdamW and its schedule.
+        trained: ``all`` is everything but the image tokenizer; ``lora`` low-rank updates of the language model's layers
+            together with adapter, head and control rows, the text table frozen; ``adapter`` the adapter alone (LLaVA-v1.5's
+            first stage).
+        lora_rank, lora_alpha: read with ``lora`` only.
+        image_weight: weight of a visual label in the loss; a text label has 1. 1 is the paper's one loss, in which the 64 or more
+            tokens of an image to generate outweigh the two of an answer; small models learn to answer sooner with less.
+        chunk_tokens: tokens whose logits are held in memory at a time.
+        checkpoint_activations: recompute the layers' activations in the backward pass, for less memory.
+        precision: ``bf16`` autocast or ``fp32``.
+    """
+
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    trained: Trained = "all"
+    lora_rank: int = 16
+    lora_alpha: float = 32.0
+    image_weight: float = 1.0
+    chunk_tokens: int = CHUNK_TOKENS
+    checkpoint_activations: bool = False
+    precision: Precision = "bf16"
+
+    def __post_init__(self) -> None:
+        if self.lora_rank < 1 or self.chunk_tokens < 1:
+            raise ValueError(
+                f"lora_rank and chunk_tokens must be at least 1, got {self.lora_rank} and {self.chunk_tokens}"
+            )
+        if not self.image_weight > 0:
+            raise ValueError(f"image_weight must be above 0, got {self.image_weight}; a mix without images needs none")

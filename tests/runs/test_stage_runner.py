@@ -1,0 +1,94 @@
+"""What all systems' runs have in common: time limits, what counts as finished, an export that is written once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.tiny import loop_config, run_tiny
+from tests.tiny_unitok_training import run_tiny_unitok, save_captioned, tiny_unitok_recipe
+
+from semhitok.recipes import LANGUAGE_RECIPES, RECIPES, UNITOK_RECIPES, Recipe
+from semhitok.runs.semhitok import COSTS
+from semhitok.runs.stage_runner import with_time_limit
+from semhitok.storage import atomic
+from semhitok.tokenizers.checkpoints import stage_is_finished
+from semhitok.training.tasks.semantic import SemanticTask
+from semhitok.types import LANGUAGE_STAGES, STAGES
+
+
+def limits(recipe, stages) -> list[float | None]:
+    return [recipe.stage(stage).loop.max_seconds for stage in stages]
+
+
+def test_a_time_limit_is_shared_by_cost():
+    recipe = RECIPES["nano"]()
+    shared = with_time_limit(recipe, {stage: COSTS[stage] for stage in STAGES}, 100)
+    assert limits(shared, STAGES) == pytest.approx([10, 45, 25, 20])
+    alone = with_time_limit(recipe, {"pixel": COSTS["pixel"]}, 90)
+    assert limits(alone, STAGES) == [None, 90, None, None]
+    assert limits(with_time_limit(recipe, {"joint": COSTS["joint"]}, 90), ("joint", "decoder")) == [90, None]
+    assert limits(with_time_limit(UNITOK_RECIPES["unitok_nano"](), {"unitok": 1.0}, 90), ("unitok",)) == [90]
+    language = with_time_limit(LANGUAGE_RECIPES["mllm_nano"](), {"align": 1, "sft": 3}, 100)
+    assert limits(language, LANGUAGE_STAGES) == [25, None, 75]
+
+
+def test_only_unfinished_stages_share_the_time(recipe: Recipe, finished: Path, inputs: Path, tmp_path: Path):
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    shutil.rmtree(run / "decoder")
+    run_tiny(recipe, inputs / "images", run, max_seconds=600)
+    written = json.loads((run / "decoder" / "recipe.json").read_text())
+    assert [written[stage]["loop"]["max_seconds"] for stage in ("pixel", "decoder")] == [None, 600]
+
+
+def test_an_interrupted_run_is_not_finished_because_it_started_from_a_finished_one(tmp_path: Path):
+    images, recipe = save_captioned(tmp_path / "images"), tiny_unitok_recipe()
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert run_tiny_unitok(replace(recipe, loop=loop_config(steps=1)), images, first).finished
+    short = replace(recipe, loop=loop_config(max_seconds=1e-6))
+    assert run_tiny_unitok(short, images, second, start_from=first / "model").interrupted
+    assert (second / "model" / "model.safetensors").exists()
+    assert not stage_is_finished(second, "unitok")
+    state = run_tiny_unitok(recipe, images, second, start_from=first / "model")
+    assert (state.finished, state.step) == (True, recipe.loop.steps)
+    assert json.loads((second / "model" / "config.json").read_text())["stages"] == ["unitok", "unitok"]
+
+
+def test_a_stage_whose_weights_are_gone_is_not_finished(recipe: Recipe, finished: Path, inputs: Path, tmp_path: Path):
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    (run / "decoder" / "model" / "model.safetensors").unlink()
+    assert not stage_is_finished(run / "decoder", "decoder")
+    assert run_tiny(recipe, inputs / "images", run).finished
+    assert stage_is_finished(run / "decoder", "decoder")
+
+
+def test_the_model_of_a_finished_stage_is_written_once(
+    recipe: Recipe, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What takes the folder's name is whole: stages and provenance are in it before it is renamed."""
+    renamed = []
+    replace_folder = atomic._replace
+
+    def record(source: Path, target: Path) -> None:
+        if target.name == "model":
+            renamed.append(json.loads((source / "config.json").read_text()))
+        replace_folder(source, target)
+
+    monkeypatch.setattr(atomic, "_replace", record)
+    run_tiny(recipe, inputs / "images", tmp_path, ("semantic",))
+    (config,) = renamed
+    assert config["stages"] == ["semantic"]
+    assert config == json.loads((tmp_path / "semantic" / "model" / "config.json").read_text())
+
+
+def test_a_run_that_fails_leaves_no_model(recipe: Recipe, inputs: Path, tmp_path: Path, monkeypatch):
+    def full(self, directory):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(SemanticTask, "export", full)
+    with pytest.raises(ValueError, match="the disk is full"):
+        run_tiny(recipe, inputs / "images", tmp_path, ("semantic",))
+    assert not (tmp_path / "semantic" / "model").exists()

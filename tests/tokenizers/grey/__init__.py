@@ -1,0 +1,105 @@
+"""A tokenizer in one folder: each patch becomes one of a few levels of grey. Added to the registry by one line."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from semhitok.tokenizers.checkpoints import load_strictly
+from semhitok.tokenizers.checks import check_grid, check_ids
+from semhitok.tokenizers.image_processing import TokenizerImageProcessor
+from semhitok.tokenizers.protocol import CardFacts, Rounding
+from semhitok.tokenizers.registry import TokenizerKind
+from semhitok.tokenizers.settings import code_settings
+from semhitok.types import Embedded, Encoded
+
+
+class GreyConfig(PreTrainedConfig):
+    """``levels`` shades, one for each patch of ``patch_size`` pixels."""
+
+    model_type = "grey"
+
+    def __init__(
+        self, image_size: int = 16, patch_size: int = 4, levels: int = 8, encoder: bool = True, **kwargs: Any
+    ) -> None:
+        self.image_size, self.patch_size, self.levels, self.encoder = image_size, patch_size, levels, encoder
+        self.stages = list(kwargs.pop("stages", []))
+        self.provenance = dict(kwargs.pop("provenance", {}))
+        super().__init__(**kwargs)
+
+    vocab_size = property(lambda self: self.levels)
+    codes_per_token = 1
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        return height // self.patch_size, width // self.patch_size
+
+
+class GreyModel(PreTrainedModel):
+    """The nearest shade of a patch's mean; ``gain`` belongs to drawing alone."""
+
+    config: GreyConfig
+    config_class = GreyConfig
+    base_model_prefix = ""
+    id_tensors = ("shades_K",)
+    rounding = Rounding(("gain",), "gain in bfloat16")
+    semantic_codebook_size = None
+    has_text_tower = False
+    codes_per_token = 1
+
+    def __init__(self, config: GreyConfig) -> None:
+        super().__init__(config)
+        self.shades_K = nn.Parameter(torch.linspace(-1, 1, config.levels))
+        self.gain = nn.Parameter(torch.ones(()))
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        pass
+
+    @property
+    def vocab_size(self) -> int:
+        return self.config.levels
+
+    @property
+    def num_tokens(self) -> int:
+        return math.prod(self.config.grid(self.config.image_size, self.config.image_size))
+
+    @torch.no_grad()
+    def encode(self, pixel_values: Tensor) -> Encoded:
+        side = self.config.patch_size
+        means_BN = rearrange(pixel_values, "b c (r p) (s q) -> b (r s) (c p q)", p=side, q=side).mean(dim=-1)
+        ids_BN = (means_BN[..., None] - self.shades_K).abs().argmin(dim=-1)
+        return Encoded(ids=ids_BN, grid=self.config.grid(*pixel_values.shape[-2:]))
+
+    @torch.no_grad()
+    def decode(self, ids: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
+        rows, _ = check_grid(ids, grid)
+        shades_BN = self.shades_K[check_ids(ids, self.vocab_size)] * self.gain
+        side = self.config.patch_size
+        return repeat(shades_BN, "b (r s) -> b 3 (r p) (s q)", r=rows, p=side, q=side).clamp(-1, 1)
+
+    def embed(self, ids: Tensor) -> Embedded:
+        return Embedded(semantic=None, pixel=self.shades_K[ids][..., None])
+
+    def settings(self) -> dict[str, Any]:
+        return {"levels": self.config.levels, **code_settings(self.num_tokens, 1, self.vocab_size)}
+
+    def card_facts(self) -> CardFacts:
+        rows = [["levels", f"{self.config.levels}"]]
+        return CardFacts(name="Grey", paper="no paper", rows=rows, limits=["It knows no colour."])
+
+    def load_processor(self, place: str | os.PathLike[str]) -> TokenizerImageProcessor:
+        return TokenizerImageProcessor(size=self.config.image_size)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> GreyModel:  # pyright: ignore
+        load = super().from_pretrained
+        return load_strictly(load, pretrained_model_name_or_path, GreyConfig.model_type, *args, **kwargs)
+
+
+TOKENIZER = TokenizerKind(GreyConfig, GreyModel, stages=("shades",))
