@@ -43,19 +43,22 @@ def exercise(rank: int, world: int) -> dict[str, Tensor]:
             ids_BN = ema(z_BND).ids
             usage.update(ids_BN)
             ema.update(ema.assignments(z_BND, ids_BN))
-            state[f"{rule}.revived.{step}"] = torch.tensor(ema.revive(z_BND.flatten(0, 1), 4.0, seed=2, step=step))
+            state[f"{rule}.revived.{step}"] = torch.tensor(
+                ema.replace_dead_codes(ema.counts_K < 4.0, z_BND.flatten(0, 1), seed=2, step=step)
+            )
         state[f"{rule}.usage"] = usage.all_reduce().counts
         state |= {f"{rule}.{name}": tensor for name, tensor in ema.state_dict().items()}
     for name, quantizer in (("vanilla", VanillaQuantizer(CODES, DIM)), ("normalized", NormalizedQuantizer(CODES, DIM))):
         quantizer.initialise(local_batch().flatten(0, 1), seed=1, iterations=3)
-        quantizer.revive(local_batch().flatten(0, 1), torch.arange(CODES) % 3 == 0, seed=2, step=7)
+        quantizer.replace_dead_codes(torch.arange(CODES) % 3 == 0, local_batch().flatten(0, 1), seed=2, step=7)
         state[name] = quantizer.codebook_KD.detach()
-    dead_CK = torch.arange(2 * CODES).reshape(2, CODES) % 3 == 0
+    unhit_CK = (torch.arange(2 * CODES).reshape(2, CODES) % 3 == 0) | (torch.arange(CODES) == 1)
     several = {"multi_codebook": MultiCodebookQuantizer(2, CODES, DIM), "residual": ResidualQuantizer(2, CODES, DIM)}
     for name, quantizer in several.items():
         quantizer.initialise(local_batch().flatten(0, 1), seed=1, iterations=3)
+        dead = quantizer.dead_codes((~unhit_CK).long(), 0.5)
         state[f"{name}.revived"] = torch.tensor(
-            quantizer.revive(local_batch().flatten(0, 1), dead_CK | (torch.arange(CODES) == 1), seed=2, step=7)
+            quantizer.replace_dead_codes(dead, local_batch().flatten(0, 1), seed=2, step=7)
         )
         state |= {f"{name}.{key}": tensor for key, tensor in quantizer.state_dict().items()}
     hierarchical = HierarchicalQuantizer(CODES, SUBCODES, DIM)
@@ -65,7 +68,13 @@ def exercise(rank: int, world: int) -> dict[str, Tensor]:
     usage = CodeUsage(CODES * SUBCODES)
     usage.update(hierarchical.flatten_ids(semantic_ids_BN, hierarchical(local_batch(), semantic_ids_BN).ids))
     counts_Km = usage.all_reduce().counts.view(CODES, SUBCODES)
-    revived = hierarchical.revive(z_ND, semantic_ids_N, counts_Km, threshold=1, seed=3, step=5)
+    revived = hierarchical.replace_dead_codes(
+        hierarchical.dead_codes(counts_Km, counts_Km.numel() / int(counts_Km.sum())),
+        z_ND,
+        semantic_ids_N,
+        seed=3,
+        step=5,
+    )
     state["hierarchical"] = hierarchical.codebook_KmD.detach()
     state["hierarchical.revived"] = torch.tensor([revived, underused_subcodebooks(counts_Km)])
     state["summed"] = torch.bincount(semantic_ids_N, minlength=CODES)

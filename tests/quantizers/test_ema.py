@@ -145,13 +145,13 @@ def test_initialise_from_fewer_vectors_than_codes() -> None:
 
 
 @pytest.mark.parametrize("rule", ["sum_count", "batch_mean"])
-def test_revive_replaces_the_dead_and_resets_both_statistics(rule: str) -> None:
+def test_replacing_the_dead_resets_both_statistics(rule: str) -> None:
     quantizer = trained(rule)
     dead_K = torch.zeros(16, dtype=torch.bool)
     dead_K[[2, 7, 11]] = True
     before = {name: tensor.clone() for name, tensor in quantizer.state_dict().items()}
     z_ND = torch.randn(30, 4)
-    assert quantizer.revive(z_ND, dead_K, seed=0, step=9) == 3
+    assert quantizer.replace_dead_codes(dead_K, z_ND, seed=0, step=9) == 3
     revived = quantizer.codebook_KD[dead_K]
     assert (revived[:, None] == z_ND).all(-1).any(1).all()
     assert len(revived.unique(dim=0)) == 3
@@ -164,23 +164,26 @@ def test_revive_replaces_the_dead_and_resets_both_statistics(rule: str) -> None:
     torch.testing.assert_close(quantizer.codebook_KD[dead_K], revived, rtol=1e-3, atol=1e-3)
 
 
-def test_revive_by_threshold_and_with_few_vectors() -> None:
+def test_dead_below_a_share_of_the_mean_and_replaced_by_few_vectors() -> None:
     quantizer = trained()
-    quantizer.counts_K.copy_(torch.arange(16) / 10)
+    counts_K = torch.arange(16)  # 7.5 on the mean
     before = quantizer.codebook_KD.clone()
-    assert quantizer.revive(torch.randn(3, 4), 0.55, seed=0, step=0) == 3
+    dead_K = quantizer.dead_codes(counts_K, 5.5 / 7.5)
+    assert dead_K.tolist() == [True] * 6 + [False] * 10
+    assert quantizer.replace_dead_codes(dead_K, torch.randn(3, 4), seed=0, step=0) == 3
     changed = (quantizer.codebook_KD != before).any(1)
     assert changed.nonzero().squeeze(1).tolist() == [0, 1, 2]
-    assert quantizer.revive(torch.randn(3, 4), 0.0, seed=0, step=0) == 0
+    none_K = quantizer.dead_codes(counts_K, 0.0)
+    assert quantizer.replace_dead_codes(none_K, torch.randn(3, 4), seed=0, step=0) == 0
 
 
-def test_revive_draws_anew_each_step_and_the_same_for_the_same_key() -> None:
+def test_replacement_draws_anew_each_step_and_the_same_for_the_same_key() -> None:
     dead_K = torch.ones(16, dtype=torch.bool)
     z_ND = torch.randn(200, 4)
     books = []
     for seed, step in ((0, 1), (0, 1), (0, 2), (1, 1)):
         quantizer = trained()
-        quantizer.revive(z_ND, dead_K, seed=seed, step=step)
+        quantizer.replace_dead_codes(dead_K, z_ND, seed=seed, step=step)
         books.append(quantizer.codebook_KD.clone())
     assert torch.equal(books[0], books[1])
     assert not torch.equal(books[0], books[2])

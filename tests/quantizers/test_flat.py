@@ -81,7 +81,7 @@ def test_autocast_and_low_precision(build: type) -> None:
 
 
 @pytest.mark.parametrize("build", [VanillaQuantizer, NormalizedQuantizer])
-def test_initialise_and_revive(build: type) -> None:
+def test_initialise_and_replace_dead_codes(build: type) -> None:
     quantizer = build(16, 4)
     z_ND = torch.randn(200, 4)
     quantizer.initialise(z_ND, seed=3)
@@ -90,7 +90,7 @@ def test_initialise_and_revive(build: type) -> None:
     before = quantizer.codebook_KD.detach().clone()
     dead_K = torch.arange(16) % 4 == 1
     fresh_ND = torch.randn(50, 4)
-    assert quantizer.revive(fresh_ND, dead_K, seed=0, step=0) == 4
+    assert quantizer.replace_dead_codes(dead_K, fresh_ND, seed=0, step=0) == 4
     revived = quantizer.codebook_KD.detach()
     assert torch.equal(revived[~dead_K], before[~dead_K])
     pool = fresh_ND if build is VanillaQuantizer else F.normalize(fresh_ND, dim=-1)

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.quantizers.replacement import replace_below
 from torch import Tensor
 
 from semhitok.quantizers import HierarchicalQuantizer
@@ -155,13 +156,13 @@ def test_one_subcode_per_semantic_code() -> None:
     assert quantizer(z_ND[None], semantic_ids_N[None]).ids.eq(0).all()
 
 
-def test_revive_draws_from_the_same_semantic_code() -> None:
+def test_replacement_draws_from_the_same_semantic_code() -> None:
     torch.manual_seed(0)
     quantizer = HierarchicalQuantizer(4, 3, 5)
     z_ND, semantic_ids_N = torch.randn(40, 5), torch.arange(40) % 2  # semantic codes 2 and 3 have no patches here
     before = quantizer.codebook_KmD.detach().clone()
     counts_Km = torch.tensor([[9, 0, 0], [5, 5, 0], [9, 0, 9], [1, 0, 0]])
-    assert quantizer.revive(z_ND, semantic_ids_N, counts_Km, threshold=1, seed=0, step=4) == 3
+    assert replace_below(quantizer, z_ND, semantic_ids_N, counts_Km, threshold=1, seed=0, step=4) == 3
     after = quantizer.codebook_KmD.detach()
     changed = (after != before).any(-1)
     assert changed.tolist() == [[False, True, True], [False, False, True], [False] * 3, [False] * 3]
@@ -173,22 +174,25 @@ def test_revive_draws_from_the_same_semantic_code() -> None:
     assert not torch.equal(after[0, 1], after[0, 2])
 
 
-def test_revive_leaves_semantic_codes_that_are_too_rare_to_judge() -> None:
+def test_replacement_leaves_semantic_codes_that_are_too_rare_to_judge() -> None:
     quantizer = HierarchicalQuantizer(2, 4, 5)
     before = quantizer.codebook_KmD.detach().clone()
     counts_Km = torch.tensor([[7, 0, 0, 0], [8, 0, 0, 0]])
-    revived = quantizer.revive(torch.randn(20, 5), torch.arange(20) % 2, counts_Km, threshold=2, seed=0, step=0)
+    revived = replace_below(quantizer, torch.randn(20, 5), torch.arange(20) % 2, counts_Km, threshold=2, seed=0, step=0)
     assert revived == 3
     assert torch.equal(quantizer.codebook_KmD[0], before[0])
 
 
-def test_revive_is_limited_by_the_patches_and_keyed_by_the_step() -> None:
+def test_replacement_is_limited_by_the_patches_and_keyed_by_the_step() -> None:
     books = []
     for step in (1, 1, 2):
         torch.manual_seed(0)
         quantizer = HierarchicalQuantizer(1, 6, 5)
         z_ND, counts_Km = torch.randn(3, 5), torch.tensor([[9, 0, 0, 0, 0, 0]])
-        assert quantizer.revive(z_ND, torch.zeros(3, dtype=torch.int64), counts_Km, threshold=1, seed=0, step=step) == 3
+        assert (
+            replace_below(quantizer, z_ND, torch.zeros(3, dtype=torch.int64), counts_Km, threshold=1, seed=0, step=step)
+            == 3
+        )
         books.append(quantizer.codebook_KmD.detach().clone())
     assert torch.equal(books[0], books[1])
     assert not torch.equal(books[0], books[2])

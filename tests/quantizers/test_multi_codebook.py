@@ -160,11 +160,11 @@ def test_initialise_finds_the_directions_of_every_chunk() -> None:
     assert torch.equal(again.codebooks_CKc, quantizer.codebooks_CKc)
 
 
-def test_revive_replaces_the_dead_of_each_codebook_alone() -> None:
+def test_the_dead_are_replaced_in_each_codebook_alone() -> None:
     quantizer, z_ND = MultiCodebookQuantizer(2, 5, 6), torch.randn(30, 6)
     before = quantizer.codebooks_CKc.detach().clone()
     dead_CK = torch.tensor([[False, True, False, False, True], [True, False, False, False, False]])
-    assert quantizer.revive(z_ND, dead_CK, seed=1, step=9) == 3
+    assert quantizer.replace_dead_codes(dead_CK, z_ND, seed=1, step=9) == 3
     after = quantizer.codebooks_CKc.detach()
     assert torch.equal(after[~dead_CK], before[~dead_CK])
     for number, chunk_Nc in enumerate(z_ND.chunk(2, dim=1)):
@@ -177,7 +177,7 @@ def test_revive_replaces_the_dead_of_each_codebook_alone() -> None:
 def _revived(z_ND: Tensor, dead_CK: Tensor, step: int) -> Tensor:
     torch.manual_seed(7)
     quantizer = MultiCodebookQuantizer(2, 5, 6)
-    quantizer.revive(z_ND, dead_CK, seed=1, step=step)
+    quantizer.replace_dead_codes(dead_CK, z_ND, seed=1, step=step)
     return quantizer.codebooks_CKc.detach()
 
 
@@ -187,7 +187,7 @@ def test_a_collapsed_codebook_is_brought_back_to_use() -> None:
         quantizer.codebooks_CKc[:, 4:] = quantizer.codebooks_CKc[:, :1]
     assert int(_dead(quantizer, z_ND).sum()) >= 56
     for step in range(3):
-        quantizer.revive(z_ND, _dead(quantizer, z_ND), seed=0, step=step)
+        quantizer.replace_dead_codes(_dead(quantizer, z_ND), z_ND, seed=0, step=step)
     assert int(_dead(quantizer, z_ND).sum()) == 0
 
 

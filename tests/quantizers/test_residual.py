@@ -129,14 +129,14 @@ def test_initialise_gives_codes_to_features_and_to_what_is_left() -> None:
     assert torch.equal(again.codebook_KD, quantizer.codebook_KD)
 
 
-def test_revive_replaces_what_no_depth_uses() -> None:
+def test_what_no_depth_uses_is_replaced() -> None:
     quantizer, z_ND = built(2), torch.randn(50, 5)
     before = quantizer.codebook_KD.detach().clone()
-    dead_CK = torch.zeros(2, 12, dtype=torch.bool)
-    dead_CK[0, [1, 2, 3]] = True
-    dead_CK[1, [2, 3, 4]] = True
+    counts_CK = torch.full((2, 12), 9)
+    counts_CK[0, [1, 2, 3]] = 0
+    counts_CK[1, [2, 3, 4]] = 0
     _, sums = by_hand(z_ND[None], before, 1)
-    assert quantizer.revive(z_ND, dead_CK, seed=1, step=2) == 2
+    assert quantizer.replace_dead_codes(quantizer.dead_codes(counts_CK, 0.1), z_ND, seed=1, step=2) == 2
     after = quantizer.codebook_KD.detach()
     changed = (after != before).any(dim=1).nonzero().squeeze(1).tolist()
     assert changed == [2, 3]

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.quantizers.replacement import replace_below
 
 from semhitok.quantizers import HierarchicalQuantizer
 
@@ -38,14 +39,14 @@ def test_equal_sizes_are_the_same_quantizer_bit_for_bit():
         z_ND, ids_N = torch.randn(90, 5), torch.randint(0, 6, (90,))
         quantizer.initialise(z_ND, ids_N, seed=0)
         counts_Km = torch.randint(0, 3, (6, 4))
-        revived = quantizer.revive(z_ND, ids_N, counts_Km, threshold=1, seed=0, step=1)
+        revived = replace_below(quantizer, z_ND, ids_N, counts_Km, threshold=1, seed=0, step=1)
         output = quantizer(z_ND[None], ids_N[None])
         books.append((quantizer.codebook_KmD.detach(), output.ids, quantizer.flatten_ids(ids_N[None], output.ids)))
         assert revived > 0
     assert all(torch.equal(one, other) for one, other in zip(*books, strict=True))
 
 
-def test_initialise_and_revive_fill_each_sub_codebook_and_nothing_else():
+def test_initialise_and_replacement_fill_each_sub_codebook_and_nothing_else():
     torch.manual_seed(0)
     quantizer = HierarchicalQuantizer(6, SIZES, 5)
     z_ND, ids_N = torch.randn(120, 5), torch.arange(120) % 6
@@ -63,8 +64,8 @@ def test_initialise_and_revive_fill_each_sub_codebook_and_nothing_else():
     counts_Km = torch.full((6, 5), 9)
     counts_Km[0, 2] = counts_Km[2, 4] = 0
     for k, size in enumerate(SIZES):
-        counts_Km[k, size:] = 0  # codes that do not exist are never hit, and must not be revived
-    assert quantizer.revive(z_ND, ids_N, counts_Km, threshold=1, seed=0, step=0) == 2
+        counts_Km[k, size:] = 0  # codes that do not exist are never hit, and must not be replaced
+    assert replace_below(quantizer, z_ND, ids_N, counts_Km, threshold=1, seed=0, step=0) == 2
     changed = (quantizer.codebook_KmD != before).any(-1).nonzero().tolist()
     assert changed == [[0, 2], [2, 4]]
 
@@ -73,7 +74,9 @@ def test_a_small_sub_codebook_is_not_too_rare_to_judge_by_the_largest_one():
     quantizer = HierarchicalQuantizer(2, [2, 9], 5)
     counts_Km = torch.zeros(2, 9, dtype=torch.int64)
     counts_Km[0, 0] = counts_Km[1, 0] = 6  # enough for 2 codes at 3 hits each, not for 9
-    assert quantizer.revive(torch.randn(20, 5), torch.arange(20) % 2, counts_Km, threshold=3, seed=0, step=0) == 1
+    assert (
+        replace_below(quantizer, torch.randn(20, 5), torch.arange(20) % 2, counts_Km, threshold=3, seed=0, step=0) == 1
+    )
 
 
 def test_codes_that_do_not_exist_stay_zero_in_training():
@@ -107,7 +110,7 @@ def test_the_random_choice_looks_up_where_its_rule_points_to():
         best = int(F.cosine_similarity(z_BND[b, n][None], codes_mD, dim=-1).argmax())
         assert output.ids[b, n] == best
         torch.testing.assert_close(output.codes[b, n], F.normalize(codes_mD[best], dim=-1))
-        assert quantizer.slots(ids_BN, output.ids)[b, n] == group * 3 + best
+        assert quantizer.slots(quantizer.flatten_ids(ids_BN, output.ids))[b, n] == group * 3 + best
     joint_BN = quantizer.flatten_ids(ids_BN, output.ids)
     assert torch.equal(joint_BN, ids_BN * 3 + output.ids)
     assert torch.equal(quantizer.lookup(*quantizer.split_ids(joint_BN)), output.codes)

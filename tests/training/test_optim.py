@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 import torch
 from torch import nn
 
+from semhitok.quantizers import Quantizer
+from semhitok.quantizers.base import Float32Module
 from semhitok.training.optim import OptimizerConfig, build_adamw, learning_rate, parameter_groups, take_step
 
 
@@ -29,6 +33,8 @@ def test_a_final_ratio_of_one_keeps_the_rate():
 
 
 class Parts(nn.Module):
+    no_weight_decay = ("codebook_KmD", "position_embedding")
+
     def __init__(self):
         super().__init__()
         self.linear = nn.Linear(3, 4)
@@ -100,3 +106,21 @@ def test_a_step_equals_plain_torch(clip_norm: float | None):
         assert all(parameter.grad is None for parameter in ours.parameters())
     torch.testing.assert_close(ours.weight, reference.weight, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(ours.bias, reference.bias, rtol=1e-4, atol=1e-6)
+
+
+class Lattice(Float32Module, Quantizer):
+    """A quantizer whose table has a name of its own."""
+
+    codebooks: ClassVar[tuple[str, ...]] = ("lattice_KD",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lattice_KD = nn.Parameter(torch.randn(4, 3))
+        self.rotation = nn.Parameter(torch.randn(3, 3))
+
+
+def test_a_codebook_does_not_decay_whatever_its_name():
+    model = nn.Sequential(Lattice())
+    decayed, plain = parameter_groups(model, weight_decay=0.1)
+    assert decayed["params"] == [model[0].rotation]
+    assert plain["params"] == [model[0].lattice_KD]

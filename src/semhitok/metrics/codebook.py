@@ -1,8 +1,9 @@
 """How much of its codebooks a tokenizer uses, counted over the ids of a data set.
 
 For a joint id of semantic code k and pixel code j three books are counted: the semantic codes k, the inner pixel codes
-j, the joint ids. A tokenizer with several codes per token has a book for each of them, counted apart. Usage is the share of codes hit at least once; it grows with the number of tokens counted, so that number goes with it.
-Perplexity is exp(entropy): as many equally likely codes would be as hard to predict.
+j, the joint ids. A tokenizer with several codes per token has a book for each of them, counted apart. Usage is the share
+of codes hit at least once; it grows with the number of tokens counted, so that number goes with it. Perplexity is
+exp(entropy): as many equally likely codes would be as hard to predict.
 
 Shapes: B images, N tokens, C codes per token, K semantic codes, m sub-codes (the largest number where it differs).
 """
@@ -108,7 +109,7 @@ class CodebookMetrics:
         if self.layout is None:
             return CodebookScores(joint)
         counts_Km = self.layout.table(book.counts)
-        semantic, pixel = (_scores(_usage_from(counts)) for counts in (counts_Km.sum(dim=1), counts_Km.sum(dim=0)))
+        semantic, pixel = (_scores(CodeUsage.of(counts)) for counts in (counts_Km.sum(dim=1), counts_Km.sum(dim=0)))
         return CodebookScores(
             joint=joint,
             semantic=semantic,
@@ -124,12 +125,6 @@ def _several(books: list[BookScores]) -> CodebookScores:
     usage, perplexity = (mean(getattr(book, name) for book in books) for name in ("usage", "perplexity"))
     worst = min(range(len(books)), key=lambda number: books[number].perplexity)
     return CodebookScores(BookScores(books[0].size, books[0].tokens, usage, perplexity), by_codebook=books, worst=worst)
-
-
-def _usage_from(counts: Tensor) -> CodeUsage:
-    usage = CodeUsage(len(counts))
-    usage.counts += counts
-    return usage
 
 
 def _scores(usage: CodeUsage) -> BookScores:

@@ -7,23 +7,27 @@ Shapes: B images, N tokens (elsewhere: vectors), K codes, D channels.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
+from typing import ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from semhitok.distributed import copy_from_first_rank, gather_in_sample_order
-from semhitok.quantizers.assignments import Assignments, assign
-from semhitok.quantizers.codebook import Float32Module, straight_through
+from semhitok.distributed import gather_in_sample_order
+from semhitok.quantizers.base import Float32Module, Quantizer, straight_through
 from semhitok.quantizers.dead_codes import replace_dead
-from semhitok.quantizers.kmeans import kmeans
+from semhitok.quantizers.kmeans import Assignments, assign, shared_kmeans
 from semhitok.quantizers.lookup import nearest_code
 from semhitok.types import Quantized
 
+UpdateRule = Literal["sum_count", "batch_mean"]
 
-class EMAQuantizer(Float32Module):
+
+class EMAQuantizer(Float32Module, Quantizer):
     """A codebook that follows its assigned vectors by an exponential moving average.
 
     Two update rules; the paper's eq. 4 averages the batch mean, the usual EMA averages counts and sums:
@@ -45,6 +49,7 @@ class EMAQuantizer(Float32Module):
         counts_K, sums_KD: fp32 buffers, moving averages of the vectors per code and of their sum, under both rules.
     """
 
+    codebooks: ClassVar[tuple[str, ...]] = ("codebook_KD",)
     codebook_KD: Tensor
     counts_K: Tensor
     sums_KD: Tensor
@@ -55,16 +60,16 @@ class EMAQuantizer(Float32Module):
         dim: int,
         *,
         decay: float = 0.99,
-        update_rule: Literal["sum_count", "batch_mean"] = "sum_count",
+        update_rule: UpdateRule = "sum_count",
         epsilon: float = 1e-5,
     ) -> None:
         super().__init__()
         if not 0 <= decay < 1:
             raise ValueError(f"EMA decay is {decay}; it must lie in [0, 1).")
-        if update_rule not in ("sum_count", "batch_mean"):
+        if update_rule not in get_args(UpdateRule):
             raise ValueError(f"EMA update rule is {update_rule!r}; it must be 'sum_count' or 'batch_mean'.")
         self.decay = decay
-        self.update_rule: Literal["sum_count", "batch_mean"] = update_rule
+        self.update_rule: UpdateRule = update_rule
         self.epsilon = epsilon
         self.register_buffer("codebook_KD", torch.empty(codebook_size, dim, dtype=torch.float32))
         self.register_buffer("counts_K", torch.empty(codebook_size, dtype=torch.float32))
@@ -101,6 +106,10 @@ class EMAQuantizer(Float32Module):
         # A copy: indexing copies, so a later update cannot change what a graph has saved.
         return self.codebook_KD[ids]
 
+    def absorb(self, seen: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Moves the codebook once, by the vectors of all micro-batches; see ``Quantizer.absorb``."""
+        self.update(reduce(add, (self.assignments(z_BND, ids_BN) for z_BND, ids_BN in seen)))
+
     def assignments(self, z_BND: Tensor, ids_BN: Tensor) -> Assignments:
         """Statistics of this rank's vectors; those of micro-batches add up with ``+``."""
         return assign(rearrange(z_BND, "b n d -> (b n) d"), rearrange(ids_BN, "b n -> (b n)"), len(self.codebook_KD))
@@ -124,36 +133,22 @@ class EMAQuantizer(Float32Module):
             self.codebook_KD.copy_(torch.where(batch.counts_K[:, None] > 0, moved_KD, self.codebook_KD))
 
     @torch.no_grad()
-    def initialise(self, z_ND: Tensor, *, seed: int, iterations: int = 10) -> None:
-        """k-means over the gathered global batch; independent of the number of ranks.
+    def initialise(self, z_ND: Tensor, groups_N: Tensor | None = None, *, seed: int, iterations: int = 10) -> None:
+        """k-means; see ``Quantizer.initialise``.
 
-        A collective. The paper does not say how it initialises; VQKD, which it follows, uses 10 iterations.
-
-        Args:
-            z_ND: (N,D) this rank's part of the batch in sample order; with fewer vectors than codes in total, the
-                remaining codes are noisy copies of vectors.
+        The paper does not say how it initialises; VQKD, which it follows, uses 10 iterations. With fewer vectors than
+        codes in total, the remaining codes are noisy copies of vectors.
         """
-        codebook_KD = kmeans(gather_in_sample_order(z_ND), len(self.codebook_KD), iterations=iterations, seed=seed)
-        copy_from_first_rank(codebook_KD)
-        self.codebook_KD.copy_(codebook_KD)
+        z_ND = gather_in_sample_order(z_ND)
+        self.codebook_KD.copy_(shared_kmeans(z_ND, len(self.codebook_KD), iterations=iterations, seed=seed))
         self._reset_statistics()
 
     @torch.no_grad()
-    def revive(self, z_ND: Tensor, dead: Tensor | float, *, seed: int, step: int) -> int:
-        """Replaces dead codes by random vectors of the global batch; independent of the number of ranks.
-
-        A collective. A new code starts with the average count, which gives it time to find its vectors.
-
-        Args:
-            z_ND: (N,D) this rank's part of the batch in sample order.
-            dead: (K,) bool, the same on all ranks; or a threshold on ``counts_K`` (average vectors per step) below
-                which a code is dead.
-
-        Returns:
-            How many codes were replaced: all dead ones, but no more than there are vectors.
-        """
-        dead_K = dead if isinstance(dead, Tensor) else self.counts_K < dead
-        replaced = replace_dead(self.codebook_KD, gather_in_sample_order(z_ND), dead_K, seed=seed, step=step)
+    def replace_dead_codes(
+        self, dead: Tensor, z_ND: Tensor, groups_N: Tensor | None = None, *, seed: int, step: int
+    ) -> int:
+        """See ``Quantizer.replace_dead_codes``. A new code starts with the average count: time to find its vectors."""
+        replaced = replace_dead(self.codebook_KD, gather_in_sample_order(z_ND), dead, seed=seed, step=step)
         self.counts_K[replaced] = self.counts_K.mean()
         self.sums_KD[replaced] = self.codebook_KD[replaced] * self.counts_K[replaced, None]
         return len(replaced)

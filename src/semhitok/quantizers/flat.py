@@ -5,34 +5,30 @@ Shapes: B images, N tokens (elsewhere: vectors), K codes, D channels.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from semhitok.distributed import copy_from_first_rank, gather_in_sample_order
-from semhitok.quantizers.codebook import Float32Module, straight_through
+from semhitok.distributed import gather_in_sample_order
+from semhitok.quantizers.base import Float32Module, Quantizer, codebook_losses, straight_through
 from semhitok.quantizers.dead_codes import replace_dead
-from semhitok.quantizers.kmeans import kmeans
+from semhitok.quantizers.kmeans import shared_kmeans
 from semhitok.quantizers.lookup import nearest_code, nearest_cosine
 from semhitok.types import Quantized
 
 
-def codebook_losses(z: Tensor, codes: Tensor) -> dict[str, Tensor]:
-    """``codebook`` pulls the codes to the features, ``commitment`` the features to the codes; unweighted means.
-
-    van den Oord et al. (2017), eq. 3, second and third term.
-    """
-    return {"codebook": F.mse_loss(codes, z.detach()), "commitment": F.mse_loss(z, codes.detach())}
-
-
-class VanillaQuantizer(Float32Module):
+class VanillaQuantizer(Float32Module, Quantizer):
     """Euclidean codebook trained by the codebook loss (van den Oord et al., 2017).
 
     Args:
         codebook_size: K.
         dim: D.
     """
+
+    codebooks: ClassVar[tuple[str, ...]] = ("codebook_KD",)
 
     def __init__(self, codebook_size: int, dim: int) -> None:
         super().__init__()
@@ -56,29 +52,31 @@ class VanillaQuantizer(Float32Module):
         return F.embedding(ids, self.codebook_KD)
 
     @torch.no_grad()
-    def initialise(self, z_ND: Tensor, *, seed: int, iterations: int = 10) -> None:
-        """k-means over the gathered global batch (a collective); independent of the number of ranks."""
-        codebook_KD = kmeans(gather_in_sample_order(z_ND), len(self.codebook_KD), iterations=iterations, seed=seed)
-        copy_from_first_rank(codebook_KD)
-        self.codebook_KD.copy_(codebook_KD)
+    def initialise(self, z_ND: Tensor, groups_N: Tensor | None = None, *, seed: int, iterations: int = 10) -> None:
+        """k-means; see ``Quantizer.initialise``."""
+        z_ND = gather_in_sample_order(z_ND)
+        self.codebook_KD.copy_(shared_kmeans(z_ND, len(self.codebook_KD), iterations=iterations, seed=seed))
 
     @torch.no_grad()
-    def revive(self, z_ND: Tensor, dead_K: Tensor, *, seed: int, step: int) -> int:
-        """Replaces the codes marked in ``dead_K`` (K,) bool by random vectors of the global batch (a collective).
+    def replace_dead_codes(
+        self, dead: Tensor, z_ND: Tensor, groups_N: Tensor | None = None, *, seed: int, step: int
+    ) -> int:
+        """See ``Quantizer.replace_dead_codes``.
 
         The optimizer's moments of these rows are left alone: without gradients they have decayed already.
-        Returns how many codes were replaced: all marked ones, but no more than there are vectors.
         """
-        return len(replace_dead(self.codebook_KD, gather_in_sample_order(z_ND), dead_K, seed=seed, step=step))
+        return len(replace_dead(self.codebook_KD, gather_in_sample_order(z_ND), dead, seed=seed, step=step))
 
 
-class NormalizedQuantizer(Float32Module):
+class NormalizedQuantizer(Float32Module, Quantizer):
     """Codebook on the unit sphere: features and codes are l2-normalised at use, the largest cosine wins (ViT-VQGAN).
 
     Args:
         codebook_size: K.
         dim: D.
     """
+
+    codebooks: ClassVar[tuple[str, ...]] = ("codebook_KD",)
 
     def __init__(self, codebook_size: int, dim: int) -> None:
         super().__init__()
@@ -103,15 +101,15 @@ class NormalizedQuantizer(Float32Module):
         return F.normalize(F.embedding(ids, self.codebook_KD), dim=-1)
 
     @torch.no_grad()
-    def initialise(self, z_ND: Tensor, *, seed: int, iterations: int = 10) -> None:
-        """Spherical k-means over the gathered global batch (a collective); independent of the number of ranks."""
-        z_ND = gather_in_sample_order(z_ND)
-        codebook_KD = kmeans(z_ND, len(self.codebook_KD), iterations=iterations, seed=seed, spherical=True)
-        copy_from_first_rank(codebook_KD)
-        self.codebook_KD.copy_(codebook_KD)
+    def initialise(self, z_ND: Tensor, groups_N: Tensor | None = None, *, seed: int, iterations: int = 10) -> None:
+        """Spherical k-means; see ``Quantizer.initialise``."""
+        z_ND, size = gather_in_sample_order(z_ND), len(self.codebook_KD)
+        self.codebook_KD.copy_(shared_kmeans(z_ND, size, iterations=iterations, seed=seed, spherical=True))
 
     @torch.no_grad()
-    def revive(self, z_ND: Tensor, dead_K: Tensor, *, seed: int, step: int) -> int:
-        """As ``VanillaQuantizer.revive``, with normalised vectors."""
+    def replace_dead_codes(
+        self, dead: Tensor, z_ND: Tensor, groups_N: Tensor | None = None, *, seed: int, step: int
+    ) -> int:
+        """As ``VanillaQuantizer.replace_dead_codes``, with normalised vectors."""
         unit_ND = F.normalize(gather_in_sample_order(z_ND).float(), dim=-1)
-        return len(replace_dead(self.codebook_KD, unit_ND, dead_K, seed=seed, step=step))
+        return len(replace_dead(self.codebook_KD, unit_ND, dead, seed=seed, step=step))

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from semhitok.quantizers.assignments import assign
 from semhitok.quantizers.dead_codes import keyed_generator, random_order
+from semhitok.quantizers.kmeans import assign
 from semhitok.quantizers.lookup import nearest_cosine
 
 # Vectors looked up at a time: bounds the gathered candidates at 8,192 x m x D floats.

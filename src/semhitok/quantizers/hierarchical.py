@@ -11,6 +11,7 @@ of up to m, D channels (the paper's d_p).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -18,16 +19,15 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from semhitok.distributed import copy_from_first_rank, gather_in_sample_order
-from semhitok.quantizers.codebook import Float32Module, straight_through
+from semhitok.quantizers.base import Float32Module, Quantizer, codebook_losses, straight_through
 from semhitok.quantizers.dead_codes import keyed_generator, random_order
-from semhitok.quantizers.flat import codebook_losses
 from semhitok.quantizers.grouped import grouped_kmeans, members, nearest_in_group, replace_slots
 from semhitok.quantizers.grouping import Grouping, PixelCodebookKind, grouping_of
 from semhitok.quantizers.layout import IdLayout
 from semhitok.types import Quantized
 
 
-class HierarchicalQuantizer(Float32Module):
+class HierarchicalQuantizer(Float32Module, Quantizer):
     """Sub-codebooks of l2-normalised pixel codes, chosen by the semantic code.
 
     Args:
@@ -43,6 +43,8 @@ class HierarchicalQuantizer(Float32Module):
     Raises:
         ValueError: the sizes do not fit K, or differ under another choice than the semantic code.
     """
+
+    codebooks: ClassVar[tuple[str, ...]] = ("codebook_KmD",)
 
     def __init__(
         self,
@@ -105,7 +107,7 @@ class HierarchicalQuantizer(Float32Module):
     def lookup(self, semantic_ids: Tensor, pixel_ids: Tensor) -> Tensor:
         """Unit-length codes of (semantic id, inner id), equal shapes (...,N) -> (...,N,D), fp32, with gradients."""
         table = rearrange(self.codebook_KmD, "k m d -> (k m) d")
-        return F.normalize(F.embedding(self.slots(semantic_ids, pixel_ids), table), dim=-1)
+        return F.normalize(F.embedding(self._places(semantic_ids, pixel_ids), table), dim=-1)
 
     def flatten_ids(self, semantic_ids: Tensor, pixel_ids: Tensor) -> Tensor:
         """Joint ids k*m + j in [0, K*m), or by offsets. Ranges are the caller's to check."""
@@ -115,20 +117,21 @@ class HierarchicalQuantizer(Float32Module):
         """Semantic ids k and inner ids j of joint ids. Ranges are the caller's to check."""
         return self.layout.split(ids)
 
-    def slots(self, semantic_ids: Tensor, pixel_ids: Tensor) -> Tensor:
-        """Places g*m + j in the table of all sub-codebooks, equal shapes (...,N); what ``revive`` wants counted."""
-        return self.grouping(semantic_ids) * self.subcodebook_size + pixel_ids
+    def slots(self, ids: Tensor) -> Tensor:
+        """Places g*m + j in the table of all sub-codebooks of joint ids (...,N)."""
+        return self._places(*self.split_ids(ids))
+
+    def groups(self, ids: Tensor) -> Tensor:
+        """Sub-codebooks g in [0,G) of joint ids (...,N)."""
+        return self.grouping(self.split_ids(ids)[0])
 
     @torch.no_grad()
-    def initialise(self, z_ND: Tensor, groups_N: Tensor, *, seed: int, iterations: int = 10) -> None:
-        """k-means inside every sub-codebook, over the gathered global batch; independent of the number of ranks.
+    def initialise(self, z_ND: Tensor, groups_N: Tensor | None = None, *, seed: int, iterations: int = 10) -> None:
+        """k-means inside every sub-codebook; see ``Quantizer.initialise``.
 
-        A collective. ``grouped_kmeans`` says what happens to sub-codebooks with fewer than m patches.
-
-        Args:
-            z_ND: (N,D) this rank's pixel features in sample order.
-            groups_N: (N,) int64 in [0,G), the sub-codebook of each as ``grouping`` has it: the semantic id in the paper.
+        ``grouped_kmeans`` says what happens to sub-codebooks with fewer than m patches. ``groups_N`` is required.
         """
+        assert groups_N is not None, "vectors of sub-codebooks need their groups"
         codebook_KmD = grouped_kmeans(
             gather_in_sample_order(z_ND),
             gather_in_sample_order(groups_N),
@@ -140,35 +143,34 @@ class HierarchicalQuantizer(Float32Module):
         copy_from_first_rank(codebook_KmD)
         self.codebook_KmD.copy_(codebook_KmD)
 
-    @torch.no_grad()
-    def revive(
-        self, z_ND: Tensor, groups_N: Tensor, counts_Km: Tensor, *, threshold: float, seed: int, step: int
-    ) -> int:
-        """Re-seeds sub-codes with too few hits by random patches of the same sub-codebook.
+    def dead_codes(self, counts: Tensor, below: float) -> Tensor:
+        """(G,m) pixel codes with fewer hits than ``below`` times the mean of all, where their sub-codebook can tell.
 
-        A collective; independent of the number of ranks. A sub-codebook with fewer than threshold * m hits in all is
-        too rare to judge its codes and is left alone.
-
-        Args:
-            z_ND: (N,D) this rank's pixel features in sample order.
-            groups_N: (N,) int64 in [0,G), as in ``initialise``.
-            counts_Km: (G,m) hits by ``slots`` since the caller started counting, summed over the ranks.
-            threshold: hits below which a sub-code is re-seeded.
-
-        Returns:
-            How many sub-codes were re-seeded: at most one per patch.
+        A sub-codebook that would not reach that threshold if its hits were spread evenly is too rare to judge its codes,
+        and none of them is dead.
         """
-        z_ND = F.normalize(gather_in_sample_order(z_ND).float(), dim=-1)
-        groups_N = gather_in_sample_order(groups_N)
-        counts_Km = counts_Km.to(z_ND.device)
-        groups, size = counts_Km.shape
-        exists_Km = self._exists()
+        counts_Km, exists_Km = counts.to(self.codebook_KmD.device), self._exists()
         exists_Km = torch.ones_like(counts_Km, dtype=torch.bool) if exists_Km is None else exists_Km
+        threshold = below * float(counts_Km.double().sum()) / self.codes
         known_K = counts_Km.sum(1) >= threshold * exists_Km.sum(1)
-        dead_Km = (counts_Km < threshold) & known_K[:, None] & exists_Km
+        return (counts_Km < threshold) & known_K[:, None] & exists_Km
+
+    @torch.no_grad()
+    def replace_dead_codes(
+        self, dead: Tensor, z_ND: Tensor, groups_N: Tensor | None = None, *, seed: int, step: int
+    ) -> int:
+        """Re-seeds dead pixel codes by random patches of the same sub-codebook; see ``Quantizer.replace_dead_codes``.
+
+        ``groups_N`` is required. At most one code is replaced per patch.
+        """
+        assert groups_N is not None, "vectors of sub-codebooks need their groups"
+        z_ND = F.normalize(gather_in_sample_order(z_ND).float(), dim=-1)
         order_N = random_order(len(z_ND), keyed_generator(seed, step), z_ND.device)
-        members_Km = members(groups_N, order_N, groups, size)
-        return int(replace_slots(self.codebook_KmD, dead_Km, z_ND, members_Km).sum())
+        members_Km = members(gather_in_sample_order(groups_N), order_N, *self.counts_shape)
+        return int(replace_slots(self.codebook_KmD, dead.to(z_ND.device), z_ND, members_Km).sum())
+
+    def _places(self, semantic_ids: Tensor, pixel_ids: Tensor) -> Tensor:
+        return self.grouping(semantic_ids) * self.subcodebook_size + pixel_ids
 
     def _exists(self) -> Tensor | None:
         """Which codes there are, where sub-codebooks differ in size; None for all."""

@@ -1,20 +1,56 @@
-"""k-means for codebook initialisation: chunked lookup and index_add, deterministic on the CPU for a given seed.
+"""k-means for codebook initialisation, and the statistics that it shares with the EMA codebook.
+
+Chunked lookup and ``index_add``; deterministic on the CPU for a given seed.
 
 Shapes: N vectors, K clusters, D channels.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from semhitok.quantizers.assignments import assign
+from semhitok.distributed import copy_from_first_rank, sum_over_ranks
 from semhitok.quantizers.dead_codes import keyed_generator, random_order
 from semhitok.quantizers.lookup import nearest_code
 
 # Copies that fill a codebook larger than its sample are spread by this share of the sample's standard deviation.
 FILL_SPREAD = 0.1
+
+
+@dataclass(frozen=True)
+class Assignments:
+    """Statistics of some vectors; add those of micro-batches before one update.
+
+    fp64, although the codebook is fp32: sums over micro-batches, over ranks and over one big batch then agree to the
+    last bit of the fp32 result, and atomic additions on a GPU lose their run-to-run noise in the rounding.
+
+    Attributes:
+        counts_K: (K,) number of vectors per code.
+        sums_KD: (K,D) sum of the vectors per code.
+    """
+
+    counts_K: Tensor
+    sums_KD: Tensor
+
+    def __add__(self, other: Assignments) -> Assignments:
+        return Assignments(self.counts_K + other.counts_K, self.sums_KD + other.sums_KD)
+
+    def over_ranks(self) -> Assignments:
+        """Statistics of the global batch. A collective (a single one: counts travel as one more channel)."""
+        total_KD = sum_over_ranks(torch.cat([self.counts_K[:, None], self.sums_KD], dim=1))
+        return Assignments(total_KD[:, 0], total_KD[:, 1:])
+
+
+@torch.no_grad()
+def assign(z_ND: Tensor, ids_N: Tensor, size: int) -> Assignments:
+    """Counts and sums of the vectors z_ND (N,D) per code, given their ids (N,) in [0,size)."""
+    z_ND = z_ND.double()
+    counts_K = z_ND.new_zeros(size).index_add_(0, ids_N, z_ND.new_ones(len(z_ND)))
+    return Assignments(counts_K, z_ND.new_zeros(size, z_ND.shape[1]).index_add_(0, ids_N, z_ND))
 
 
 @torch.no_grad()
@@ -49,6 +85,15 @@ def kmeans(z_ND: Tensor, clusters: int, *, iterations: int = 10, seed: int = 0, 
         centres_KD = torch.where(empty_K[:, None], centres_KD, means_KD)
         _move_empty(centres_KD, empty_K, z_ND, errors_N)
     return F.normalize(centres_KD, dim=-1) if spherical else centres_KD
+
+
+def shared_kmeans(
+    z_ND: Tensor, clusters: int, *, iterations: int = 10, seed: int = 0, spherical: bool = False
+) -> Tensor:
+    """``kmeans`` of the gathered batch with the same bits on all ranks, on unlike devices too. A collective."""
+    centres_KD = kmeans(z_ND, clusters, iterations=iterations, seed=seed, spherical=spherical)
+    copy_from_first_rank(centres_KD)
+    return centres_KD
 
 
 def _random_centres(z_ND: Tensor, clusters: int, generator: torch.Generator) -> Tensor:

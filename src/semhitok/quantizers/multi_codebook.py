@@ -8,16 +8,17 @@ Shapes: B images, N tokens (elsewhere: vectors), C codebooks of K codes each, D 
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from semhitok.distributed import copy_from_first_rank, gather_in_sample_order
-from semhitok.quantizers.codebook import Float32Module, straight_through
+from semhitok.distributed import gather_in_sample_order
+from semhitok.quantizers.base import Float32Module, Quantizer, codebook_losses, straight_through
 from semhitok.quantizers.dead_codes import replace_dead
-from semhitok.quantizers.flat import codebook_losses
-from semhitok.quantizers.kmeans import kmeans
+from semhitok.quantizers.kmeans import shared_kmeans
 from semhitok.quantizers.lookup import nearest_cosine
 from semhitok.types import Quantized
 
@@ -25,7 +26,7 @@ BOUND = 1 / 36
 """Codes start uniformly within BOUND / sqrt(c), as the released model's do; only their directions matter."""
 
 
-class MultiCodebookQuantizer(Float32Module):
+class MultiCodebookQuantizer(Float32Module, Quantizer):
     """C codebooks of K codes; chunks and codes are l2-normalised at use, the largest cosine wins.
 
     Args:
@@ -33,6 +34,8 @@ class MultiCodebookQuantizer(Float32Module):
         codebook_size: K, codes of one codebook.
         dim: D, a multiple of C.
     """
+
+    codebooks: ClassVar[tuple[str, ...]] = ("codebooks_CKc",)
 
     def __init__(self, num_codebooks: int, codebook_size: int, dim: int) -> None:
         super().__init__()
@@ -80,26 +83,24 @@ class MultiCodebookQuantizer(Float32Module):
         return rearrange(chunks, "b n c d -> b n (c d)")
 
     @torch.no_grad()
-    def initialise(self, z_ND: Tensor, *, seed: int, iterations: int = 10) -> None:
-        """Spherical k-means in every codebook, over the gathered global batch (a collective)."""
+    def initialise(self, z_ND: Tensor, groups_N: Tensor | None = None, *, seed: int, iterations: int = 10) -> None:
+        """Spherical k-means in every codebook; see ``Quantizer.initialise``."""
+        size = self.counts_shape[1]
         for number, chunk_Nc in enumerate(self._chunks(gather_in_sample_order(z_ND))):
-            codebook_Kc = kmeans(
-                chunk_Nc, self.codebooks_CKc.shape[1], iterations=iterations, seed=seed + number, spherical=True
+            self.codebooks_CKc[number] = shared_kmeans(
+                chunk_Nc, size, iterations=iterations, seed=seed + number, spherical=True
             )
-            copy_from_first_rank(codebook_Kc)
-            self.codebooks_CKc[number] = codebook_Kc
 
     @torch.no_grad()
-    def revive(self, z_ND: Tensor, dead_CK: Tensor, *, seed: int, step: int) -> int:
-        """Replaces the codes marked in ``dead_CK`` (C,K) bool by chunks of random vectors of the global batch.
-
-        A collective; independent of the number of ranks. Returns how many codes were replaced.
-        """
+    def replace_dead_codes(
+        self, dead: Tensor, z_ND: Tensor, groups_N: Tensor | None = None, *, seed: int, step: int
+    ) -> int:
+        """See ``Quantizer.replace_dead_codes``; the codes marked in (C,K) are replaced by chunks of vectors."""
         chunks_CNc = self._chunks(gather_in_sample_order(z_ND))
         return sum(
             len(replace_dead(codebook_Kc, chunk_Nc, dead_K, seed=seed + number, step=step))
             for number, (codebook_Kc, chunk_Nc, dead_K) in enumerate(
-                zip(self.codebooks_CKc, chunks_CNc, dead_CK, strict=True)
+                zip(self.codebooks_CKc, chunks_CNc, dead, strict=True)
             )
         )
 

@@ -7,20 +7,22 @@ Shapes: B images, N tokens (elsewhere: vectors), C codes per token, K codes, D c
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from semhitok.distributed import copy_from_first_rank, gather_in_sample_order
-from semhitok.quantizers.codebook import Float32Module, straight_through
+from semhitok.distributed import gather_in_sample_order
+from semhitok.quantizers.base import Float32Module, Quantizer, straight_through
 from semhitok.quantizers.dead_codes import replace_dead
-from semhitok.quantizers.kmeans import kmeans
+from semhitok.quantizers.kmeans import shared_kmeans
 from semhitok.quantizers.lookup import nearest_code
 from semhitok.types import Quantized
 
 
-class ResidualQuantizer(Float32Module):
+class ResidualQuantizer(Float32Module, Quantizer):
     """One Euclidean codebook of K codes, shared by all C depths as in RQ-VAE, trained by the codebook loss.
 
     Args:
@@ -29,11 +31,18 @@ class ResidualQuantizer(Float32Module):
         dim: D.
     """
 
+    codebooks: ClassVar[tuple[str, ...]] = ("codebook_KD",)
+
     def __init__(self, depth: int, codebook_size: int, dim: int) -> None:
         super().__init__()
         self.depth = depth
         self.codebook_KD = nn.Parameter(torch.empty(codebook_size, dim, dtype=torch.float32))
         self.reset_parameters()
+
+    @property
+    def counts_shape(self) -> tuple[int, ...]:
+        """(C,K): each depth counts its own hits."""
+        return (self.depth, len(self.codebook_KD))
 
     def reset_parameters(self) -> None:
         """Uniform in [-1/K, 1/K]; meant to be replaced by ``initialise``."""
@@ -77,30 +86,30 @@ class ResidualQuantizer(Float32Module):
         return total
 
     @torch.no_grad()
-    def initialise(self, z_ND: Tensor, *, seed: int, iterations: int = 10) -> None:
-        """k-means over the vectors and what the first centres leave of them, on the gathered global batch (a collective).
+    def initialise(self, z_ND: Tensor, groups_N: Tensor | None = None, *, seed: int, iterations: int = 10) -> None:
+        """k-means of the vectors and of what the first centres leave of them; see ``Quantizer.initialise``.
 
         The codebook serves all depths, so it needs codes of the size of features and of the size of remainders: half of
         the codes are centres of the one, half of the other.
         """
         z_ND = gather_in_sample_order(z_ND).float()
         first = (len(self.codebook_KD) + 1) // 2
-        coarse_KD = kmeans(z_ND, first, iterations=iterations, seed=seed)
-        copy_from_first_rank(coarse_KD)
+        coarse_KD = shared_kmeans(z_ND, first, iterations=iterations, seed=seed)
         self.codebook_KD[:first] = coarse_KD
         if first < len(self.codebook_KD):
             left_ND = z_ND - coarse_KD[nearest_code(z_ND, coarse_KD)]
-            fine_KD = kmeans(left_ND, len(self.codebook_KD) - first, iterations=iterations, seed=seed + 1)
-            copy_from_first_rank(fine_KD)
-            self.codebook_KD[first:] = fine_KD
+            rest = len(self.codebook_KD) - first
+            self.codebook_KD[first:] = shared_kmeans(left_ND, rest, iterations=iterations, seed=seed + 1)
+
+    def dead_codes(self, counts: Tensor, below: float) -> Tensor:
+        """(K,) codes that every depth uses less than ``below`` times its mean; see ``Quantizer.dead_codes``."""
+        return super().dead_codes(counts, below).all(dim=0)
 
     @torch.no_grad()
-    def revive(self, z_ND: Tensor, dead_CK: Tensor, *, seed: int, step: int) -> int:
-        """Replaces codes that no depth has used by what random vectors of the global batch have left over.
-
-        A collective; independent of the number of ranks. ``dead_CK`` (C,K) bool says which codes each depth left unused.
-        Returns how many codes were replaced.
-        """
+    def replace_dead_codes(
+        self, dead: Tensor, z_ND: Tensor, groups_N: Tensor | None = None, *, seed: int, step: int
+    ) -> int:
+        """See ``Quantizer.replace_dead_codes``; new codes are what the nearest codes of random vectors leave of them."""
         z_ND = gather_in_sample_order(z_ND).float()
         left_ND = z_ND - self.codebook_KD[nearest_code(z_ND, self.codebook_KD)]
-        return len(replace_dead(self.codebook_KD, left_ND, dead_CK.all(dim=0), seed=seed, step=step))
+        return len(replace_dead(self.codebook_KD, left_ND, dead, seed=seed, step=step))

@@ -29,6 +29,13 @@ class CodeUsage:
         self.size = size
         self.counts = torch.zeros(size, dtype=torch.int64)
 
+    @classmethod
+    def of(cls, counts: Tensor) -> CodeUsage:
+        """Hits counted elsewhere, (size,)."""
+        usage = cls(len(counts))
+        usage.counts = counts
+        return usage
+
     def update(self, ids: Tensor) -> None:
         """Counts ids of any shape.
 
@@ -43,15 +50,9 @@ class CodeUsage:
         flat = ids.flatten().long()
         self.counts = self.counts.to(ids.device).index_add_(0, flat, torch.ones_like(flat))
 
-    def merge(self, other: CodeUsage) -> None:
-        """Adds another object's counts to these."""
-        self.counts += other.counts.to(self.counts.device)
-
     def all_reduce(self) -> CodeUsage:
         """The usage over all ranks, as a new object; this one goes on counting its own rank. A collective."""
-        total = CodeUsage(self.size)
-        total.counts = sum_over_ranks(self.counts).clone()
-        return total
+        return CodeUsage.of(sum_over_ranks(self.counts).clone())
 
     @property
     def usage(self) -> float:
@@ -66,11 +67,6 @@ class CodeUsage:
             return 0.0
         share = share / share.sum()
         return float(torch.exp(-(share * share.log()).sum()))
-
-    @property
-    def normalized_perplexity(self) -> float:
-        """Perplexity as a share of the codebook size, in [0,1]."""
-        return self.perplexity / self.size
 
     def state_dict(self) -> dict[str, Tensor]:
         """The counts, for a checkpoint."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from semhitok.distributed import average_gradients
+from semhitok.quantizers import Quantizer
 
 
 @dataclass(frozen=True)
@@ -53,26 +54,32 @@ def learning_rate(step: int, total_steps: int, config: OptimizerConfig) -> float
 def parameter_groups(*modules: nn.Module, weight_decay: float) -> list[dict]:
     """Trainable parameters in two groups: with weight decay, and without.
 
-    Without: vectors (biases, norms, scales, class and mask tokens: at most one axis longer than 1), embeddings
-    (``nn.Embedding``, and parameters whose own name contains ``embedding``) and codebooks (whose own name starts with
-    ``codebook``): decay would pull codes towards zero that no patch chose.
+    Without: vectors (biases, norms, scales, class and mask tokens: at most one axis longer than 1), tables of
+    ``nn.Embedding``, and what a module declares: the codebooks of a quantizer (``Quantizer.codebooks``), which decay
+    would pull towards zero where no patch chooses them, and the parameters of any module that its attribute
+    ``no_weight_decay`` names.
     """
     decayed: dict[nn.Parameter, None] = {}
     plain: dict[nn.Parameter, None] = {}
     for module in modules:
-        embeddings = {id(child.weight) for child in module.modules() if isinstance(child, nn.Embedding)}
-        for name, parameter in module.named_parameters():
+        declared = {id(tensor) for child in module.modules() for tensor in _undecayed(child)}
+        for parameter in module.parameters():
             if not parameter.requires_grad:
                 continue
-            last = name.rpartition(".")[2]
             is_vector = sum(size > 1 for size in parameter.shape) <= 1
-            is_table = id(parameter) in embeddings or last.startswith("codebook") or "embedding" in last
-            (plain if is_vector or is_table else decayed)[parameter] = None
+            (plain if is_vector or id(parameter) in declared else decayed)[parameter] = None
     groups = [
         {"params": list(decayed), "weight_decay": weight_decay},
         {"params": [parameter for parameter in plain if parameter not in decayed], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
+
+
+def _undecayed(module: nn.Module) -> list[Tensor]:
+    """The module's own parameters that it declares to be without weight decay, whatever their shape."""
+    names = ("weight",) if isinstance(module, nn.Embedding) else getattr(module, "no_weight_decay", ())
+    names = module.codebooks if isinstance(module, Quantizer) else names
+    return [getattr(module, name) for name in names]
 
 
 def build_adamw(modules: nn.Module | Sequence[nn.Module], config: OptimizerConfig) -> torch.optim.AdamW:

@@ -88,7 +88,10 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"image_size": 40}, "image_size must be a multiple of 16, got 40"),
     ({"drop_path": 1.0}, r"drop_path must lie in \[0, 1\), got 1.0"),
     ({"heads": 5}, "32 channels do not split into 5 heads"),
-    ({"quantizer": "fsq"}, "quantizer must be one of multi_codebook, residual, none, got 'fsq'"),
+    (
+        {"quantizer": "fsq"},
+        "quantizer must be one of multi_codebook, residual, ema, vanilla, normalized, none, got 'fsq'",
+    ),
     ({"projection": "mlp"}, "projection must be one of attention, linear, none, got 'mlp'"),
     ({"num_codebooks": 3}, "16 channels cannot be cut into 3 chunks of equal width"),
     ({"width": 12}, "attention projects to heads of 12 channels, which must divide the transformer's 32"),

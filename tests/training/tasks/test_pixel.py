@@ -155,7 +155,7 @@ def test_a_preview_shows_what_the_pixel_branch_sees_and_changes_nothing():
     assert torch.equal(originals, tiny_batch().pixel_values())
     assert torch.equal(reconstructions, model.decode(model.encode(originals).ids))
     assert not changed(before, model)
-    assert task.usage.counts.sum() == 0
+    assert task.maintainer.usage.counts.sum() == 0
     assert all(parameter.grad is None for parameter in model.parameters())
 
 

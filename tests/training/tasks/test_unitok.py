@@ -156,10 +156,10 @@ def test_codebooks_are_set_from_what_was_seen():
     task, before = unitok_task(model, fresh_codebook=True), copy_of(model)["quantizer.codebooks_CKc"]
     state = TrainState(total_steps=12)
     take_steps(task, captioned_feed(), 2, state=state)
-    seen = len(task.reservoir)
+    seen = len(task.maintainer.reservoir)
     metrics = take_steps(task, captioned_feed(), 1, state=state)[0]
     assert seen == 2 * 8 * 4  # steps x images x tokens
-    assert not task.fresh_codebook
+    assert not task.maintainer.fresh_codebook
     moved = (model.quantizer.codebooks_CKc - before).norm(dim=-1)
     assert moved.min() > 0.5  # codes are of unit length now, they were close to zero
     assert metrics["usage"] > 0.4  # of 8 codes in either codebook, for 32 tokens a step

@@ -6,12 +6,12 @@ from typing import Any, Literal, get_args
 
 from transformers import PreTrainedConfig
 
+from semhitok.quantizers import ONE_CODE_PER_TOKEN
+from semhitok.quantizers.ema import UpdateRule
 from semhitok.quantizers.grouping import PixelCodebookKind
 from semhitok.quantizers.layout import IdLayout
 from semhitok.teachers import TeacherConfig
 
-SemanticQuantizerKind = Literal["ema", "vanilla", "normalized"]
-UpdateRule = Literal["sum_count", "batch_mean"]
 ConcatKind = Literal["dim", "length", "none", "semantic"]
 
 
@@ -25,7 +25,8 @@ class SemHiTokConfig(PreTrainedConfig):
             pixel branch sees the whole image resampled to the grid (384 px with patch 14: 27 x 27 tokens, 378 px).
         semantic_codebook_size: K, semantic codes (paper: 16,384).
         semantic_dim: d_s, channels of a semantic code (paper: 48).
-        semantic_quantizer: ``ema`` (paper), ``vanilla`` or ``normalized`` (Table 10).
+        semantic_quantizer: ``ema`` (paper), ``vanilla`` or ``normalized`` (Table 10); any of
+            ``quantizers.ONE_CODE_PER_TOKEN``.
         semantic_decay: momentum of the EMA codebook (eq. 4; value not given, 0.99 is ours).
         semantic_update_rule: ``sum_count`` keeps running counts and sums; ``batch_mean`` is eq. 4 to the letter.
         semantic_decoder_layers: self-attention layers that reconstruct the teacher's features (paper: 3).
@@ -62,7 +63,7 @@ class SemHiTokConfig(PreTrainedConfig):
         patch_size: int = 16,
         semantic_codebook_size: int = 16_384,
         semantic_dim: int = 48,
-        semantic_quantizer: SemanticQuantizerKind = "ema",
+        semantic_quantizer: str = "ema",
         semantic_decay: float = 0.99,
         semantic_update_rule: UpdateRule = "sum_count",
         semantic_decoder_layers: int = 3,
@@ -91,7 +92,7 @@ class SemHiTokConfig(PreTrainedConfig):
         self.patch_size = patch_size
         self.semantic_codebook_size = semantic_codebook_size
         self.semantic_dim = semantic_dim
-        self.semantic_quantizer: SemanticQuantizerKind = semantic_quantizer
+        self.semantic_quantizer = semantic_quantizer
         self.semantic_decay = semantic_decay
         self.semantic_update_rule: UpdateRule = semantic_update_rule
         self.semantic_decoder_layers = semantic_decoder_layers
@@ -148,14 +149,14 @@ class SemHiTokConfig(PreTrainedConfig):
             raise ValueError(f"refine_channels must be a whole number of at least 0, got {self.refine_channels!r}")
         if not 0.0 <= self.semantic_decay < 1.0:
             raise ValueError(f"semantic_decay must lie in [0, 1), got {self.semantic_decay}")
-        for name, kind in (
-            ("semantic_quantizer", SemanticQuantizerKind),
-            ("semantic_update_rule", UpdateRule),
-            ("concat", ConcatKind),
-            ("pixel_codebook", PixelCodebookKind),
+        for name, kinds in (
+            ("semantic_quantizer", tuple(ONE_CODE_PER_TOKEN)),
+            ("semantic_update_rule", get_args(UpdateRule)),
+            ("concat", get_args(ConcatKind)),
+            ("pixel_codebook", get_args(PixelCodebookKind)),
         ):
-            if getattr(self, name) not in get_args(kind):
-                raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}")
+            if getattr(self, name) not in kinds:
+                raise ValueError(f"{name} must be one of {', '.join(kinds)}, got {getattr(self, name)!r}")
         if self.subcodebook_sizes is not None:
             self._check_sizes(self.subcodebook_sizes)
         if self.concat == "semantic" and self.subcodebook_size > 1:

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from semhitok.nn.patches import resize
-from semhitok.quantizers import EMAQuantizer, HierarchicalQuantizer, NormalizedQuantizer, VanillaQuantizer
+from semhitok.quantizers import HierarchicalQuantizer, Quantizer
 from semhitok.teachers import Teacher
 from semhitok.tokenizers.checkpoints import load_strictly
 from semhitok.tokenizers.checks import check_grid, check_ids, check_pixel_values
@@ -100,7 +100,8 @@ class SemHiTokModel(PreTrainedModel):
 
         The teacher counts as a whole, also what it has behind the layer that is read: it never changes.
         """
-        semantic = ("teacher.", "semantic.projection.", "semantic.quantizer.codebook_KD")
+        codes = [f"semantic.quantizer.{name}" for name in self.semantic.quantizer.codebooks]
+        semantic = ("teacher.", "semantic.projection.", *codes)
         # With one pixel code under each semantic code there is nothing to choose.
         return semantic if self.config.subcodebook_size == 1 else (*semantic, "pixel_encoder.", "pixel_quantizer.")
 
@@ -254,7 +255,7 @@ class SemHiTokModel(PreTrainedModel):
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
-        elif isinstance(module, HierarchicalQuantizer | EMAQuantizer | VanillaQuantizer | NormalizedQuantizer):
+        elif isinstance(module, Quantizer):
             module.reset_parameters()
 
     def _teacher_size(self, height: int, width: int) -> tuple[int, int]:

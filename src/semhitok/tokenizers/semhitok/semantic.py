@@ -8,23 +8,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from semhitok.nn import Transformer, axial_rotary
-from semhitok.quantizers import EMAQuantizer, NormalizedQuantizer, VanillaQuantizer
+from semhitok.quantizers import QuantizerSettings, build_quantizer
 from semhitok.tokenizers.semhitok.configuration import SemHiTokConfig
 from semhitok.types import Quantized
-
-SemanticQuantizer = EMAQuantizer | VanillaQuantizer | NormalizedQuantizer
-
-
-def build_semantic_quantizer(config: SemHiTokConfig) -> SemanticQuantizer:
-    """The quantizer that the configuration names (Table 10 compares the three)."""
-    size, dim = config.semantic_codebook_size, config.semantic_dim
-    match config.semantic_quantizer:
-        case "ema":
-            return EMAQuantizer(size, dim, decay=config.semantic_decay, update_rule=config.semantic_update_rule)
-        case "vanilla":
-            return VanillaQuantizer(size, dim)
-        case "normalized":
-            return NormalizedQuantizer(size, dim)
 
 
 class SemanticProjection(nn.Module):
@@ -65,7 +51,13 @@ class SemanticBranch(nn.Module):
     def __init__(self, config: SemHiTokConfig, teacher_dim: int) -> None:
         super().__init__()
         self.projection = SemanticProjection(teacher_dim, config.semantic_dim) if config.encoder else None
-        self.quantizer = build_semantic_quantizer(config)
+        settings = QuantizerSettings(
+            codebook_size=config.semantic_codebook_size,
+            dim=config.semantic_dim,
+            decay=config.semantic_decay,
+            update_rule=config.semantic_update_rule,
+        )
+        self.quantizer = build_quantizer(config.semantic_quantizer, settings)
         self.decoder = SemanticDecoder(config, teacher_dim)
 
     def quantize(self, features_BND: Tensor) -> Quantized:

@@ -7,7 +7,8 @@ from typing import Any, Literal, get_args
 
 from transformers import CLIPTextConfig, PreTrainedConfig
 
-QuantizerKind = Literal["multi_codebook", "residual", "none"]
+from semhitok.quantizers import ONE_CODE_PER_TOKEN, SEVERAL_CODES_PER_TOKEN
+
 ProjectionKind = Literal["attention", "linear", "none"]
 STRIDE = 16
 
@@ -27,7 +28,8 @@ class UniTokConfig(PreTrainedConfig):
         width: channels in which tokens are quantized.
         num_codebooks: C, codes per token: codebooks of ``multi_codebook``, depths of ``residual``.
         codebook_size: K, codes of one codebook.
-        quantizer: ``multi_codebook`` (UniTok), ``residual`` (what it compares with), ``none`` for continuous features.
+        quantizer: ``multi_codebook`` (UniTok), ``residual`` (what it compares with), ``none`` for continuous features; or any of
+            ``quantizers.ONE_CODE_PER_TOKEN``, with ``num_codebooks`` 1.
         projection: to ``width`` and back: ``attention`` (UniTok), ``linear``, or ``none``, where features stay as wide as
             they are, which needs ``quantizer`` none.
         projection_heads: of attention projections; None for channels // ``width``, so that a head is ``width`` wide.
@@ -57,7 +59,7 @@ class UniTokConfig(PreTrainedConfig):
         width: int = 64,
         num_codebooks: int = 8,
         codebook_size: int = 4096,
-        quantizer: QuantizerKind = "multi_codebook",
+        quantizer: str = "multi_codebook",
         projection: ProjectionKind = "attention",
         projection_heads: int | None = None,
         embed_dim: int = 768,
@@ -78,7 +80,7 @@ class UniTokConfig(PreTrainedConfig):
         self.width = width
         self.num_codebooks = num_codebooks
         self.codebook_size = codebook_size
-        self.quantizer: QuantizerKind = quantizer
+        self.quantizer = quantizer
         self.projection: ProjectionKind = projection
         self.projection_heads = projection_heads
         self.embed_dim = embed_dim
@@ -124,9 +126,14 @@ class UniTokConfig(PreTrainedConfig):
         for name, value in counts.items():
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-        for name, kind in (("quantizer", QuantizerKind), ("projection", ProjectionKind)):
-            if getattr(self, name) not in get_args(kind):
-                raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}")
+        quantizers = (*SEVERAL_CODES_PER_TOKEN, *ONE_CODE_PER_TOKEN, "none")
+        for name, kinds in (("quantizer", quantizers), ("projection", get_args(ProjectionKind))):
+            if getattr(self, name) not in kinds:
+                raise ValueError(f"{name} must be one of {', '.join(kinds)}, got {getattr(self, name)!r}")
+        if self.quantizer in ONE_CODE_PER_TOKEN and self.num_codebooks != 1:
+            raise ValueError(
+                f"quantizer {self.quantizer} has one code per token: num_codebooks must be 1, got {self.num_codebooks}"
+            )
         if not 0 <= self.drop_path < 1:
             raise ValueError(f"drop_path must lie in [0, 1), got {self.drop_path}")
         if self.image_size % STRIDE:

@@ -24,8 +24,15 @@ from transformers import initialization as init
 
 from semhitok.nn.attention_projection import AttentionProjection
 from semhitok.nn.vitamin import EPSILON
-from semhitok.quantizers import MultiCodebookQuantizer, ResidualQuantizer
-from semhitok.quantizers.codebook import Float32Module
+from semhitok.quantizers import (
+    SEVERAL_CODES_PER_TOKEN,
+    MultiCodebookQuantizer,
+    Quantizer,
+    QuantizerSettings,
+    TokenQuantizer,
+    build_quantizer,
+)
+from semhitok.quantizers.base import Float32Module
 from semhitok.tokenizers.checkpoints import load_strictly
 from semhitok.tokenizers.checks import check_grid, check_ids, check_pixel_values
 from semhitok.tokenizers.image_processing import TokenizerImageProcessor
@@ -46,7 +53,7 @@ class UniTokOutput:
 
     Attributes:
         reconstruction: (B,3,H,W) in [-1,1] up to overshoot (not clamped); None if it was not asked for.
-        ids: (B,N,C) int64; (B,N,0) without a quantizer.
+        ids: (B,N,C) int64, as the quantizer gives them: (B,N) from one of one code per token; (B,N,0) without a quantizer.
         losses: the quantizer's unweighted terms by name; empty without one.
         features: (B,N,W) before quantization.
         image_embedding: (B,E), l2-normalised.
@@ -116,7 +123,7 @@ class UniTokModel(PreTrainedModel):
         super().__init__(config)
         self.encoder = UniTokEncoder(config) if config.encoder else None
         self.project_down = Projection(config, config.channels, config.width) if config.encoder else None
-        self.quantizer = _quantizer(config)
+        self.quantizer = _build_quantizer(config)
         self.project_up = Projection(config, config.width, config.channels)
         self.decoder = UniTokDecoder(config)
         self.image_head = ImageHead(config.channels, config.embed_dim) if config.encoder else None
@@ -162,7 +169,7 @@ class UniTokModel(PreTrainedModel):
             ValueError: the images do not fit, or there are no ids (``encoder`` False, ``quantizer`` none).
         """
         ids = self._discrete()(self.features(pixel_values)).ids
-        return Encoded(ids=ids, grid=self.config.grid(*pixel_values.shape[-2:]))
+        return Encoded(ids=ids if ids.ndim == 3 else ids[..., None], grid=self.config.grid(*pixel_values.shape[-2:]))
 
     @torch.no_grad()
     def decode(self, ids: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
@@ -171,14 +178,11 @@ class UniTokModel(PreTrainedModel):
         Raises:
             ValueError: ids are out of range or of another shape, or the grid does not hold N tokens.
         """
-        codes = self._discrete().lookup(check_ids(ids, self.vocab_size, self.codes_per_token))
-        return self._draw(self.project_up(codes), check_grid(ids, grid)).clamp(-1, 1)
+        return self._draw(self.project_up(self._lookup(ids)), check_grid(ids, grid)).clamp(-1, 1)
 
     def embed(self, ids: Tensor) -> Embedded:
         """Ids (B,N,C) -> quantized features (B,N,W), fp32, as ``pixel``: meaning and looks lie in the same codes."""
-        return Embedded(
-            semantic=None, pixel=self._discrete().lookup(check_ids(ids, self.vocab_size, self.codes_per_token))
-        )
+        return Embedded(semantic=None, pixel=self._lookup(ids))
 
     def projected_features(self, embedded: Embedded) -> dict[str, Tensor]:
         """``projected``: tokens behind the projection, which image head, decoder and a model that only reads take in."""
@@ -283,7 +287,7 @@ class UniTokModel(PreTrainedModel):
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
-        elif isinstance(module, MultiCodebookQuantizer | ResidualQuantizer):
+        elif isinstance(module, Quantizer):
             module.reset_parameters()
         elif isinstance(module, UniTokModel) and module.config.encoder:
             init.constant_(module.logit_scale, math.log(INITIAL_SCALE))
@@ -291,7 +295,13 @@ class UniTokModel(PreTrainedModel):
     def _draw(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         return self.decoder(tokens.to(self.decoder.norm.weight.dtype), grid)
 
-    def _discrete(self) -> MultiCodebookQuantizer | ResidualQuantizer:
+    def _lookup(self, ids: Tensor) -> Tensor:
+        """Codes (B,N,W) of ids (B,N,C), checked."""
+        quantizer = self._discrete()
+        ids = check_ids(ids, self.vocab_size, self.codes_per_token)
+        return quantizer.lookup(ids if self.config.quantizer in SEVERAL_CODES_PER_TOKEN else ids[..., 0])
+
+    def _discrete(self) -> TokenQuantizer:
         if self.quantizer is None:
             raise ValueError(
                 "this model has continuous features (quantizer none): there are no ids to encode or decode"
@@ -305,11 +315,9 @@ class UniTokModel(PreTrainedModel):
             raise ValueError(f"the sides of images must be multiples of {side} pixels, got {height}x{width}")
 
 
-def _quantizer(config: UniTokConfig) -> MultiCodebookQuantizer | ResidualQuantizer | None:
-    match config.quantizer:
-        case "multi_codebook":
-            return MultiCodebookQuantizer(config.num_codebooks, config.codebook_size, config.width)
-        case "residual":
-            return ResidualQuantizer(config.num_codebooks, config.codebook_size, config.width)
-        case "none":
-            return None
+def _build_quantizer(config: UniTokConfig) -> TokenQuantizer | None:
+    if config.quantizer == "none":
+        return None
+    return build_quantizer(
+        config.quantizer, QuantizerSettings(config.codebook_size, config.width, codes_per_token=config.num_codebooks)
+    )

@@ -1,4 +1,4 @@
-"""The adversarial part of a task: the discriminator, its optimizer, and what both sides of the game lose.
+"""The adversarial part of a task: the discriminator, its optimizer, and the losses of both sides.
 
 Pairs are (target, reconstruction), images (B,3,H,W) in [-1,1].
 """
@@ -23,7 +23,7 @@ Pair = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class AdversarialConfig:
-    """How the game is played.
+    """Adversarial settings.
 
     Attributes:
         weight: factor on top of the adaptive weight (VQGAN, eq. 7).
@@ -48,7 +48,7 @@ class AdversarialConfig:
 
 
 class Adversary:
-    """Trains ``discriminator`` in place, and tells the generator side what it loses.
+    """Trains ``discriminator`` in place, and computes the adversarial loss of the generator side.
 
     Raises:
         ValueError: a consistency loss is asked for without the augmentation that it compares.
@@ -62,7 +62,7 @@ class Adversary:
         self.optimizer = build_adamw(discriminator, config.optimizer)
 
     def active(self, state: TrainState) -> bool:
-        """Whether the game has begun."""
+        """Whether the discriminator and its loss have begun."""
         return state.step >= self.config.start
 
     def add_generator_loss(

@@ -1,6 +1,6 @@
 """Both branches at once, from scratch: the control to SemHiTok's training in stages (paper section 3).
 
-Architecture, losses and upkeep of the codebooks are those of stages 1 and 2, added up over the same images; the teacher
+Architecture, losses and codebook maintenance are those of stages 1 and 2, added up over the same images; the teacher
 stays frozen. What differs: the semantic codebook still moves while the sub-codebooks under it are trained, and, with
 ``pixel_gradient``, reconstruction pulls at the semantic branch through its straight-through codes, the trade-off that
 the paper's stages avoid.
@@ -52,7 +52,7 @@ class JointTask:
     def step(self, microbatches: Sequence[Batch], state: TrainState) -> dict[str, float | Tensor]:
         """See ``Task.step``. ``loss`` is the sum; figures of the semantic branch have ``semantic`` in their names."""
         features = self.semantic.begin(microbatches, state)
-        self.pixel.begin(state)
+        self.pixel.maintainer.begin(state)
         semantic_forwards, pixel_forwards = [], []
         for index, (batch, features_BND) in enumerate(zip(microbatches, features, strict=True)):
             semantic = self.semantic.losses(features_BND, batch)

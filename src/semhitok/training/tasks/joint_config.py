@@ -13,7 +13,7 @@ class JointConfig:
     """What joint training optimises.
 
     Attributes:
-        semantic, pixel: losses, optimizers and upkeep of the two branches; each keeps an optimizer of its own.
+        semantic, pixel: losses, optimizers and codebook maintenance of the two branches; each keeps an optimizer of its own.
         pixel_gradient: the pixel losses also reach the semantic projection. Without it the two losses share no
             parameter, and only the moving codebook is left of what sets joint training apart.
     """

@@ -10,6 +10,7 @@ Shapes: B images, N tokens, d_p pixel channels, K semantic codes, m pixel codes 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +20,47 @@ from torch import Tensor, nn
 from semhitok.data.feed import Batch
 from semhitok.distributed import broadcast_parameters
 from semhitok.losses import PatchDiscriminator, l1_loss
-from semhitok.quantizers import CodeUsage
 from semhitok.tokenizers import SemHiTokModel
+from semhitok.training.codebook_maintenance import CodebookMaintainer
 from semhitok.training.optim import build_adamw, take_step
-from semhitok.training.state import TrainState, derive_seed
+from semhitok.training.state import TrainState
 from semhitok.training.tasks.adversarial import AdversarialConfig, Adversary
-from semhitok.training.tasks.forward import PixelForward
 from semhitok.training.tasks.pixel_config import PixelConfig
 from semhitok.training.tasks.precision import autocast
-from semhitok.training.tasks.reservoir import Reservoir
 from semhitok.training.tasks.terms import mean_psnr, mean_terms
 from semhitok.training.weight_average import WeightAverage
 from semhitok.types import Quantized, TokenizerOutput
 
 SEMANTIC_IDS = "semantic_ids"
 PerceptualDistance = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class PixelForward:
+    """One micro-batch through the pixel branch.
+
+    Attributes:
+        target, reconstruction: (B,3,H,W) what is to be drawn and what is drawn, not clamped.
+        ids: (B,N) joint ids.
+        pixel_features: (B,N,d_p) before quantization.
+        terms: scalars by name; ``loss`` is what is differentiated.
+    """
+
+    target: Tensor
+    reconstruction: Tensor
+    ids: Tensor
+    pixel_features: Tensor
+    terms: dict[str, Tensor]
+
+    def detached(self) -> PixelForward:
+        """The same values without the graph, which is then free."""
+        return PixelForward(
+            self.target,
+            self.reconstruction.detach(),
+            self.ids,
+            self.pixel_features.detach(),
+            {name: value.detach() for name, value in self.terms.items()},
+        )
 
 
 class PixelTask:
@@ -71,18 +98,23 @@ class PixelTask:
         self.trained = nn.ModuleDict(parts).requires_grad_(True).train()
         self.config = config
         self.perceptual = perceptual
-        self.fresh_codebook = fresh_codebook and not config.decoder_only
         broadcast_parameters(self.trained)
         self.optimizer = build_adamw(self.trained, config.optimizer)
         self.adversary = _adversary(config, model.device) if config.adversarial_weight else None
         self.average = WeightAverage(self.trained, decay=config.average_decay)
-        self.usage = CodeUsage(model.vocab_size)
-        self.hits = self._no_hits()
-        self.reservoir = Reservoir(config.reservoir_size, model.device)
+        self.maintainer = CodebookMaintainer(
+            model.pixel_quantizer,
+            config,
+            model.device,
+            seed_name="pixel codebook",
+            fresh_codebook=fresh_codebook,
+            vocab_size=model.vocab_size,
+            frozen=config.decoder_only,
+        )
 
     def step(self, microbatches: Sequence[Batch], state: TrainState) -> dict[str, float | Tensor]:
         """See ``Task.step``: one step of the generator side, then one of the discriminator."""
-        self.begin(state)
+        self.maintainer.begin(state)
         forwards = []
         for index, batch in enumerate(microbatches):
             forward = self.losses(batch, state, index)
@@ -90,35 +122,15 @@ class PixelTask:
             forwards.append(forward.detached())
         return self.finish(forwards, state)
 
-    def begin(self, state: TrainState) -> None:
-        """What comes before the losses of a step: the sub-codebooks are set when their time has come. A collective."""
-        # A run cut to a time limit may be shorter than the recipe foresaw: a quarter of it at most is waited for.
-        due = state.step >= min(self.config.initialise_step, state.total_steps // 4)
-        if self.fresh_codebook and due and len(self.reservoir):
-            self.fresh_codebook = False
-            vectors_ND, groups_N = self.reservoir.local()
-            seed = derive_seed(state.seed, "pixel codebook")
-            self.model.pixel_quantizer.initialise(vectors_ND, groups_N, seed=seed)
-
     def finish(self, forwards: Sequence[PixelForward], state: TrainState) -> dict[str, float | Tensor]:
-        """What follows the gradients of a step: optimizers, average, usage, revival; the metrics of the step."""
+        """What follows the gradients of a step: optimizers, average, codebook maintenance; the metrics of the step."""
         metrics = mean_terms([forward.terms for forward in forwards])
         metrics |= take_step(self.optimizer, self.config.optimizer, state.step, state.total_steps)
         self.average.update(self.trained)
         if self.adversary is not None and self.adversary.active(state):
             pairs = [(forward.target, forward.reconstruction.float()) for forward in forwards]
             metrics |= self.adversary.step(pairs, state)
-        vectors, groups = [], []
-        quantizer = self.model.pixel_quantizer
-        for forward in forwards:
-            self.usage.update(forward.ids)
-            semantic_ids, pixel_ids = quantizer.split_ids(forward.ids)
-            self.hits.update(quantizer.slots(semantic_ids, pixel_ids))
-            vectors.append(forward.pixel_features.float().flatten(0, 1))
-            groups.append(quantizer.grouping(semantic_ids).flatten())
-        if self._revives(state):
-            self.reservoir.add(torch.cat(vectors), torch.cat(groups))
-        return metrics | self._end_interval(state)
+        return metrics | self.maintainer.finish([(forward.pixel_features, forward.ids) for forward in forwards], state)
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -130,25 +142,19 @@ class PixelTask:
     def state_dict(self) -> dict[str, Any]:
         """Weights in training and averaged, both optimizers, discriminator, usage and pool of the interval."""
         state = {
-            "fresh_codebook": self.fresh_codebook,
             "trained": self.trained.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "usage": self.usage.state_dict(),
-            "hits": self.hits.state_dict(),
-            "reservoir": self.reservoir.state_dict(),
+            **self.maintainer.state_dict(),
         }
         return state if self.adversary is None else state | self.adversary.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what ``state_dict`` gave; strict."""
-        self.fresh_codebook = state["fresh_codebook"]
         self.trained.load_state_dict(state["trained"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.usage.load_state_dict(state["usage"])
-        self.hits.load_state_dict(state["hits"])
-        self.reservoir.load_state_dict(state["reservoir"])
+        self.maintainer.load_state_dict(state)
         if self.adversary is not None:
             self.adversary.load_state_dict(state)
 
@@ -209,42 +215,13 @@ class PixelTask:
             terms={"loss": total, **terms, "psnr": psnr},
         )
 
-    def _no_hits(self) -> CodeUsage:
-        return CodeUsage(self.model.pixel_quantizer.codebook_KmD.shape[:2].numel())
-
-    def _revives(self, state: TrainState) -> bool:
-        if self.config.decoder_only:
-            return False
-        return self.fresh_codebook or state.step < self.config.revive_until * state.total_steps
-
-    def _end_interval(self, state: TrainState) -> dict[str, float]:
-        """Every ``revive_every`` steps: report the usage, revive dead pixel codes, begin to count anew."""
-        if (state.step + 1) % self.config.revive_every:
-            return {}
-        usage = self.usage.all_reduce()
-        metrics = {"usage": usage.usage, "perplexity": usage.perplexity}
-        if self._revives(state) and not self.fresh_codebook and len(self.reservoir):
-            quantizer = self.model.pixel_quantizer
-            counts_Km = self.hits.all_reduce().counts.unflatten(0, quantizer.codebook_KmD.shape[:2])
-            vectors_ND, groups_N = self.reservoir.local()
-            threshold = self.config.revive_below * float(counts_Km.double().sum()) / quantizer.codes
-            revived = quantizer.revive(
-                vectors_ND, groups_N, counts_Km, threshold=threshold, seed=state.seed, step=state.step
-            )
-            metrics["revived"] = float(revived)
-        self.usage = CodeUsage(usage.size)
-        self.hits = self._no_hits()
-        if not self.fresh_codebook:  # what k-means is still to see stays
-            self.reservoir.clear()
-        return metrics
-
 
 def _adversary(config: PixelConfig, device: torch.device) -> Adversary:
-    game = AdversarialConfig(
+    settings = AdversarialConfig(
         weight=config.adversarial_weight,
         start=config.adversarial_start,
         diffaug=config.diffaug,
         optimizer=config.discriminator_optimizer,
         precision=config.precision,
     )
-    return Adversary(PatchDiscriminator(config.discriminator_channels).to(device), game)
+    return Adversary(PatchDiscriminator(config.discriminator_channels).to(device), settings)

@@ -8,6 +8,7 @@ Shapes: B images, N tokens, D teacher channels, d_s semantic channels, K semanti
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,36 @@ from torch import Tensor
 from semhitok.data.feed import Batch
 from semhitok.distributed import broadcast_parameters
 from semhitok.losses import distillation_loss
-from semhitok.quantizers import Assignments, CodeUsage, EMAQuantizer
 from semhitok.tokenizers import SemHiTokModel
+from semhitok.training.codebook_maintenance import CodebookMaintainer
 from semhitok.training.optim import build_adamw, take_step
-from semhitok.training.state import TrainState, derive_seed
-from semhitok.training.tasks.forward import SemanticForward
+from semhitok.training.state import TrainState
 from semhitok.training.tasks.precision import autocast
-from semhitok.training.tasks.reservoir import Reservoir
 from semhitok.training.tasks.semantic_config import SemanticConfig
 from semhitok.training.tasks.terms import mean_terms
+from semhitok.types import Quantized
 
 FEATURES = "features"
+
+
+@dataclass(frozen=True)
+class SemanticForward:
+    """One micro-batch through the semantic branch.
+
+    Attributes:
+        projected: (B,N,d_s) fp32 vectors before quantization, without gradients.
+        quantized: their codes, straight-through, and ids.
+        terms: scalars by name; ``loss`` is what is differentiated.
+    """
+
+    projected: Tensor
+    quantized: Quantized
+    terms: dict[str, Tensor]
+
+    def detached(self) -> SemanticForward:
+        """The same values without the graph, which is then free."""
+        quantized = Quantized(self.quantized.codes.detach(), self.quantized.ids, {})
+        return SemanticForward(self.projected, quantized, {name: value.detach() for name, value in self.terms.items()})
 
 
 class SemanticTask:
@@ -40,8 +60,9 @@ class SemanticTask:
         self.config = config
         broadcast_parameters(self.branch)
         self.optimizer = build_adamw(self.branch, config.optimizer)
-        self.usage = CodeUsage(model.config.semantic_codebook_size)
-        self.reservoir = Reservoir(config.reservoir_size, model.device)
+        self.maintainer = CodebookMaintainer(
+            self.quantizer, config, model.device, seed_name="semantic codebook", from_batch=True
+        )
 
     def step(self, microbatches: Sequence[Batch], state: TrainState) -> dict[str, float | Tensor]:
         """See ``Task.step``."""
@@ -55,25 +76,15 @@ class SemanticTask:
     def begin(self, microbatches: Sequence[Batch], state: TrainState) -> list[Tensor]:
         """The teacher's features (B,N,D) of each micro-batch; the codebook is set when its time has come. A collective."""
         features = [self._features(batch) for batch in microbatches]
-        if state.step == self.config.initialise_step:
-            self._initialise(features, state)
+        self.maintainer.begin(state, self._vectors(features) if state.step == self.config.initialise_step else None)
         return features
 
     def finish(self, forwards: Sequence[SemanticForward], state: TrainState) -> dict[str, float | Tensor]:
-        """What follows the gradients of a step: optimizer, codebook, usage, revival; the metrics of the step."""
-        assignments: Assignments | None = None
-        for forward in forwards:
-            self.usage.update(forward.quantized.ids)
-            if isinstance(self.quantizer, EMAQuantizer):
-                found = self.quantizer.assignments(forward.projected, forward.quantized.ids)
-                assignments = found if assignments is None else assignments + found
+        """What follows the gradients of a step: optimizer and codebook maintenance; the metrics of the step."""
         metrics = mean_terms([forward.terms for forward in forwards])
         metrics |= take_step(self.optimizer, self.config.optimizer, state.step, state.total_steps)
-        if isinstance(self.quantizer, EMAQuantizer) and assignments is not None:
-            self.quantizer.update(assignments)
-        if self._revives(state):
-            self.reservoir.add(torch.cat([forward.projected.flatten(0, 1) for forward in forwards]))
-        return metrics | self._end_interval(state)
+        seen = [(forward.projected, forward.quantized.ids) for forward in forwards]
+        return metrics | self.maintainer.finish(seen, state)
 
     def preview(self, batch: Batch) -> None:
         """Nothing to draw: this stage knows no pixels."""
@@ -84,16 +95,14 @@ class SemanticTask:
         return {
             "branch": self.branch.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "usage": self.usage.state_dict(),
-            "reservoir": self.reservoir.state_dict(),
+            **self.maintainer.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what ``state_dict`` gave; strict."""
         self.branch.load_state_dict(state["branch"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.usage.load_state_dict(state["usage"])
-        self.reservoir.load_state_dict(state["reservoir"])
+        self.maintainer.load_state_dict(state)
 
     def export(self, directory: Path | None) -> None:
         """Write the model. Its weights are not averaged: codes and projection must stay those that met in training."""
@@ -133,28 +142,7 @@ class SemanticTask:
         return SemanticForward(projected_BND.detach().float(), quantized, {"loss": loss, **terms})
 
     @torch.no_grad()
-    def _initialise(self, features: Sequence[Tensor], state: TrainState) -> None:
+    def _vectors(self, features: Sequence[Tensor]) -> Tensor:
+        """Projected features of all micro-batches, (vectors, d_s)."""
         with autocast(self.config.precision, features[0].device):
-            self.reservoir.add(
-                torch.cat([self._project(features_BND).flatten(0, 1).float() for features_BND in features])
-            )
-        self.quantizer.initialise(self.reservoir.local()[0], seed=derive_seed(state.seed, "semantic codebook"))
-        self.reservoir.clear()
-
-    def _revives(self, state: TrainState) -> bool:
-        return state.step < max(self.config.initialise_step, self.config.revive_until * state.total_steps)
-
-    def _end_interval(self, state: TrainState) -> dict[str, float]:
-        """Every ``revive_every`` steps: report the usage, revive dead codes, begin to count anew."""
-        if (state.step + 1) % self.config.revive_every:
-            return {}
-        usage = self.usage.all_reduce()
-        metrics = {"usage": usage.usage, "perplexity": usage.perplexity}
-        if self._revives(state) and state.step > self.config.initialise_step:
-            dead_K = usage.counts < self.config.revive_below * usage.counts.double().mean()
-            vectors_ND = self.reservoir.local()[0]
-            metrics["revived"] = float(self.quantizer.revive(vectors_ND, dead_K, seed=state.seed, step=state.step))
-        self.usage = CodeUsage(usage.size)
-        if state.step >= self.config.initialise_step:  # what k-means is still to see stays
-            self.reservoir.clear()
-        return metrics
+            return torch.cat([self._project(features_BND).flatten(0, 1).float() for features_BND in features])

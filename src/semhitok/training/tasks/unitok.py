@@ -23,15 +23,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from semhitok.data.feed import Batch
 from semhitok.distributed import broadcast_parameters, gather_with_gradients
 from semhitok.losses import l1_loss, l2_loss, softmax_contrastive_loss
-from semhitok.quantizers import CodeUsage
 from semhitok.tokenizers.unitok.modeling import UniTokModel
 from semhitok.tokenizers.unitok.processing import UniTokProcessor
+from semhitok.training.codebook_maintenance import CodebookMaintainer
 from semhitok.training.optim import build_adamw, take_step
-from semhitok.training.state import TrainState, derive_seed
+from semhitok.training.state import TrainState
 from semhitok.training.tasks.adversarial import Adversary
 from semhitok.training.tasks.pixel import PerceptualDistance
 from semhitok.training.tasks.precision import autocast
-from semhitok.training.tasks.reservoir import Reservoir
 from semhitok.training.tasks.terms import mean_psnr, mean_terms
 from semhitok.training.tasks.unitok_config import UniTokTrainingConfig
 from semhitok.training.weight_average import WeightAverage
@@ -88,14 +87,17 @@ class UniTokTask:
         broadcast_parameters(model)
         self.optimizer = build_adamw(model, config.optimizer)
         self.average = None if config.average_decay is None else WeightAverage(model, decay=config.average_decay)
-        self.discrete = model.config.quantizer != "none"
-        self.fresh_codebook = self.discrete and fresh_codebook and config.initialise_step is not None
-        self.usage = self._no_usage()
-        self.reservoir = Reservoir(config.reservoir_size, model.device)
+        self.maintainer = CodebookMaintainer(
+            model.quantizer,
+            config,
+            model.device,
+            seed_name="unitok codebooks",
+            fresh_codebook=fresh_codebook and config.initialise_step is not None,
+        )
 
     def step(self, microbatches: Sequence[Batch], state: TrainState) -> dict[str, float | Tensor]:
         """See ``Task.step``: one step of the tokenizer, then one of the discriminator."""
-        self._initialise(state)
+        self.maintainer.begin(state)
         forwards = []
         for index, batch in enumerate(microbatches):
             with _attention(self.model.device):
@@ -112,9 +114,7 @@ class UniTokTask:
         pairs = [forward.pair for forward in forwards if forward.pair is not None]
         if self.adversary is not None and self.adversary.active(state):
             metrics |= self.adversary.step(pairs, state)
-        if self.discrete:
-            metrics |= self._count(forwards, state)
-        return metrics
+        return metrics | self.maintainer.finish([(forward.features, forward.ids) for forward in forwards], state)
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
@@ -132,26 +132,22 @@ class UniTokTask:
     def state_dict(self) -> dict[str, Any]:
         """Weights in training and averaged, both optimizers, discriminator, usage and pool of the interval."""
         return {
-            "fresh_codebook": self.fresh_codebook,
             "model": self.model.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "adversary": None if self.adversary is None else self.adversary.state_dict(),
-            "usage": self.usage.state_dict(),
-            "reservoir": self.reservoir.state_dict(),
+            **self.maintainer.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what ``state_dict`` gave; strict."""
-        self.fresh_codebook = state["fresh_codebook"]
         self.model.load_state_dict(state["model"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.adversary is not None:
             self.adversary.load_state_dict(state["adversary"])
-        self.usage.load_state_dict(state["usage"])
-        self.reservoir.load_state_dict(state["reservoir"])
+        self.maintainer.load_state_dict(state)
 
     def export(self, directory: Path | None) -> None:
         """Write the model, with averaged weights where there are such, and its processor."""
@@ -171,7 +167,7 @@ class UniTokTask:
     def describe(self) -> str:
         """See ``Task.describe``."""
         count = sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
-        codes = f"{self.model.codes_per_token} codes of {self.model.vocab_size}" if self.discrete else "no codes"
+        codes = f"{self.model.codes_per_token} codes of {self.model.vocab_size}" if self.model.quantizer else "no codes"
         return f"unitok: {count / 1e6:.2f}M parameters, {codes} per token"
 
     def _losses(self, batch: Batch, state: TrainState, index: int) -> _Forward:
@@ -230,46 +226,6 @@ class UniTokTask:
         cosine_GG = images_GE.detach() @ texts_GE.detach().T
         return loss, (cosine_GG.diagonal() >= cosine_GG.amax(dim=1)).float().mean()
 
-    def _initialise(self, state: TrainState) -> None:
-        """Set the codebooks when their time has come. A collective."""
-        if not self.fresh_codebook:
-            return
-        assert self.config.initialise_step is not None
-        # A run cut to a time limit may be shorter than the recipe foresaw: a quarter of it at most is waited for.
-        if state.step >= min(self.config.initialise_step, state.total_steps // 4) and len(self.reservoir):
-            self.fresh_codebook = False
-            (vectors_ND,) = self.reservoir.local()
-            assert self.model.quantizer is not None
-            self.model.quantizer.initialise(vectors_ND, seed=derive_seed(state.seed, "unitok codebooks"))
-
-    def _count(self, forwards: Sequence[_Forward], state: TrainState) -> dict[str, float]:
-        """Code usage; every ``revive_every`` steps its report, and new vectors for dead codes."""
-        books, entries = self.model.codes_per_token, self.model.vocab_size
-        for forward in forwards:
-            # Ids of different codebooks must not be mixed in one count.
-            self.usage.update(forward.ids + entries * torch.arange(books, device=forward.ids.device))
-        revives = state.step < self.config.revive_until * state.total_steps
-        if self.fresh_codebook or revives:
-            self.reservoir.add(torch.cat([forward.features.float().flatten(0, 1) for forward in forwards]))
-        if (state.step + 1) % self.config.revive_every:
-            return {}
-        counts_CK = self.usage.all_reduce().counts.unflatten(0, (books, entries))
-        used, perplexity = _mean_usage(counts_CK)
-        metrics = {"usage": used, "perplexity": perplexity}
-        if revives and not self.fresh_codebook and len(self.reservoir):
-            dead_CK = counts_CK < self.config.revive_below * counts_CK.double().mean(dim=1, keepdim=True)
-            (vectors_ND,) = self.reservoir.local()
-            assert self.model.quantizer is not None
-            revived = self.model.quantizer.revive(vectors_ND, dead_CK, seed=state.seed, step=state.step)
-            metrics["revived"] = float(revived)
-        self.usage = self._no_usage()
-        if not self.fresh_codebook:  # what k-means is still to see stays
-            self.reservoir.clear()
-        return metrics
-
-    def _no_usage(self) -> CodeUsage:
-        return CodeUsage(self.model.codes_per_token * self.model.vocab_size if self.discrete else 1)
-
 
 def _attention(device: torch.device) -> AbstractContextManager[Any]:
     """On CPUs plain matrix products: backwards torch's fused kernel takes longer (a fifth of a ``unitok_nano`` step)."""
@@ -298,16 +254,6 @@ def _freeze_contrastive_parts(model: UniTokModel) -> None:
         if part is not None:
             part.requires_grad_(False).eval()
     model.logit_scale.requires_grad_(False)
-
-
-def _mean_usage(counts_CK: Tensor) -> tuple[float, float]:
-    """Share of used codes and perplexity, each the mean over codebooks."""
-    books = []
-    for counts_K in counts_CK:
-        book = CodeUsage(len(counts_K))
-        book.counts = counts_K
-        books.append(book)
-    return sum(book.usage for book in books) / len(books), sum(book.perplexity for book in books) / len(books)
 
 
 def _detached(forward: _Forward) -> _Forward:

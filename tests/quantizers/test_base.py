@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from semhitok.quantizers import EMAQuantizer, HierarchicalQuantizer, NormalizedQuantizer, VanillaQuantizer
-from semhitok.quantizers.codebook import straight_through
+from semhitok.quantizers.base import straight_through
 
 BUILDERS: dict[str, Callable[[], nn.Module]] = {
     "ema": lambda: EMAQuantizer(5, 3),
@@ -86,10 +86,11 @@ def test_fp32_under_another_default_dtype(default_dtype: torch.dtype) -> None:
         z_ND, groups_N = z_BND.flatten(0, 1), torch.zeros(8, dtype=torch.int64)
         if isinstance(quantizer, HierarchicalQuantizer):
             quantizer.initialise(z_ND, groups_N, seed=0)
-            assert quantizer.revive(z_ND, groups_N, torch.tensor([[9, 0]] * 5), threshold=1, seed=0, step=0) == 1
+            dead = quantizer.dead_codes(torch.tensor([[9, 0]] * 5), 0.2)
+            assert quantizer.replace_dead_codes(dead, z_ND, groups_N, seed=0, step=0) == 1
         else:
             quantizer.initialise(z_ND, seed=0)
-            assert quantizer.revive(z_ND, torch.arange(5) == 2, seed=0, step=0) == 1
+            assert quantizer.replace_dead_codes(torch.arange(5) == 2, z_ND, seed=0, step=0) == 1
         if isinstance(quantizer, EMAQuantizer):
             quantizer.update(quantizer.assignments(z_BND, output.ids))
         assert output.codes.dtype == default_dtype
