@@ -18,7 +18,9 @@ from torch import nn
 from torch.multiprocessing.spawn import start_processes
 
 from semhitok import distributed
+from semhitok.training import checkpoint
 from semhitok.training.loop import LoopConfig, train
+from semhitok.training.state import TrainState
 from semhitok.training.task import TrainingError
 
 WORLD = 2
@@ -61,6 +63,35 @@ def training(rank: int, directory: Path) -> dict:
     return {"samples": state.samples, "seen": task.seen}
 
 
+class CollectiveTask(TinyTask):
+    """Collects its state and exports it by collectives, as a task with sharded weights does: all ranks must take part."""
+
+    def __init__(self) -> None:
+        super().__init__(dropout=0.0)
+        self.folders: list[str | None] = []
+
+    def state_dict(self) -> dict:
+        return {**super().state_dict(), "ranks": distributed.average_values({"ranks": 2.0 * distributed.rank()})}
+
+    def export(self, directory: Path | None) -> None:
+        distributed.average_values({"exported": 1.0})
+        self.folders.append(None if directory is None else directory.parent.name)
+        super().export(directory)
+
+
+def collected(rank: int, directory: Path) -> dict:
+    task = CollectiveTask()
+    finished: list[bool] = []
+
+    def on_finish(state: TrainState) -> None:
+        finished.append((directory / "collected" / "model").exists())
+
+    train(task, tiny_feed(), CONFIG, directory / "collected", on_finish=on_finish)
+    # What the main rank wrote is there for all as soon as the loop returns.
+    written = [(directory / "collected" / name).exists() for name in ("model/model.safetensors", "checkpoints")]
+    return {"folders": task.folders, "finished": finished, "written": written}
+
+
 def interrupted(rank: int, directory: Path) -> dict:
     number = signal.SIGTERM if rank == 1 else 0  # only one rank gets it; signal 0 does nothing
     state = train(SignallingTask(number, at=3), tiny_feed(), CONFIG, directory / "interrupted")
@@ -73,7 +104,7 @@ def not_finite(rank: int, directory: Path) -> str:
     return str(caught.value)
 
 
-CHECKS: tuple[Callable, ...] = (collectives, training, interrupted, not_finite)
+CHECKS: tuple[Callable, ...] = (collectives, training, collected, interrupted, not_finite)
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +141,17 @@ def test_two_ranks_train_like_two_microbatches(directory: Path, results: list[di
     assert list(chain.from_iterable(together)) == task.seen
     logs = [json.loads((directory / name / "metrics.jsonl").read_text().splitlines()[-1]) for name in ("one", "two")]
     assert logs[0]["loss"] == pytest.approx(logs[1]["loss"])
+
+
+def test_every_rank_collects_the_state_and_the_main_rank_writes_it(directory: Path, results: list[dict]):
+    found = [result["collected"] for result in results]
+    assert found[0]["folders"] == ["collected"]
+    assert found[1]["folders"] == [None]
+    assert all(result["finished"] == [False] for result in found)
+    assert all(result["written"] == [True, True] for result in found)
+    path = checkpoint.latest(directory / "collected" / "checkpoints")
+    assert path is not None
+    assert checkpoint.load(path)["task"]["ranks"] == {"ranks": 1.0}
 
 
 def test_a_signal_to_one_rank_stops_all_after_the_same_step(directory: Path, results: list[dict]):

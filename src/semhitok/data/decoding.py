@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 from semhitok.data.images import ImageError
 from semhitok.data.randomness import random_integers
 from semhitok.data.sample import ImageSource
-from semhitok.data.transforms import FitMode, fit_image, to_array
+from semhitok.data.transforms import fit_image, to_array
+from semhitok.types import FitMode
 
 _ATTEMPTS = 32
 # Streams of randomness of the replacements: far from the epochs (0, 1, ...) and the augmentations (-1, -2, ...).

@@ -23,7 +23,8 @@ from semhitok.data.decoding import Decoded, FittedImages, ReplacedImages, decodi
 from semhitok.data.loading import LoadedImages, data_fingerprint, load_into_memory, too_many_bad
 from semhitok.data.randomness import SampleOrder
 from semhitok.data.sample import ImageSource
-from semhitok.data.transforms import FitMode, flip_images, random_flips, to_float
+from semhitok.data.transforms import flip_images, random_flips, to_float
+from semhitok.types import FitMode
 
 CaptionReader = Callable[[Sequence[str | None]], Mapping[str, Tensor]]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from semhitok.data.decoding import FittedImages, decoding_loader
 from semhitok.data.sample import ImageSource, digest_of_lines
-from semhitok.data.transforms import FitMode
+from semhitok.types import FitMode
 
 
 @dataclass(frozen=True)

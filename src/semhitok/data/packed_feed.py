@@ -18,7 +18,8 @@ from semhitok.data.feed import Batch
 from semhitok.data.images import ImageError
 from semhitok.data.packing import IGNORED, PackedRows, TokenSequence
 from semhitok.data.sample import digest_of_lines
-from semhitok.data.transforms import FitMode, fit_image, to_array
+from semhitok.data.transforms import fit_image, to_array
+from semhitok.types import FitMode
 
 INPUT_IDS, LABELS, POSITION_IDS = "input_ids", "labels", "position_ids"
 IMAGE_IDS = "image_ids"

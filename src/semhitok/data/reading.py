@@ -13,7 +13,8 @@ from torch import Tensor
 
 from semhitok.data.images import ImageError
 from semhitok.data.sample import ImageSource
-from semhitok.data.transforms import FitMode, fit_image, to_uint8
+from semhitok.data.transforms import fit_image, to_uint8
+from semhitok.types import FitMode
 
 Item = TypeVar("Item")
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from semhitok.mllm.configuration import AdapterKind
-from semhitok.types import Embedded
+from semhitok.types import AdapterKind, Embedded
 
 
 class MLP(nn.Module):

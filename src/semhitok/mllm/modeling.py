@@ -28,12 +28,13 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from semhitok.data.packing import IGNORED
 from semhitok.mllm.adapter import Adapter
 from semhitok.mllm.code_head import CodeHead
-from semhitok.mllm.configuration import AdapterKind, SemHiTokMLLMConfig
+from semhitok.mllm.configuration import SemHiTokMLLMConfig
 from semhitok.mllm.generation import ImageTextGenerationMixin
 from semhitok.mllm.pretrained_parts import check_text_logits, feature_dims, image_marks, layers_and_head, mean_row
 from semhitok.mllm.shared_tokenizer import load_shared_weights
 from semhitok.mllm.vocabulary import Vocabulary
 from semhitok.tokenizers.checkpoints import load_strictly
+from semhitok.types import AdapterKind
 
 PROBED_IDS = 4096
 """Visual ids whose embeddings set the adapter's scale."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from semhitok.data.reading import SizedBatch, SizedImages, evenly_spaced
 from semhitok.data.sample import ImageSource
-from semhitok.data.transforms import FitMode, to_float
+from semhitok.data.transforms import to_float
 from semhitok.evaluation.semantics.embedding import ImageEmbedder, TextEmbedder, TextTokenizer
 from semhitok.evaluation.semantics.labels import ProbeFeatures
 from semhitok.evaluation.semantics.language import LanguageMeasurement, LanguageScores
@@ -28,6 +28,7 @@ from semhitok.metrics.probe import ProbeResult, probe
 from semhitok.metrics.rate import RatePoint, rate_curves, tokenizer_bits
 from semhitok.metrics.reconstruction import PerceptualDistance, ReconstructionMetrics
 from semhitok.tokenizers.protocol import ImageTokenizer
+from semhitok.types import FitMode
 from semhitok.visualization.examples import Examples
 
 Progress = Callable[[str, int, int], None]
