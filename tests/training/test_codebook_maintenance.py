@@ -11,7 +11,7 @@ from semhitok.quantizers import ONE_CODE_PER_TOKEN, VanillaQuantizer
 from semhitok.quantizers.base import codebook_losses, straight_through
 from semhitok.training.codebook_maintenance import Reservoir
 from semhitok.training.state import TrainState
-from semhitok.training.tasks import SemanticTask
+from semhitok.training.tasks.semantic import SemanticTask
 from semhitok.types import Quantized
 
 
