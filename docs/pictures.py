@@ -16,7 +16,7 @@ from torch import Tensor
 
 from semhitok import SemHiTokModel, TokenizerImageProcessor
 from semhitok.data.transforms import to_pil
-from semhitok.visualization.examples import BACKGROUND, INK, MARGIN, font
+from semhitok.visualization.canvas import BACKGROUND, INK, MARGIN, font
 
 HERE = Path(__file__).parent
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")

@@ -13,9 +13,9 @@ from tests.tiny import SIZE, tiny_images
 
 from semhitok import SemHiTokModel
 from semhitok.data.reading import SizedImages
+from semhitok.data.sources import open_images
 from semhitok.data.transforms import to_float
-from semhitok.inference.code_patches import CodePatches, Patch, find_patches, looks
-from semhitok.inference.loading import open_images
+from semhitok.inference.code_patches import CodePatches, Patch, find_patches, patch_descriptors
 from semhitok.quantizers.layout import IdLayout
 from semhitok.visualization.code_rows import TILE, cut_tile, tile_detail
 
@@ -28,7 +28,7 @@ def found(checkpoint, pictures) -> CodePatches:
 
 def test_likeness_is_the_mean_correlation_between_images(found):
     pixel_values = to_float(tiny_images(9))
-    looks_INF = looks(pixel_values, (4, 4))
+    looks_INF = patch_descriptors(pixel_values, (4, 4))
     semantic_IN = found.ids_IN // 4
     for code in range(16):
         means = [looks_INF[i][semantic_IN[i] == code].mean(dim=0) for i in range(9) if (semantic_IN[i] == code).any()]
@@ -39,9 +39,9 @@ def test_likeness_is_the_mean_correlation_between_images(found):
 
 def test_looks_ignore_brightness_and_flat_patches():
     image = to_float(tiny_images(1))
-    assert torch.allclose(looks(image, (4, 4)), looks(image * 0.7 + 0.2, (4, 4)), atol=1e-5)
-    assert torch.allclose(looks(image, (4, 4)).norm(dim=-1), torch.ones(1, 16))
-    assert looks(torch.full((1, 3, 32, 32), 0.3), (4, 4)).abs().max() == 0
+    assert torch.allclose(patch_descriptors(image, (4, 4)), patch_descriptors(image * 0.7 + 0.2, (4, 4)), atol=1e-5)
+    assert torch.allclose(patch_descriptors(image, (4, 4)).norm(dim=-1), torch.ones(1, 16))
+    assert patch_descriptors(torch.full((1, 3, 32, 32), 0.3), (4, 4)).abs().max() == 0
 
 
 def test_ranking():

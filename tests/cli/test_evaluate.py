@@ -82,10 +82,8 @@ def test_distances_are_measured_where_their_weights_are(run, checkpoint, monkeyp
         def forward(self, ours, theirs):
             return (ours - theirs).abs().mean(dim=(1, 2, 3))
 
-    monkeypatch.setattr("semhitok.cli.evaluate.efficientnet_lite2_features", features)
-    monkeypatch.setattr(
-        "semhitok.cli.evaluate.VGGPerceptual.from_hed", lambda path: loaded.append(path) or Perceptual()
-    )
+    monkeypatch.setattr("semhitok.evaluation.efficientnet_lite2_features", features)
+    monkeypatch.setattr("semhitok.losses.VGGPerceptual.from_hed", lambda path: loaded.append(path) or Perceptual())
     many = save_images(tmp_path / "many", count=101)
     outcome = run("evaluate", checkpoint, many, "--out", tmp_path / "e")
     assert outcome.code == 0

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from tests.mllm.tiny_mllm import CONTEXT, mllm, processor
 
-from semhitok.cli import generate
+from semhitok.evaluation.text_to_image import prompt_sets
+from semhitok.inference.image_generator import stretches
 from semhitok.mllm import Sampling, SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
 
 PROMPTS = ["a red cat", "draw two blue house and the big dog"]
@@ -125,14 +126,14 @@ def test_stream_shows_rows_as_they_come(run, saved, tmp_path, monkeypatch):
     arguments = ["generate", *PROMPTS, "--model", saved, "--seeds", 2]
     run(*arguments, "--out", tmp_path / "whole")
     grids = []
-    stock = generate.save_image
+    stock = prompt_sets.save_image
 
     def spy(image: Image.Image, path: Path) -> None:
         stock(image, path)
         if path.name == "grid.png":
             grids.append(pixels_of(path))
 
-    monkeypatch.setattr(generate, "save_image", spy)
+    monkeypatch.setattr(prompt_sets, "save_image", spy)
     assert run(*arguments, "--stream", "--out", tmp_path / "out").code == 0
     assert len(grids) == 2 * 4 + 1, "four rows of tokens for each prompt, and all of it at the end"
     with Image.open(tmp_path / "whole" / "grid.png") as image:
@@ -269,8 +270,8 @@ def test_other_bad_arguments(run, saved, checkpoint, tmp_path):
 
 
 def test_stretches_of_seeds():
-    assert list(generate.stretches([4, 5, 6, 4, 5, 9, 10, 10])) == [(0, 3), (3, 5), (5, 7), (7, 8)]
-    assert list(generate.stretches([7])) == [(0, 1)]
+    assert list(stretches([4, 5, 6, 4, 5, 9, 10, 10])) == [(0, 3), (3, 5), (5, 7), (7, 8)]
+    assert list(stretches([7])) == [(0, 1)]
 
 
 def test_help(run):

@@ -25,7 +25,7 @@ def test_usage_errors_have_exit_code_2(run, tmp_path):
     assert run().code == 2
     outcome = run("encoed")
     assert outcome.code == 2
-    assert "'encoed' is no command" in outcome.err
+    assert "unknown command 'encoed'; choose from" in outcome.err
     assert "encode" in outcome.err
     for arguments in (["encode"], ["encode", tmp_path, "--batch-size", "0"], ["encode", tmp_path, "--nosuch", "1"]):
         outcome = run(*arguments)

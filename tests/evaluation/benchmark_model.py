@@ -13,7 +13,7 @@ from tests.mllm.tiny_mllm import WORDS, mllm
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from semhitok.evaluation.lmms_eval.prompts import Conversation, padded, prompt_of
+from semhitok.evaluation.lmms_eval.prompts import Messages, padded, prompt_of
 from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
 from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -35,7 +35,7 @@ def talking_model() -> SemHiTokForConditionalGeneration:
     return _says({word: _direction(word) for word in range(len(SPECIAL), len(VOCABULARY))})
 
 
-def judging_model(conversations: Sequence[Conversation]) -> SemHiTokForConditionalGeneration:
+def judging_model(conversations: Sequence[Messages]) -> SemHiTokForConditionalGeneration:
     """Says yes to some of the conversations and no to the others: by the direction in which they differ most."""
     model, processor = talking_model(), processing()
     states = []

@@ -255,7 +255,7 @@ def test_bad_input(model: SemHiTokForConditionalGeneration):
         model.body(ids)
     with pytest.raises(ValueError, match="use generation_mode text or image"):
         model.generate(ids, visual_codes=visual_codes, generation_mode="interleaved")
-    with pytest.raises(ValueError, match="draws images without repetition_penalty"):
+    with pytest.raises(ValueError, match="images are generated without repetition_penalty"):
         model.generate(ids, visual_codes=visual_codes, generation_mode="image", repetition_penalty=2.0)
     with pytest.raises(ValueError, match="adapter dual needs semantic features"):
         codes_mllm(adapter="dual")

@@ -13,8 +13,9 @@ from PIL import Image
 from semhitok.data.sources import TarShards
 from semhitok.scenes.compose import compose
 from semhitok.scenes.questions import questions
-from semhitok.scenes.shards import ImageFormat, SceneRecipe, encode_image, write_shards
+from semhitok.scenes.shards import SceneRecipe, encode_image, write_shards
 from semhitok.scenes.splits import Material
+from semhitok.types import SceneFormat
 
 RECIPE = SceneRecipe("train", 10, (48, 64), seed=3, image_format="png", per_shard=4)
 
@@ -86,7 +87,7 @@ def test_wrong_recipes_are_refused(wrong: dict[str, object], said: str) -> None:
 
 
 @pytest.mark.parametrize(("image_format", "decibels"), [("webp", np.inf), ("png", np.inf), ("jpg", 35.0)])
-def test_formats_keep_the_picture(everything: Material, image_format: ImageFormat, decibels: float) -> None:
+def test_formats_keep_the_picture(everything: Material, image_format: SceneFormat, decibels: float) -> None:
     for index in range(3):
         exact = compose(0, index, 64, 64, everything).image
         with Image.open(io.BytesIO(encode_image(exact, image_format))) as image:

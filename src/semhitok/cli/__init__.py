@@ -10,9 +10,12 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+
+from semhitok import __version__
+from semhitok.lazy import after_transformers
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,8 @@ class Command:
     """One command of the program.
 
     Attributes:
-        module: with ``main(arguments)``; imported when the command runs.
+        module: with ``main(arguments)``; imported when the command runs. It imports neither torch nor transformers before
+            the arguments are read, so that help answers at once.
         summary: one line for the overview.
         memory: what helps when memory runs out.
     """
@@ -34,16 +38,18 @@ COMMANDS: dict[str, Command] = {
     "reconstruct": Command(
         "semhitok.cli.reconstruct", "send images through a tokenizer and back, and compare", "lower --batch-size"
     ),
-    "encode": Command("semhitok.cli.encode", "images to token ids (.npy, .json, .safetensors)", "lower --batch-size"),
-    "decode": Command("semhitok.cli.decode", "token ids to images", "lower --batch-size"),
-    "chat": Command("semhitok.cli.chat", "ask a language model about images, once or as a conversation"),
+    "encode": Command(
+        "semhitok.cli.encode", "encode images to token ids (.npy, .json, .safetensors)", "lower --batch-size"
+    ),
+    "decode": Command("semhitok.cli.decode", "decode token ids to images", "lower --batch-size"),
+    "chat": Command("semhitok.cli.chat", "ask a language model about images, once or in a conversation"),
     "generate": Command(
-        "semhitok.cli.generate", "draw images from prompts, or a benchmark's set", "lower --batch-size"
+        "semhitok.cli.generate", "generate images from prompts, or those of a benchmark", "lower --batch-size"
     ),
     "codes": Command(
         "semhitok.cli.codes", "draw the patches that fall on semantic codes", "lower --batch-size or --limit"
     ),
-    "inspect": Command("semhitok.cli.inspect", "what a checkpoint is: stages, sizes, licence, training data"),
+    "inspect": Command("semhitok.cli.inspect", "describe a checkpoint: stages, sizes, licence, training data"),
     "train": Command(
         "semhitok.cli.train",
         "train a recipe on images, stage by stage, with resume",
@@ -55,13 +61,15 @@ COMMANDS: dict[str, Command] = {
         "lower --batch-size or --limit",
     ),
     "evaluate-mllm": Command(
-        "semhitok.cli.evaluate_mllm", "measure a language model: answers, captions, drawings", "lower --batch-size"
+        "semhitok.cli.evaluate_mllm",
+        "measure a language model: answers, captions, generated images",
+        "lower --batch-size",
     ),
     "ablate": Command(
         "semhitok.cli.ablate", "run a table of experiments again, beside the published values", "lower --test-images"
     ),
     "export": Command("semhitok.cli.export", "write a trained model as a small checkpoint to share"),
-    "convert": Command("semhitok.cli.convert", "a checkpoint that others released, as one of this package"),
+    "convert": Command("semhitok.cli.convert", "convert a checkpoint that others released to one of this package"),
     "data": Command(
         "semhitok.cli.data", "fetch public pictures and weights, compose scenes", "lower --workers or --size"
     ),
@@ -107,17 +115,16 @@ def _run(arguments: list[str]) -> int:
         print(usage(), file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else 2
     if arguments[0] == "--version":
-        from semhitok import __version__
-
         print(__version__)
         return 0
     name, *rest = arguments
     if name not in COMMANDS:
-        print(f"semhitok: {name!r} is no command; choose from {', '.join(COMMANDS)}", file=sys.stderr)
+        print(f"semhitok: unknown command {name!r}; choose from {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     try:
         command: Callable[[list[str]], int] = import_module(COMMANDS[name].module).main
-        with _quiet_transformers():
+        with ExitStack() as quiet:
+            quiet.callback(after_transformers(lambda: quiet.enter_context(_quiet_transformers())))
             return command(rest)
     except SystemExit as stop:  # tyro, after --help or a usage error
         return stop.code if isinstance(stop.code, int) else 1

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from semhitok.cli.arguments import Count, Device, OptionalPath, UsageError
-from semhitok.data.sources import open_source
-from semhitok.experiments import (
-    ABLATIONS,
-    Ablation,
-    ExperimentContext,
-    InterruptionError,
-    build_metrics,
-    draw,
-    results_of,
-    run,
-)
-from semhitok.inference.loading import choose_device
 from semhitok.storage.atomic import write_text
+
+if TYPE_CHECKING:
+    from semhitok.experiments import Ablation
 
 
 @dataclass(frozen=True)
@@ -33,31 +24,33 @@ class Arguments:
     """
 
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = ""
-    """Which table; without a name all are listed."""
+    """Table to run or draw; without a name all are listed."""
     train: OptionalPath = None
     """Training images with captions and labels: scenes of the train split (`semhitok data scenes`)."""
     test: OptionalPath = None
     """Images to measure on: scenes of the heldout split."""
     seeds: tuple[int, ...] = (0, 1)
-    """Seeds of weights, codebooks and order."""
+    """Seeds of the weights, the codebooks and the order of the images."""
     test_images: Count = 600
-    """How many test images are measured, evenly spaced."""
+    """Number of test images to measure, evenly spaced."""
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("ablations")
-    """Runs, caches and pictures."""
+    """Folder for runs, caches and pictures."""
     results: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("docs/ablations")
-    """Where results and tables are."""
+    """Folder for results and tables."""
     device: Device = None
-    """cpu, cuda, cuda:1 ..."""
+    """Device to run on: cpu, cuda, cuda:1 ..."""
 
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
     options = tyro.cli(Arguments, args=arguments, prog="semhitok ablate")
+    from semhitok.experiments import ABLATIONS, draw, results_of
+
     if not options.name:
         print("\n".join(f"{ablation.name:<24} {ablation.title}" for ablation in ABLATIONS.values()))
         return 0
     if options.name not in ABLATIONS:
-        raise UsageError(f"{options.name!r} is no table; choose from {', '.join(ABLATIONS)}")
+        raise UsageError(f"unknown table {options.name!r}; choose from {', '.join(ABLATIONS)}")
     ablation = ABLATIONS[options.name]
     if (options.train is None) != (options.test is None):
         raise UsageError("a table is run with both --train and --test, and drawn with neither")
@@ -71,6 +64,10 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(ablation: Ablation, options: Arguments, train: Path, test: Path) -> int:
+    from semhitok.data.sources import open_source
+    from semhitok.experiments import ExperimentContext, InterruptionError, build_metrics, run
+    from semhitok.inference.loading import choose_device
+
     device = choose_device(options.device)
     perceptual, extractors = build_metrics(device)
     context = ExperimentContext(

@@ -5,20 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
-from PIL import Image
 
 from semhitok.cli.arguments import Checkpoint, Count, Device, ImagePaths, Limit, UsageError
 from semhitok.cli.progress import progress_bars
-from semhitok.data.reading import SizedImages
-from semhitok.data.sample import ImageSource
-from semhitok.data.transforms import FitMode, fit_image
-from semhitok.inference.code_patches import CodePatches, Patch, find_patches
-from semhitok.inference.loading import SHIPPED, load_tokenizer, open_images
+from semhitok.inference import DEFAULT_TOKENIZER
 from semhitok.storage.atomic import write_text
-from semhitok.visualization.code_rows import CodeRow, cut_tile, draw_codes, tile_detail
+from semhitok.types import FitMode
 
 
 @dataclass(frozen=True)
@@ -32,25 +27,25 @@ class Arguments:
     images: ImagePaths
     """Image files, folders of them, or one data set (tars, parquet). Hundreds of images make a good picture."""
     code: Annotated[tuple[int, ...], tyro.conf.arg(metavar="K ...", help_behavior_hint="(default: see --top)")] = ()
-    """These semantic codes."""
+    """Semantic codes to draw."""
     top: Count = 12
-    """This many codes, where none are given."""
+    """Number of codes to draw where none are given."""
     by: Literal["alike", "used"] = "alike"
-    """Which come first: codes whose patches look most alike across images, or those used most."""
+    """Which codes come first: those whose patches look most alike across images, or those used most."""
     patches: Count = 12
-    """At most this many patches in a row, of as many images as possible."""
+    """Most patches in a row, from as many images as possible."""
     context: Annotated[int, tyro.conf.arg(metavar="N")] = 1
     """Patches shown to each side of a patch."""
     limit: Limit = None
-    """At most this many images, evenly spaced."""
+    """Most images to read, evenly spaced."""
     fit: FitMode = "crop"
-    """What to do with other shapes: crop the centre, or resize (squeeze)."""
-    model: Checkpoint = SHIPPED
-    """A folder, a hub id, or the name of a shipped checkpoint."""
+    """What to do with images of other shapes: crop the centre, or resize (squeeze)."""
+    model: Checkpoint = DEFAULT_TOKENIZER
+    """A folder, a hub id, or the name of a bundled checkpoint."""
     batch_size: Count = 32
     """Images at a time."""
     device: Device = None
-    """cpu, cuda, cuda:1 ..."""
+    """Device to run on: cpu, cuda, cuda:1 ..."""
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("codes")
     """Folder to write to."""
 
@@ -60,6 +55,12 @@ def main(arguments: list[str]) -> int:
     options = tyro.cli(Arguments, args=arguments, prog="semhitok codes")
     if not 0 <= options.context <= 8:
         raise UsageError(f"--context must be 0 to 8 patches, got {options.context}")
+    from semhitok.data.reading import SizedImages
+    from semhitok.data.sources import open_images
+    from semhitok.inference.code_patches import find_patches
+    from semhitok.inference.loading import load_tokenizer
+    from semhitok.visualization.code_rows import code_rows, draw_codes
+
     source = open_images(options.images)
     model = load_tokenizer(options.model, options.device)
     codes = model.semantic_codebook_size
@@ -75,8 +76,7 @@ def main(arguments: list[str]) -> int:
     ranked = found.most_alike if options.by == "alike" else found.most_used
     chosen = list(dict.fromkeys(options.code)) or ranked(options.top)
     patches = {code: found.choose(code, options.patches) for code in chosen}
-    tiles = _tiles(source, [patch for row in patches.values() for patch in row], found.grid, options)
-    rows = [CodeRow(code, _notes(found, code), row, [tiles[patch] for patch in row]) for code, row in patches.items()]
+    rows = code_rows(found, source, patches, context=options.context, fit=options.fit)
     count = len(found.images_I)
     how = "chosen" if options.code else {"alike": "whose patches look most alike", "used": "used most"}[options.by]
     subtitle = (
@@ -91,7 +91,7 @@ def main(arguments: list[str]) -> int:
         "images": count,
         "tokens": found.ids_IN.numel(),
         "left_out": [{"image": bad.key, "reason": bad.reason} for bad in images.bad],
-        "codes": [_entry(found, source, code, row, size) for code, row in patches.items()],
+        "codes": [found.facts(code, row, source, size) for code, row in patches.items()],
     }
     write_text(options.out / "codes.json", json.dumps(content, indent=1, ensure_ascii=False))
     print(subtitle.splitlines()[0])
@@ -100,47 +100,3 @@ def main(arguments: list[str]) -> int:
     for name in ("codes.png", "codes.json"):
         print(f"wrote {options.out / name}")
     return 0
-
-
-def _tiles(
-    source: ImageSource, patches: list[Patch], grid: tuple[int, int], options: Arguments
-) -> dict[Patch, Image.Image]:
-    """A tile for each patch, cut from the photograph at a finer resolution than the tokenizer's; images are read again."""
-    detail, tiles = tile_detail(options.context), {}
-    by_image: dict[int, list[Patch]] = {}
-    for patch in patches:
-        by_image.setdefault(patch.image, []).append(patch)
-    for image, inside in by_image.items():
-        fine = fit_image(source.load(image).image, grid[0] * detail, grid[1] * detail, options.fit)
-        tiles |= {patch: cut_tile(fine, patch, detail, options.context) for patch in inside}
-    return tiles
-
-
-def _notes(found: CodePatches, code: int) -> list[str]:
-    hits, seen = sum(found.subcode_counts(code)), int(found.seen_K[code])
-    if not hits:
-        return []
-    count = f"{hits:,} patch{'es' if hits > 1 else ''}"
-    return [count, f"in {seen:,} image{'s' if seen > 1 else ''}", f"alike {float(found.likeness_K[code]):.2f}"]
-
-
-def _entry(found: CodePatches, source: ImageSource, code: int, patches: list[Patch], size: int) -> dict[str, Any]:
-    high, wide = size / found.grid[0], size / found.grid[1]
-    return {
-        "code": code,
-        "patches": sum(found.subcode_counts(code)),
-        "images": int(found.seen_K[code]),
-        "likeness": round(float(found.likeness_K[code]), 4),
-        "patches_by_pixel_code": found.subcode_counts(code),
-        "shown": [
-            {
-                "image": source.key(patch.image),
-                "row": patch.row,
-                "column": patch.column,
-                "box": [round(v, 2) for v in (patch.column * wide, patch.row * high)]
-                + [round(v, 2) for v in ((patch.column + 1) * wide, (patch.row + 1) * high)],
-                "pixel_code": patch.subcode,
-            }
-            for patch in patches
-        ],
-    }

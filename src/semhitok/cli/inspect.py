@@ -8,19 +8,15 @@ from typing import Annotated, Any
 
 import tyro
 
-from semhitok.inference.language_loading import find_model, load_language_model
-from semhitok.inference.loading import SHIPPED, load_tokenizer
-from semhitok.mllm.continuous import ContinuousProjector
-from semhitok.mllm.settings import language_settings_of
-from semhitok.tokenizers.settings import settings_of
+from semhitok.inference import DEFAULT_TOKENIZER
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """What a checkpoint is, of a tokenizer or a language model: type, stages, sizes, parameters, licence, training data."""
+    """Describe a checkpoint of a tokenizer or a language model: type, stages, sizes, parameters, licence, training data."""
 
-    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")] = SHIPPED
-    """A folder (a model, or a run: its last finished stage), a hub id, or the name of a shipped checkpoint."""
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")] = DEFAULT_TOKENIZER
+    """A folder (a model, or a run: its last finished stage), a hub id, or the name of a bundled checkpoint."""
     json: bool = False
     """Print JSON."""
 
@@ -28,6 +24,11 @@ class Arguments:
 def main(arguments: list[str]) -> int:
     """Run the command."""
     options = tyro.cli(Arguments, args=arguments, prog="semhitok inspect", config=(tyro.conf.FlagCreatePairsOff,))
+    from semhitok.inference.loading import find_model, load_language_model, load_tokenizer
+    from semhitok.mllm.continuous import ContinuousProjector
+    from semhitok.mllm.settings import language_settings_of
+    from semhitok.tokenizers.settings import settings_of
+
     place, language = find_model(options.model)
     if language:
         model, _ = load_language_model(place, "cpu")

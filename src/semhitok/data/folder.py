@@ -1,9 +1,9 @@
-"""A folder of image files."""
+"""Image files: those of a folder, or named one by one."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from semhitok.data.images import IMAGE_SUFFIXES, ImageError, load_image
@@ -56,6 +56,46 @@ class ImageFolder:
         return Sample(image=image, key=name, metadata=parse_metadata(contents, str(self.path / name)))
 
 
+class ImageFiles:
+    """Files named one by one, as an ``ImageSource``."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = files
+
+    @property
+    def fingerprint(self) -> str:
+        """See ``ImageSource``."""
+        return digest_of_lines(f"{file} {file.stat().st_size}" for file in self.files)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def key(self, index: int) -> str:
+        """See ``ImageSource``."""
+        return str(self.files[index])
+
+    def load(self, index: int) -> Sample:
+        """See ``ImageSource``."""
+        return Sample(image=load_image(self.files[index]), key=self.key(index))
+
+
+def image_files(paths: Sequence[Path]) -> list[Path]:
+    """Files as they are, folders replaced by the pictures in them, by their endings; hidden files are left out.
+
+    Raises:
+        FileNotFoundError: a path does not exist.
+        ValueError: nothing is left.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"no such file or folder: {path}")
+        found.extend(_pictures_in(path) if path.is_dir() else [path])
+    if not found:
+        raise ValueError(f"no pictures in {', '.join(map(str, paths))} (endings such as .jpg, .png, .webp)")
+    return found
+
+
 def files_below(folder: Path, recursive: bool = True) -> Iterator[tuple[str, int]]:
     """(path relative to the folder with forward slashes, size in bytes) of every file that is not hidden."""
     for root, directories, names in os.walk(folder, followlinks=True):
@@ -64,3 +104,8 @@ def files_below(folder: Path, recursive: bool = True) -> Iterator[tuple[str, int
             path = Path(root, name)
             if not name.startswith(".") and path.is_file():
                 yield path.relative_to(folder).as_posix(), path.stat().st_size
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    entries = sorted(entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
+    return [entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor
 from semhitok.data.images import ImageError
 from semhitok.data.sample import ImageSource
 from semhitok.data.transforms import FitMode, fit_image, to_uint8
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class SizedBatch:
 
 
 class SizedImages:
-    """Iterates over a source in a fixed order; ``bad`` fills up on the way.
+    """Iterates over a source in a fixed order; ``bad`` fills up on the way. The next batch is read while one is in use.
 
     Args:
         source: where the images are.
@@ -70,9 +72,10 @@ class SizedImages:
     def __iter__(self) -> Iterator[SizedBatch]:
         self.bad = []
         with ThreadPoolExecutor(self.threads) as pool:
-            for start in range(0, len(self.indices), self.batch_size):
-                positions = range(start, min(start + self.batch_size, len(self.indices)))
-                loaded = list(pool.map(self._load, positions))
+            starts = range(0, len(self.indices), self.batch_size)
+            parts = (range(start, min(start + self.batch_size, len(self.indices))) for start in starts)
+            for loading in one_ahead(pool.map(self._load, positions) for positions in parts):
+                loaded = list(loading)
                 self.bad += [entry for entry in loaded if isinstance(entry, BadImage)]
                 self._check_bad()
                 good = [entry for entry in loaded if not isinstance(entry, BadImage)]
@@ -94,6 +97,16 @@ class SizedImages:
                 f"{len(self.bad)} of {len(self.indices)} images are bad, more than the accepted share of "
                 f"{self.max_bad_share:.0%}; the first: {self.bad[0].reason}"
             )
+
+
+def one_ahead(items: Iterable[Item]) -> Iterator[Item]:
+    """The items as they are, each taken before the one ahead of it is used: work that taking it starts goes on meanwhile."""
+    iterator = iter(items)
+    for current in iterator:
+        for following in iterator:
+            yield current
+            current = following
+        yield current
 
 
 def evenly_spaced(length: int, limit: int | None) -> list[int]:

@@ -10,12 +10,22 @@ from pathlib import Path
 
 import numpy as np
 
-from semhitok.data.folder import ImageFolder
+from semhitok.data.folder import ImageFiles, ImageFolder, image_files
 from semhitok.data.hugging_face import HuggingFaceImages, is_hugging_face
 from semhitok.data.sample import ImageSource, Sample, digest_of_lines
 from semhitok.data.tar_shards import TarShards
 
-__all__ = ["HuggingFaceImages", "ImageFolder", "ImageSource", "Sample", "Subset", "TarShards", "open_source"]
+__all__ = [
+    "HuggingFaceImages",
+    "ImageFiles",
+    "ImageFolder",
+    "ImageSource",
+    "Sample",
+    "Subset",
+    "TarShards",
+    "open_images",
+    "open_source",
+]
 
 
 class Subset:
@@ -96,3 +106,14 @@ def _open_folder(path: Path, split: str | None) -> ImageSource:
 def _split_of(shard: Path) -> str:
     """``train-0001.tar`` belongs to the split ``train``, ``0001.tar`` to none (an empty name)."""
     return re.sub(r"[-_.]?\d+$", "", shard.stem)
+
+
+def open_images(paths: Sequence[Path]) -> ImageSource:
+    """The pictures of one data set (folder with subfolders, tars ...), or of several files and folders.
+
+    Raises:
+        ValueError, FileNotFoundError: nothing there, or nothing that holds pictures.
+    """
+    if len(paths) == 1 and (paths[0].is_dir() or paths[0].suffix in (".tar", ".parquet")):
+        return open_source(paths[0])
+    return ImageFiles(image_files(paths))

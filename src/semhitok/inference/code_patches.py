@@ -5,8 +5,9 @@ Shapes: B images of a batch, I images in all, N tokens, K semantic codes, F numb
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,11 +15,12 @@ from einops import rearrange
 from torch import Tensor
 
 from semhitok.data.reading import SizedImages, evenly_spaced
+from semhitok.data.sample import ImageSource
 from semhitok.data.transforms import to_float
 from semhitok.quantizers.layout import IdLayout
 from semhitok.tokenizers.protocol import Tokenizer
 
-LOOK_SIDE = 4  # pixels to which a patch is reduced to compare what it looks like
+DESCRIPTOR_SIDE = 4  # pixels to which a patch is reduced to compare what it looks like
 FLAT = 0.05  # standard deviation, of [-1,1], below which a patch with its surroundings shows nothing
 FEW = 4  # a code seen in so few images is given half of its likeness when codes are ranked
 
@@ -86,6 +88,41 @@ class CodePatches:
         ]
         return sorted(patches, key=lambda patch: (patch.subcode, patch.image, patch.row, patch.column))
 
+    def facts(self, code: int, patches: Sequence[Patch], source: ImageSource, image_size: int) -> dict[str, Any]:
+        """A code and some of its patches, as JSON has it.
+
+        Args:
+            code: the semantic code.
+            patches: of it, as ``choose`` gives them.
+            source: names the images.
+            image_size: side in pixels of the images that were encoded, in which boxes (left, top, right, bottom) are given.
+        """
+        counts = self.subcode_counts(code)
+        high, wide = image_size / self.grid[0], image_size / self.grid[1]
+
+        def box(patch: Patch) -> list[float]:
+            left, top = patch.column, patch.row
+            return [round(v, 2) for v in (left * wide, top * high, (left + 1) * wide, (top + 1) * high)]
+
+        shown = [
+            {
+                "image": source.key(patch.image),
+                "row": patch.row,
+                "column": patch.column,
+                "box": box(patch),
+                "pixel_code": patch.subcode,
+            }
+            for patch in patches
+        ]
+        return {
+            "code": code,
+            "patches": sum(counts),
+            "images": int(self.seen_K[code]),
+            "likeness": round(float(self.likeness_K[code]), 4),
+            "patches_by_pixel_code": counts,
+            "shown": shown,
+        }
+
     def _top(self, scores_K: Tensor, count: int) -> list[int]:
         seen = [code for code in scores_K.argsort(descending=True, stable=True).tolist() if self.seen_K[code]]
         return seen[:count]
@@ -109,7 +146,7 @@ def find_patches(
         pixel_values = to_float(batch.images.to(model.device))
         encoded = model.encode(pixel_values)
         assert encoded.semantic_ids is not None
-        likeness.update(looks(pixel_values, grid), encoded.semantic_ids)
+        likeness.update(patch_descriptors(pixel_values, grid), encoded.semantic_ids)
         indices += [images.indices[position] for position in batch.positions]
         ids.append(encoded.ids.cpu())
         progress(batch.positions[-1] + 1)
@@ -126,7 +163,7 @@ def find_patches(
     )
 
 
-def looks(pixel_values_BCHW: Tensor, grid: tuple[int, int]) -> Tensor:
+def patch_descriptors(pixel_values_BCHW: Tensor, grid: tuple[int, int]) -> Tensor:
     """What each patch with its eight neighbours looks like, (B,N,F): reduced pixels, mean 0 in each colour, length 1.
 
     Without their means all blue skies are no longer alike: what counts is what can be seen in a patch. A flat one is 0.
@@ -135,30 +172,30 @@ def looks(pixel_values_BCHW: Tensor, grid: tuple[int, int]) -> Tensor:
         pixel_values_BCHW: images in [-1,1].
         grid: rows and columns of tokens; the picture is repeated beyond its border.
     """
-    s = LOOK_SIDE
+    s = DESCRIPTOR_SIDE
     small = F.adaptive_avg_pool2d(pixel_values_BCHW, (grid[0] * s, grid[1] * s))
     padded = F.pad(small, (s, s, s, s), mode="replicate")
     windows_BNCP = rearrange(F.unfold(padded, 3 * s, stride=s), "b (c p) n -> b n c p", c=pixel_values_BCHW.shape[1])
-    looks_BNF = (windows_BNCP - windows_BNCP.mean(dim=-1, keepdim=True)).flatten(2)
-    visible = looks_BNF.square().mean(dim=-1, keepdim=True).sqrt() > FLAT
-    return F.normalize(looks_BNF, dim=-1) * visible
+    descriptors_BNF = (windows_BNCP - windows_BNCP.mean(dim=-1, keepdim=True)).flatten(2)
+    visible = descriptors_BNF.square().mean(dim=-1, keepdim=True).sqrt() > FLAT
+    return F.normalize(descriptors_BNF, dim=-1) * visible
 
 
 class _Likeness:
-    """Mean correlation between images, from sums: with u_i a code's mean look in image i of n,
+    """Mean correlation between images, from sums: with u_i a code's mean descriptor in image i of n,
     (|sum u_i|^2 - sum |u_i|^2) / (n (n - 1)). Patches of one image overlap and do not count against each other."""
 
     def __init__(self, codes: int, device: torch.device) -> None:
         self.codes = codes
-        self.sums_KF = torch.zeros(codes, 3 * (3 * LOOK_SIDE) ** 2, device=device)
+        self.sums_KF = torch.zeros(codes, 3 * (3 * DESCRIPTOR_SIDE) ** 2, device=device)
         self.squares_K = torch.zeros(codes, device=device)
         self.seen_K = torch.zeros(codes, dtype=torch.int64, device=device)
 
-    def update(self, looks_BNF: Tensor, semantic_ids_BN: Tensor) -> None:
+    def update(self, descriptors_BNF: Tensor, semantic_ids_BN: Tensor) -> None:
         image_BN = torch.arange(len(semantic_ids_BN), device=semantic_ids_BN.device)[:, None]
         pairs, place, hits = (image_BN * self.codes + semantic_ids_BN).unique(return_inverse=True, return_counts=True)
-        means_PF = torch.zeros(len(pairs), looks_BNF.shape[-1], device=looks_BNF.device)
-        means_PF.index_add_(0, place.flatten(), rearrange(looks_BNF, "b n f -> (b n) f"))
+        means_PF = torch.zeros(len(pairs), descriptors_BNF.shape[-1], device=descriptors_BNF.device)
+        means_PF.index_add_(0, place.flatten(), rearrange(descriptors_BNF, "b n f -> (b n) f"))
         means_PF /= hits[:, None]
         code_P = pairs % self.codes
         self.sums_KF.index_add_(0, code_P, means_PF)

@@ -1,25 +1,111 @@
-"""What the commands work on: a tokenizer, its image processor, and the pictures named on the command line."""
+"""Load a tokenizer or a language model: by the name of a bundled checkpoint, the folder of a model or a run, or a hub id."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
 
-from semhitok.data.images import IMAGE_SUFFIXES, load_image
-from semhitok.data.sample import ImageSource, Sample, digest_of_lines
-from semhitok.data.sources import open_source
-from semhitok.tokenizers import TokenizerImageProcessor
-from semhitok.tokenizers.checkpoints import stage_is_finished
+from semhitok.inference import DEFAULT_LANGUAGE_MODEL, DEFAULT_TOKENIZER
+from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMConfig, SemHiTokMLLMProcessor
+from semhitok.tokenizers.checkpoints import builtin_checkpoint, find_model_type, stage_is_finished
 from semhitok.tokenizers.loading import load_tokenizer as load_checkpoint
 from semhitok.tokenizers.protocol import Tokenizer
 from semhitok.tokenizers.registry import TOKENIZERS, tokenizer_kind
 from semhitok.types import LANGUAGE_STAGES
 
-SHIPPED = "nano"
+# What a damaged file raises.
+_DAMAGED = (SafetensorError, json.JSONDecodeError, UnicodeDecodeError)
+
+
+def load_tokenizer(
+    name: str | Path = DEFAULT_TOKENIZER, device: str | None = None, *, encoder: bool = True
+) -> Tokenizer:
+    """Load an image tokenizer, in eval mode and float32; of any registered kind, as the checkpoint says.
+
+    Args:
+        name: a bundled checkpoint, the folder of a model, a hub id, or the folder of a training run, whose last finished
+            stage is taken.
+        device: see ``choose_device``.
+        encoder: False leaves out what only encoding needs.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: it is of another class or damaged, its keys do not fit, or there is no such device.
+    """
+    chosen = choose_device(device)
+    try:
+        model = load_checkpoint(_place_of(name), encoder=encoder)
+    except _DAMAGED as error:
+        raise ValueError(f"the checkpoint {name} is damaged ({error}); fetch or export it again") from error
+    model.eval().to(chosen)  # pyright: ignore[reportArgumentType]
+    return model
+
+
+def load_language_model(
+    name: str | Path = DEFAULT_LANGUAGE_MODEL,
+    device: str | None = None,
+    *,
+    encoder: bool = True,
+    dtype: torch.dtype | Literal["auto"] = "auto",
+) -> tuple[SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor]:
+    """Load a unified language model, in eval mode, and its processor.
+
+    Args:
+        name: see ``load_tokenizer``.
+        device: see ``choose_device``.
+        encoder: False leaves out what only understanding images needs.
+        dtype: of the weights; auto is the precision that they are stored in.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: it is of another class or damaged, the processor belongs to another model, or there is no such device.
+    """
+    chosen, place = choose_device(device), builtin_checkpoint(_place_of(name))
+    try:
+        if find_model_type(place) in TOKENIZERS:
+            raise ValueError(
+                f"{name} holds an image tokenizer alone, a language model is needed ({SemHiTokMLLMConfig.model_type})"
+            )
+        model = SemHiTokForConditionalGeneration.from_pretrained(place, encoder=encoder, dtype=dtype)
+    except _DAMAGED as error:
+        raise ValueError(f"the checkpoint {name} is damaged ({error}); fetch or train it again") from error
+    try:
+        processor = SemHiTokMLLMProcessor.from_pretrained(place)
+    except Exception as error:  # the tokenizers library raises a bare Exception for a damaged file
+        raise ValueError(f"the processor of {name} cannot be loaded: {error}") from error
+    if processor.vocabulary != model.vocabulary or processor.context_length != model.config.context_length:
+        raise ValueError(f"the processor of {name} belongs to another model: their vocabularies differ")
+    return model.eval().to(chosen), processor  # pyright: ignore[reportArgumentType, reportReturnType]
+
+
+def load_processor(name: str | Path, model: Tokenizer) -> Any:
+    """What prepares the inputs of a tokenizer; with a text tokenizer where the model has a text tower.
+
+    Raises:
+        ValueError: the text tokenizer is missing or damaged.
+    """
+    try:
+        return model.load_processor(_place_of(name))
+    except Exception as error:  # the tokenizers library raises a bare Exception for a damaged file
+        raise ValueError(f"the text tokenizer of {name} cannot be loaded: {error}") from error
+
+
+def find_model(name: str | Path) -> tuple[str, bool]:
+    """Where a model lies, of a training run its newest finished one; and whether it is a language model.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+        ValueError: its configuration is damaged.
+    """
+    try:
+        place = _place_of(name)
+        return place, find_model_type(builtin_checkpoint(place)) == SemHiTokMLLMConfig.model_type
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"the checkpoint {name} is damaged ({error}); fetch or export it again") from error
 
 
 def newest_model(place: Path) -> Path | None:
@@ -40,7 +126,7 @@ def newest_model(place: Path) -> Path | None:
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The named device; by default a GPU where there is one.
+    """The device of that name, such as cpu, cuda or cuda:1; for None a GPU where there is one.
 
     Raises:
         ValueError: torch knows no such device, or this machine has none.
@@ -56,97 +142,6 @@ def choose_device(name: str | None) -> torch.device:
     return device
 
 
-def load_tokenizer(name: str | Path, device: str | None, *, encoder: bool = True) -> Tokenizer:
-    """The model in eval mode on the device, in float32; of a training run the model of its last finished stage.
-
-    Of any registered kind, as the checkpoint says.
-
-    Raises:
-        ValueError: no such checkpoint, of another class, damaged, or with keys that do not fit.
-    """
-    chosen = choose_device(device)
-    try:
-        model = load_checkpoint(_place_of(name), encoder=encoder)
-    except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"the checkpoint {name} is damaged ({error}); fetch or export it again") from error
-    model.eval().to(chosen)  # pyright: ignore[reportArgumentType]
-    return model
-
-
-def load_processor(name: str | Path, model: Tokenizer) -> Any:
-    """What a checkpoint prepares its inputs with; with a text tokenizer where the model has a text tower.
-
-    Raises:
-        ValueError: the text tokenizer is missing or damaged.
-    """
-    try:
-        return model.load_processor(_place_of(name))
-    # The tokenizers library raises a bare Exception for a damaged file.
-    except Exception as error:
-        raise ValueError(f"the text tokenizer of {name} cannot be loaded: {error}") from error
-
-
-def image_processor(model: Tokenizer) -> TokenizerImageProcessor:
-    """The processor for the model's default size."""
-    return TokenizerImageProcessor(size=model.config.image_size)
-
-
-def image_files(paths: tuple[Path, ...]) -> list[Path]:
-    """Files as they are, folders replaced by the pictures in them, by their endings; hidden files are left out.
-
-    Raises:
-        FileNotFoundError: a path does not exist.
-        ValueError: nothing is left.
-    """
-    found: list[Path] = []
-    for path in paths:
-        if not path.exists():
-            raise FileNotFoundError(f"no such file or folder: {path}")
-        found.extend(_pictures_in(path) if path.is_dir() else [path])
-    if not found:
-        raise ValueError(f"no pictures in {', '.join(map(str, paths))} (endings such as .jpg, .png, .webp)")
-    return found
-
-
-def open_images(paths: tuple[Path, ...]) -> ImageSource:
-    """The pictures of one data set (folder with subfolders, tars ...), or of several files and folders.
-
-    Raises:
-        ValueError, FileNotFoundError: nothing there, or nothing that holds pictures.
-    """
-    if len(paths) == 1 and (paths[0].is_dir() or paths[0].suffix in (".tar", ".parquet")):
-        return open_source(paths[0])
-    return ImageFiles(image_files(paths))
-
-
-class ImageFiles:
-    """Files named one by one, as an ``ImageSource``."""
-
-    def __init__(self, files: list[Path]) -> None:
-        self.files = files
-
-    @property
-    def fingerprint(self) -> str:
-        """See ``ImageSource``."""
-        return digest_of_lines(f"{file} {file.stat().st_size}" for file in self.files)
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def key(self, index: int) -> str:
-        """See ``ImageSource``."""
-        return str(self.files[index])
-
-    def load(self, index: int) -> Sample:
-        """See ``ImageSource``."""
-        return Sample(image=load_image(self.files[index]), key=self.key(index))
-
-
 def _place_of(name: str | Path) -> str:
     """The model's folder of a run; a str, which keeps hub ids and shipped names apart from folders."""
     return str(newest_model(Path(name)) or name)
-
-
-def _pictures_in(folder: Path) -> list[Path]:
-    entries = sorted(entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
-    return [entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES]

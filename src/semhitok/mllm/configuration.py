@@ -47,7 +47,7 @@ class SemHiTokMLLMConfig(PreTrainedConfig):
         tokenizer_fingerprint: str | None = None,
         **kwargs: Any,
     ) -> None:
-        kwargs["tie_word_embeddings"] = False  # the head has rows that the text table has not
+        kwargs["tie_word_embeddings"] = False  # the head has rows that the text table does not have
         # First: it sets the attention implementation of all parts to None, those of built models included.
         super().__init__(**kwargs)
         self.text_config = _config(text_config, "qwen2")

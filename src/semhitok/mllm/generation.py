@@ -221,7 +221,7 @@ def _images_of_several_codes(
     """Several codes per token: our own loop, (B,N,C), with those options of transformers that mean something here."""
     del max_new_tokens  # an image has N tokens whatever the caller's limit
     if kwargs:
-        raise ValueError(f"with several codes per token generate draws images without {', '.join(sorted(kwargs))}")
+        raise ValueError(f"with several codes per token images are generated without {', '.join(sorted(kwargs))}")
     if visual_codes is not None:
         visual_codes = F.pad(visual_codes, (0, 0, 0, prompt.shape[1] - visual_codes.shape[1]))
     seed = int(torch.randint(2**31, ())) if do_sample else 0  # follows torch.manual_seed, as transformers does

@@ -18,7 +18,7 @@ _TEXT, _TEXT_OR_BEGIN, _VISUAL, _END = range(4)
 
 
 class LegalIds(LogitsProcessor):
-    """Sets the logits of all ids that may not follow to -inf.
+    """Sets the logits of all ids that must not follow to -inf.
 
     Args:
         vocabulary: the id layout.
@@ -38,10 +38,10 @@ class LegalIds(LogitsProcessor):
             self._illegal_4V = self._table(scores)
         if self.mode != "interleaved":
             return scores.masked_fill(self._illegal_4V[_TEXT if self.mode == "text" else _VISUAL], float("-inf"))
-        drawn_B = self._drawn(input_ids)
+        generated_B = self._generated(input_ids)
         room = self.max_length - input_ids.shape[1] >= self.vocabulary.span_length
-        state_B = torch.where(drawn_B < self.vocabulary.image_tokens, _VISUAL, _END)
-        state_B = torch.where(drawn_B < 0, _TEXT_OR_BEGIN if room else _TEXT, state_B)
+        state_B = torch.where(generated_B < self.vocabulary.image_tokens, _VISUAL, _END)
+        state_B = torch.where(generated_B < 0, _TEXT_OR_BEGIN if room else _TEXT, state_B)
         return scores.masked_fill(self._illegal_4V[state_B], float("-inf"))
 
     def _table(self, scores: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class LegalIds(LogitsProcessor):
         legal[_END, vocabulary.image_end_id : vocabulary.image_end_id + 1] = True
         return ~legal
 
-    def _drawn(self, input_ids: Tensor) -> Tensor:
+    def _generated(self, input_ids: Tensor) -> Tensor:
         """Visual ids since the last begin of an image that has not ended, -1 outside an image: (B)."""
         window = input_ids[:, -(self.vocabulary.image_tokens + 1) :]
         begins = (window == self.vocabulary.image_begin_id).flip(1)

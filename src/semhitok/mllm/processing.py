@@ -27,8 +27,8 @@ _TEXT, _VISUAL, _NEITHER = range(3)
 class SemHiTokMLLMProcessor(ProcessorMixin):
     """Texts with ``<image>`` where images stand -> ``input_ids``, ``attention_mask``, ``pixel_values``.
 
-    The text tokenizer is never extended: texts are split at ``<image>``, the pieces tokenized, and begin id, N placeholders,
-    end id put between them; the model fills in the images. Batches are padded on the left.
+    The text tokenizer is never extended: texts are split at ``<image>``, the pieces are tokenized, and begin id, N
+    placeholders and end id are put between them; the model fills in the images. Batches are padded on the left.
 
     Args:
         image_processor: a tokenizer's image processor; its size is that of the image tokenizer.
@@ -38,7 +38,7 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
         chat_template: the text tokenizer's own where it has one, otherwise "role: content" line by line.
 
     Raises:
-        ValueError: if the text tokenizer has ids that the language model has not.
+        ValueError: if the text tokenizer has more ids than the language model.
     """
 
     def __init__(
@@ -127,8 +127,8 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
             images: for each ``<image>`` one, in order: a single image, a list over all texts, or a list of lists, one for each
                 text. Paths, bytes, PIL images, uint8 arrays.
             text: one text or several.
-            videos, audio: nothing; the pipelines of transformers name them.
-            generation_mode: "image" appends the image begin id: the model is to draw next.
+            videos, audio: not supported; the pipelines of transformers pass them.
+            generation_mode: "image" appends the image begin id, after which the model generates an image.
             add_special_tokens: begin with the text tokenizer's begin-of-text id, if it has one.
             padding: False leaves lists of different lengths as they are; they need return_tensors None then.
             return_tensors: "pt", or None for lists of ids.
@@ -165,7 +165,7 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
 
     @property
     def pad_id(self) -> int:
-        """What fills the left of shorter rows; its attention mask is 0."""
+        """The id that pads shorter rows on the left; its attention mask is 0."""
         candidates = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
         return next(each for each in candidates if each is not None)
 
@@ -246,7 +246,7 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
         generation_mode: GenerationMode | None = None,
         **kwargs: Any,
     ) -> list[Any]:
-        """What ``generate`` gave, for people.
+        """Turn the output of ``generate`` into texts and images.
 
         Args:
             generated_outputs: "text": ids (B,L). "image": images (B,3,H,W) in [-1,1] from ``decode_image_tokens``.

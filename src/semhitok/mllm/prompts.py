@@ -1,4 +1,4 @@
-"""What a prompt must be before anything is generated.
+"""Checks of prompts before anything is generated.
 
 Shapes: B sequences, L positions.
 """
@@ -23,7 +23,7 @@ def with_begin(
     if ids_BL.ndim != 2 or not ids_BL.shape[1]:
         raise ValueError(f"a prompt needs at least one token, got ids of shape {tuple(ids_BL.shape)}")
     if vocabulary.is_visual(ids_BL[:, -1]).any():
-        raise ValueError("a prompt ends inside an image; to draw one it must end with text or the image begin id")
+        raise ValueError("a prompt ends inside an image; to generate one it must end with text or the image begin id")
     ends_B = ids_BL[:, -1] == vocabulary.image_begin_id
     if ends_B.all():
         return ids_BL, attention_mask_BL
@@ -46,8 +46,8 @@ def check_prompt(
     """Refuse prompts that cannot be continued in this mode.
 
     Raises:
-        ValueError: for an empty prompt, one that leaves no room in the context, an id that is none, visual ids outside an
-            image, or a prompt that ends inside an image where text is to follow.
+        ValueError: for an empty prompt, one that leaves no room in the context, an id outside the vocabulary, visual ids outside
+            an image, or a prompt that ends inside an image where text is to follow.
     """
     if ids_BL.ndim != 2 or not ids_BL.shape[1]:
         raise ValueError(f"a prompt needs at least one token, got ids of shape {tuple(ids_BL.shape)}")

@@ -1,4 +1,4 @@
-"""How the next id is drawn from logits.
+"""How the next id is sampled from logits.
 
 Shapes: P positions, V ids.
 """
@@ -17,9 +17,9 @@ class Sampling:
 
     Attributes:
         temperature: 0 takes the most likely id.
-        top_k: ids that stay; 0 for all. Liquid draws with 4,096.
+        top_k: how many ids stay; 0 for all. Liquid samples with 4,096.
         top_p: the share of probability that stays, in (0, 1].
-        seed: image i of a batch is drawn from seed + i, whatever the batch and the device.
+        seed: image i of a batch is sampled with seed + i, whatever the batch and the device.
 
     Raises:
         ValueError: if a value is out of its range.
@@ -54,7 +54,7 @@ class Sampling:
         return torch.searchsorted(cumulative_PV, heights_P1, right=True)[:, 0]
 
     def probabilities(self, logits_PV: Tensor) -> Tensor:
-        """The distribution that is drawn from: (P,V), fp32; temperature must be above 0."""
+        """The distribution that ids are sampled from: (P,V), fp32; temperature must be above 0."""
         logits_PV = logits_PV.float() / self.temperature
         if 0 < self.top_k < logits_PV.shape[-1]:
             threshold_P1 = logits_PV.topk(self.top_k, dim=-1).values[:, -1:]

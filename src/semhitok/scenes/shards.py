@@ -11,17 +11,15 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import repeat
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 from semhitok.scenes.compose import OBJECT_COUNTS, Scene, compose
 from semhitok.scenes.questions import Question, captions, questions
-from semhitok.scenes.splits import Material, Split
+from semhitok.scenes.splits import Material
 from semhitok.storage.atomic import atomic_file, write_text
-
-ImageFormat = Literal["webp", "png", "jpg"]
+from semhitok.types import SceneFormat, SceneSplit
 
 MINIMUM_SIZE = 16  # pixels
 
@@ -42,13 +40,13 @@ class SceneRecipe:
         per_shard: scenes per tar file.
     """
 
-    split: Split
+    split: SceneSplit
     count: int
     size: tuple[int, int] = (128, 128)
     seed: int = 0
     bare_share: float = 0.25
     object_counts: tuple[int, ...] = OBJECT_COUNTS
-    image_format: ImageFormat = "webp"
+    image_format: SceneFormat = "webp"
     per_shard: int = 1000
 
     def __post_init__(self) -> None:
@@ -118,7 +116,7 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     tar.addfile(member, io.BytesIO(content))
 
 
-def encode_image(image: np.ndarray, image_format: ImageFormat) -> bytes:
+def encode_image(image: np.ndarray, image_format: SceneFormat) -> bytes:
     """(H,W,3) uint8 to a file's bytes."""
     buffer = io.BytesIO()
     options = {

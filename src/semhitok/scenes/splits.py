@@ -21,8 +21,7 @@ from semhitok.scenes.backgrounds import Photograph, PhotographLibrary
 from semhitok.scenes.cutouts import CutOutLibrary
 from semhitok.scenes.naming import content_words, group
 from semhitok.scenes.photograph_table import GCOMPRIS
-
-Split = Literal["train", "heldout", "shared", "scenes-100", "scenes-100-shared", "scenes-100-test"]
+from semhitok.types import SceneSplit
 
 HELD_OUT_CONCEPTS = 0.15
 HELD_OUT_PHOTOGRAPHS = 0.2
@@ -99,7 +98,7 @@ def common_cutouts(library: CutOutLibrary, *, test: bool) -> CutOutLibrary:
     return library.subset(lambda entry: entry.name in kept)
 
 
-def material(split: Split, cutouts: CutOutLibrary, photographs: PhotographLibrary) -> Material:
+def material(split: SceneSplit, cutouts: CutOutLibrary, photographs: PhotographLibrary) -> Material:
     """The cut-outs and photographs of a split.
 
     Raises:

@@ -1,12 +1,30 @@
-"""Image tokenizers under one protocol, registered with the Auto classes of transformers."""
+"""Image tokenizers under one protocol."""
 
-from semhitok.tokenizers.image_processing import TokenizerImageProcessor
-from semhitok.tokenizers.protocol import ImageTokenizer
-from semhitok.tokenizers.registry import register_auto_classes
-from semhitok.tokenizers.semhitok import SemHiTokConfig, SemHiTokModel
-from semhitok.tokenizers.unitok import UniTokConfig, UniTokModel, UniTokProcessor
+from typing import TYPE_CHECKING
 
-register_auto_classes()
+from semhitok.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from semhitok.tokenizers.image_processing import TokenizerImageProcessor
+    from semhitok.tokenizers.protocol import ImageTokenizer
+    from semhitok.tokenizers.semhitok.configuration import SemHiTokConfig
+    from semhitok.tokenizers.semhitok.modeling import SemHiTokModel
+    from semhitok.tokenizers.unitok.configuration import UniTokConfig
+    from semhitok.tokenizers.unitok.modeling import UniTokModel
+    from semhitok.tokenizers.unitok.processing import UniTokProcessor
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "ImageTokenizer": "semhitok.tokenizers.protocol",
+            "SemHiTokConfig": "semhitok.tokenizers.semhitok.configuration",
+            "SemHiTokModel": "semhitok.tokenizers.semhitok.modeling",
+            "TokenizerImageProcessor": "semhitok.tokenizers.image_processing",
+            "UniTokConfig": "semhitok.tokenizers.unitok.configuration",
+            "UniTokModel": "semhitok.tokenizers.unitok.modeling",
+            "UniTokProcessor": "semhitok.tokenizers.unitok.processing",
+        },
+    )
 
 __all__ = [
     "ImageTokenizer",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -17,8 +17,8 @@ from transformers.image_processing_backends import PilBackend
 from semhitok.data.images import load_image
 from semhitok.data.transforms import fit_image, tile_image, to_float, to_pil, to_uint8
 from semhitok.tokenizers.checkpoints import builtin_checkpoint
+from semhitok.types import FitOrTile
 
-FitMode = Literal["crop", "resize", "tile"]
 ImageLike = Image.Image | str | os.PathLike[str] | bytes | np.ndarray | Tensor
 
 
@@ -38,12 +38,12 @@ class TokenizerImageProcessor(PilBackend):
 
     model_input_names = ["pixel_values"]
 
-    def __init__(self, size: int = 256, mode: FitMode = "crop", **kwargs: Any) -> None:
+    def __init__(self, size: int = 256, mode: FitOrTile = "crop", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not isinstance(size, int) or size < 1:
             raise ValueError(f"size must be a whole number of pixels, got {size!r}")
         self.size = size
-        self.mode: FitMode = _known(mode)
+        self.mode: FitOrTile = _known(mode)
 
     @classmethod
     def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -59,7 +59,7 @@ class TokenizerImageProcessor(PilBackend):
         self,
         images: ImageLike | Sequence[ImageLike],
         *,
-        mode: FitMode | None = None,
+        mode: FitOrTile | None = None,
         return_tensors: str | None = "pt",
     ) -> BatchFeature:
         """See the class; ``mode`` overrides the configured one for this call."""
@@ -106,7 +106,7 @@ def _decoded(image: ImageLike) -> Image.Image | str | os.PathLike[str] | bytes:
     return Image.fromarray(array)
 
 
-def _known(mode: FitMode) -> FitMode:
-    if mode not in get_args(FitMode):
-        raise ValueError(f"mode must be one of {', '.join(get_args(FitMode))}, got {mode!r}")
+def _known(mode: FitOrTile) -> FitOrTile:
+    if mode not in get_args(FitOrTile):
+        raise ValueError(f"mode must be one of {', '.join(get_args(FitOrTile))}, got {mode!r}")
     return mode

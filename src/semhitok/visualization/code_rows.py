@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from PIL import Image, ImageDraw
 
-from semhitok.inference.code_patches import Patch
-from semhitok.visualization.examples import BACKGROUND, FAINT, INK, MARGIN, font
+from semhitok.data.sample import ImageSource
+from semhitok.data.transforms import fit_image
+from semhitok.inference.code_patches import CodePatches, Patch
+from semhitok.types import FitMode
+from semhitok.visualization.canvas import FAINT, INK, MARGIN, blank, font, head_height, head_width
 
 TILE = 96  # side of a tile in pixels, about
 GAP, GROUP_GAP = 4, 14
@@ -27,6 +29,33 @@ class CodeRow:
     notes: Sequence[str]
     patches: Sequence[Patch]
     tiles: Sequence[Image.Image]
+
+
+def code_rows(
+    found: CodePatches,
+    source: ImageSource,
+    patches: Mapping[int, Sequence[Patch]],
+    *,
+    context: int = 1,
+    fit: FitMode = "crop",
+) -> list[CodeRow]:
+    """The rows of ``draw_codes``; tiles are cut from the images at a finer resolution than the tokenizer's.
+
+    Args:
+        found: what is known of the codes.
+        source: the images, of which those with patches are read again.
+        patches: by semantic code.
+        context: patches shown to each side of a patch.
+        fit: as the images were encoded.
+    """
+    detail, tiles = tile_detail(context), {}
+    by_image: dict[int, list[Patch]] = {}
+    for patch in (patch for row in patches.values() for patch in row):
+        by_image.setdefault(patch.image, []).append(patch)
+    for image, inside in by_image.items():
+        fine = fit_image(source.load(image).image, found.grid[0] * detail, found.grid[1] * detail, fit)
+        tiles |= {patch: cut_tile(fine, patch, detail, context) for patch in inside}
+    return [CodeRow(code, _notes(found, code), row, [tiles[patch] for patch in row]) for code, row in patches.items()]
 
 
 def tile_detail(context: int) -> int:
@@ -60,14 +89,10 @@ def draw_codes(rows: Sequence[CodeRow], *, title: str, subtitle: str) -> Image.I
     """The picture: for each code its number and notes, its tiles, and below them which pixel code they fall on."""
     side = max((tile.width for row in rows for tile in row.tiles), default=TILE)
     widths = [_width(row, side) for row in rows]
-    text = max(font(24).getlength(title), *map(font(15).getlength, subtitle.splitlines()))
-    head = MARGIN + 40 + 21 * len(subtitle.splitlines()) + 12
-    width = 2 * MARGIN + max(math.ceil(text), LABEL + max(widths))
-    picture = Image.new("RGB", (width, head + len(rows) * (side + CAPTION) + MARGIN), BACKGROUND)
-    draw = ImageDraw.Draw(picture)
-    draw.text((MARGIN, MARGIN), title, INK, font(24))
-    for number, line in enumerate(subtitle.splitlines()):
-        draw.text((MARGIN, MARGIN + 40 + 21 * number), line, FAINT, font(15))
+    head = head_height(subtitle) + 12
+    width = 2 * MARGIN + max(head_width(title, subtitle), LABEL + max(widths))
+    height = head + len(rows) * (side + CAPTION) + MARGIN
+    picture, draw = blank(width, height, title=title, subtitle=subtitle)
     for number, row in enumerate(rows):
         y = head + number * (side + CAPTION)
         draw.text((MARGIN, y + 8), f"code {row.code:,}", INK, font(18))
@@ -75,6 +100,14 @@ def draw_codes(rows: Sequence[CodeRow], *, title: str, subtitle: str) -> Image.I
             draw.text((MARGIN, y + 34 + 19 * line), note, FAINT, font(14))
         _draw_row(picture, row, MARGIN + LABEL, y, side)
     return picture
+
+
+def _notes(found: CodePatches, code: int) -> list[str]:
+    hits, seen = sum(found.subcode_counts(code)), int(found.seen_K[code])
+    if not hits:
+        return []
+    count = f"{hits:,} patch{'es' if hits > 1 else ''}"
+    return [count, f"in {seen:,} image{'s' if seen > 1 else ''}", f"alike {float(found.likeness_K[code]):.2f}"]
 
 
 def _draw_row(picture: Image.Image, row: CodeRow, x: int, y: int, side: int) -> None:

@@ -6,15 +6,26 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from semhitok.data.transforms import to_pil
 from semhitok.metrics.reconstruction import psnr_per_image
+from semhitok.visualization.canvas import (
+    BACKGROUND,
+    FAINT,
+    GAP,
+    HEADING,
+    INK,
+    MARGIN,
+    blank,
+    enlarged,
+    font,
+    head_height,
+    head_width,
+)
 
-BACKGROUND, INK, FAINT = "#ffffff", "#1c2733", "#6b7785"
-MARGIN, GAP = 24, 8
-HEADING, CAPTION = 38, 32  # heights in pixels
+CAPTION = 32  # height in pixels of the line under a pair
 
 
 @dataclass(frozen=True)
@@ -23,11 +34,6 @@ class Examples:
 
     originals: Tensor
     reconstructions: Tensor
-
-
-def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own font at a size in pixels, so that pictures look the same everywhere."""
-    return ImageFont.load_default(size)
 
 
 def draw_examples(
@@ -44,17 +50,11 @@ def draw_examples(
     """
     blocks = {name: _blocks(examples, tile, columns) for name, examples in groups.items()}
     label_width = math.ceil(font(15).getlength("reconstruction")) + 16
-    text_width = max([font(24).getlength(title), *map(font(15).getlength, subtitle.splitlines())])
     block_width = max(block.width for pictures in blocks.values() for block in pictures)
-    width = 2 * MARGIN + max(math.ceil(text_width), label_width + block_width)
-    head = MARGIN + 40 + 21 * len(subtitle.splitlines())
+    width = 2 * MARGIN + max(head_width(title, subtitle), label_width + block_width)
+    head = head_height(subtitle)
     body = sum(HEADING + sum(block.height for block in pictures) for pictures in blocks.values())
-    picture = Image.new("RGB", (width, head + body + MARGIN), BACKGROUND)
-    draw = ImageDraw.Draw(picture)
-
-    draw.text((MARGIN, MARGIN), title, INK, font(24))
-    for number, line in enumerate(subtitle.splitlines()):
-        draw.text((MARGIN, MARGIN + 40 + 21 * number), line, FAINT, font(15))
+    picture, draw = blank(width, head + body + MARGIN, title=title, subtitle=subtitle)
     left, y = MARGIN + label_width, head
     for name, pictures in blocks.items():
         draw.text((left, y + 10), name, INK, font(18))
@@ -72,7 +72,7 @@ def _blocks(examples: Examples, tile: int, columns: int) -> list[Image.Image]:
     """Rows of at most ``columns`` originals over their reconstructions, with captions below."""
     psnr = psnr_per_image(examples.originals, examples.reconstructions).tolist()
     pairs = [
-        (_enlarged(original, tile), _enlarged(copy, tile), f"{value:.1f} dB")
+        (enlarged(to_pil(original), tile), enlarged(to_pil(copy), tile), f"{value:.1f} dB")
         for original, copy, value in zip(examples.originals, examples.reconstructions, psnr, strict=True)
     ]
     width, height = pairs[0][0].size
@@ -88,10 +88,3 @@ def _blocks(examples: Examples, tile: int, columns: int) -> list[Image.Image]:
             ImageDraw.Draw(block).text(place, caption, FAINT, font(14), anchor="ma")
         blocks.append(block)
     return blocks
-
-
-def _enlarged(image: Tensor, tile: int) -> Image.Image:
-    """A picture, enlarged a whole number of times until its longer side is at least ``tile`` pixels."""
-    factor = max(1, math.ceil(tile / max(image.shape[-2:])))
-    picture = to_pil(image)
-    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 
 from semhitok.data.transforms import to_pil
-from semhitok.visualization.examples import BACKGROUND, FAINT, GAP, HEADING, INK, MARGIN, font
+from semhitok.visualization.canvas import (
+    GAP,
+    HEADING,
+    INK,
+    MARGIN,
+    blank,
+    enlarged,
+    font,
+    head_height,
+    head_width,
+    scale_to,
+    wrapped,
+)
 
 TEXT_WIDTH = 220  # pixels beside the images
 
@@ -20,7 +31,7 @@ def guidance_picture(
     """Drawn images under their guidance, each row with its prompt beside it.
 
     Args:
-        drawn: by heading, images (N,3,H,W) in [-1,1] as ``generation.draw_images`` gives them.
+        drawn: by heading, images (N,3,H,W) in [-1,1] as ``draw_images`` gives them.
         prompts: N texts.
         title, subtitle: at the head of the picture.
         tile: side in pixels that images are enlarged to at least, a whole number of times and without smoothing.
@@ -34,39 +45,24 @@ def guidance_picture(
         if len(images) != len(prompts):
             raise ValueError(f"{heading} has {len(images)} images for {len(prompts)} prompts")
     height, width = next(iter(drawn.values())).shape[-2:]
-    factor = max(1, math.ceil(tile / max(height, width)))
+    factor = scale_to(max(height, width), tile)
     height, width = factor * height, factor * width
-    head = MARGIN + 40 + 21 * len(subtitle.splitlines())
+    head = head_height(subtitle)
     left, top = MARGIN + TEXT_WIDTH + GAP, head + HEADING
-    text_width = max([font(24).getlength(title), *map(font(15).getlength, subtitle.splitlines())])
-    size = (
-        max(left + len(drawn) * (width + GAP) - GAP, MARGIN + math.ceil(text_width)) + MARGIN,
+    picture, draw = blank(
+        max(left + len(drawn) * (width + GAP) - GAP, MARGIN + head_width(title, subtitle)) + MARGIN,
         top + len(prompts) * (height + GAP) - GAP + MARGIN,
+        title=title,
+        subtitle=subtitle,
     )
-    picture = Image.new("RGB", size, BACKGROUND)
-    draw = ImageDraw.Draw(picture)
-    draw.text((MARGIN, MARGIN), title, INK, font(24))
-    for number, line in enumerate(subtitle.splitlines()):
-        draw.text((MARGIN, MARGIN + 40 + 21 * number), line, FAINT, font(15))
     for column, (heading, images) in enumerate(drawn.items()):
         x = left + column * (width + GAP)
         draw.text((x + width // 2, head + 10), heading, INK, font(16), anchor="ma")
         for row, image in enumerate(images):
-            enlarged = to_pil(image).resize((width, height), Image.Resampling.NEAREST)
-            picture.paste(enlarged, (x, top + row * (height + GAP)))
+            picture.paste(enlarged(to_pil(image), tile), (x, top + row * (height + GAP)))
     for row, prompt in enumerate(prompts):
         middle = top + row * (height + GAP) + height // 2
-        draw.multiline_text((MARGIN, middle), _wrapped(prompt), INK, font(15), anchor="lm", spacing=4)
+        draw.multiline_text(
+            (MARGIN, middle), "\n".join(wrapped(prompt, TEXT_WIDTH)), INK, font(15), anchor="lm", spacing=4
+        )
     return picture
-
-
-def _wrapped(text: str) -> str:
-    """Broken between words into lines that fit beside the images."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font(15).getlength(longer) > TEXT_WIDTH:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return "\n".join(lines)

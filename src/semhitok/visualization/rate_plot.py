@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 from semhitok.metrics.rate import RatePoint
+from semhitok.visualization.canvas import BACKGROUND, FAINT, INK
 
 WIDTH, HEIGHT = 900, 560
 LEFT, RIGHT, TOP, BOTTOM = 70, 28, 110, 70
 SCALE = 3  # drawn this many times too large, then reduced: smooth lines and letters
-BACKGROUND, INK, FAINT, GRID = "#ffffff", "#1c2733", "#6b7785", "#e4e8ec"
+GRID = "#e4e8ec"
 # Okabe and Ito's palette, distinguishable with colour-blind eyes; the first curve is the tokenizer's.
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#8a6fb0", "#56b4e9", "#e69f00")
 

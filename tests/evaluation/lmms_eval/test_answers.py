@@ -7,13 +7,8 @@ import torch
 from tests.evaluation.benchmark_model import picture, talking_model, text_tokenizer
 from tests.mllm.tiny_mllm import CONTEXT, codes_mllm
 
-from semhitok.evaluation.lmms_eval.answers import (
-    AnswerOptions,
-    answer_likelihoods,
-    before_stop,
-    generate_answers,
-    read_options,
-)
+from semhitok.evaluation.lmms_eval.answers import answer_likelihoods, generate_answers, read_options
+from semhitok.inference.text_generation import AnswerOptions, before_stop
 from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
 
 

@@ -15,8 +15,8 @@ from semhitok.evaluation.understanding.answer_scores import (
     Share,
     accuracies,
     existence_scores,
+    normalised,
 )
-from semhitok.inference.answering import normalised
 from semhitok.scenes.questions import Question
 
 

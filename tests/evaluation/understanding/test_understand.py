@@ -49,18 +49,18 @@ class Oracle:
         grey_B = ((pixel_values.mean(dim=(1, 2, 3)) + 1) * 127.5).round().long()
         return Encoded(ids=grey_B[:, None].repeat(1, TOKENS), grid=(1, TOKENS))
 
-    def generate(self, prompts_BL: Tensor, **options: Any) -> Tensor:
+    def generate(self, input_ids: Tensor, **options: Any) -> Tensor:
         assert not options["do_sample"]
         assert options["visual_codes"] is None
         answers = []
-        for prompt in prompts_BL.tolist():
+        for prompt in input_ids.tolist():
             shown = self.vocabulary.image_end_id in prompt
             answers.append(
                 self.text_tokenizer(self.reply(*(self.see(prompt) if shown else self.read(prompt))))["input_ids"]
             )
         length = max(map(len, answers)) + 1
         rows = [[*ids, 1, *[0] * (length - len(ids) - 1)] for ids in answers]
-        return torch.cat([prompts_BL, torch.tensor(rows)], dim=1)
+        return torch.cat([input_ids, torch.tensor(rows)], dim=1)
 
     def see(self, prompt: list[int]) -> tuple[int, str]:
         """The scene of a prompt with an image, and the question."""

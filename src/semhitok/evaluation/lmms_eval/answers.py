@@ -10,50 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import StoppingCriteria, StoppingCriteriaList
 
-from semhitok.evaluation.lmms_eval.prompts import Conversation, Prompt, answer_ids, fitted, padded, prompt_of
+from semhitok.evaluation.lmms_eval.prompts import Messages, Prompt, answer_ids, fitted, padded, prompt_of
+from semhitok.inference.text_generation import AnswerOptions, generate_text
 from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
 
 ANSWER_SHARE = 4
 """Of the context, an answer gets its ``max_new_tokens`` but at most one position in this many before a prompt is cut for it."""
 FILLER_STOPS = ("\n\n",)
 """The stop string that lmms-eval writes into every task which names none; answers may have several paragraphs there."""
-
-
-@dataclass(frozen=True)
-class AnswerOptions:
-    """How answers are generated. Nothing else of the model's own generation configuration than its end ids is used.
-
-    Attributes:
-        max_new_tokens: of an answer, at most; fewer where the context ends.
-        temperature: 0 takes the most likely id, above 0 is drawn.
-        top_p, top_k: of what is drawn from; 1 and 0 are all, top_p 0 is the most likely id.
-        num_beams: 1 is no search.
-        repetition_penalty: 1 is none.
-        stops: an answer ends before the first of them.
-
-    Raises:
-        ValueError: a value out of its range.
-    """
-
-    max_new_tokens: int
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    num_beams: int = 1
-    repetition_penalty: float = 1.0
-    stops: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        for name, least in (("max_new_tokens", 1), ("temperature", 0), ("top_k", 0), ("num_beams", 1)):
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if not 0 <= self.top_p <= 1:
-            raise ValueError(f"top_p must lie in [0, 1], got {self.top_p}")
-        if not self.repetition_penalty > 0:
-            raise ValueError(f"repetition_penalty must be above 0 (1 is none), got {self.repetition_penalty}")
 
 
 def read_options(given: Mapping[str, Any], max_new_tokens: int) -> tuple[AnswerOptions, frozenset[str]]:
@@ -112,11 +77,10 @@ class Likelihood:
     cut: bool
 
 
-@torch.no_grad()
 def generate_answers(
     model: SemHiTokForConditionalGeneration,
     processor: SemHiTokMLLMProcessor,
-    conversations: Sequence[Conversation],
+    conversations: Sequence[Messages],
     options: AnswerOptions,
 ) -> list[Answer]:
     """Answers to one batch of conversations.
@@ -133,45 +97,16 @@ def generate_answers(
     context = model.config.context_length
     limit = context - min(options.max_new_tokens, context // ANSWER_SHARE)
     prompts = [fitted(model.vocabulary, prompt_of(processor, each), limit) for each in conversations]
-    # Each answer ends where its own context does, whatever stands beside it in the batch.
-    rooms = [min(options.max_new_tokens, context - len(prompt.ids)) for prompt in prompts]
     inputs = padded(processor, prompts, model.device)
-    length = inputs["input_ids"].shape[1]
-    arguments: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-    if options.temperature > 0:
-        arguments = {
-            "do_sample": True,
-            "temperature": options.temperature,
-            "top_p": options.top_p,
-            "top_k": options.top_k,
-        }
-    if options.stops:
-        arguments["stopping_criteria"] = StoppingCriteriaList([_StopStrings(processor, options.stops, length)])
-    if model.generation_config.eos_token_id is None:  # pyright: ignore[reportOptionalMemberAccess]
-        arguments["eos_token_id"] = processor.tokenizer.eos_token_id
-    ids_BL = model.generate(
-        **inputs,
-        **arguments,
-        max_new_tokens=max(rooms),
-        num_beams=options.num_beams,
-        repetition_penalty=options.repetition_penalty,
-        pad_token_id=processor.pad_id,
-    )
-    answers = []
-    for ids, room, prompt in zip(ids_BL[:, length:].tolist(), rooms, prompts, strict=True):
-        found = ids[:room]
-        while found and found[-1] == processor.pad_id:
-            found.pop()
-        text = processor.post_process_image_text_to_text([found])[0] if found else ""
-        answers.append(Answer(before_stop(text, options.stops), len(found), prompt.cut))
-    return answers
+    found = generate_text(model, processor, inputs, options, end_id=processor.tokenizer.eos_token_id)
+    return [Answer(each.text, each.tokens, prompt.cut) for each, prompt in zip(found, prompts, strict=True)]
 
 
 @torch.no_grad()
 def answer_likelihoods(
     model: SemHiTokForConditionalGeneration,
     processor: SemHiTokMLLMProcessor,
-    conversations: Sequence[Conversation],
+    conversations: Sequence[Messages],
     answers: Sequence[str],
 ) -> list[Likelihood]:
     """How likely one given answer to each conversation is; one batch.
@@ -208,27 +143,6 @@ def answer_likelihoods(
         sums = predicted.gather(1, target[:, None]).sum()
         found.append(Likelihood(float(sums), bool((predicted.argmax(dim=-1) == target).all()), row.cut))
     return found
-
-
-def before_stop(text: str, stops: Sequence[str]) -> str:
-    """The text up to the first of the stop strings."""
-    places = [place for place in map(text.find, stops) if place >= 0]
-    return text[: min(places)] if places else text
-
-
-class _StopStrings(StoppingCriteria):
-    """Ends a row once a stop string stands in it: saves time and changes no answer."""
-
-    def __init__(self, processor: SemHiTokMLLMProcessor, stops: Sequence[str], prompt_length: int) -> None:
-        self.decode = processor.tokenizer.decode
-        self.stops, self.prompt_length = stops, prompt_length
-        # A character has at most four bytes and a byte at most one id.
-        self.window = 4 * max(map(len, stops)) + 4
-
-    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:  # pyright: ignore
-        tails = input_ids[:, max(self.prompt_length, input_ids.shape[1] - self.window) :].tolist()
-        texts = [self.decode(tail, skip_special_tokens=True) for tail in tails]
-        return torch.tensor([any(stop in text for stop in self.stops) for text in texts], device=input_ids.device)
 
 
 def _number(name: str, value: Any, kind: type) -> Any:

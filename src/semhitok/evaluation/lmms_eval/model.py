@@ -19,15 +19,11 @@ from lmms_eval.models.model_utils.gen_metrics import log_metrics
 from loguru import logger
 from tqdm import tqdm
 
-from semhitok.evaluation.lmms_eval.answers import (
-    Answer,
-    AnswerOptions,
-    answer_likelihoods,
-    generate_answers,
-    read_options,
-)
-from semhitok.evaluation.lmms_eval.prompts import Conversation
-from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
+from semhitok.evaluation.lmms_eval.answers import Answer, answer_likelihoods, generate_answers, read_options
+from semhitok.evaluation.lmms_eval.prompts import Messages
+from semhitok.inference import DEFAULT_LANGUAGE_MODEL
+from semhitok.inference.loading import load_language_model
+from semhitok.inference.text_generation import AnswerOptions
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 ARGUMENTS = ("pretrained", "device", "dtype", "batch_size", "max_new_tokens")
@@ -37,7 +33,7 @@ class SemHiTok(lmms):
     """Chat requests.
 
     Args:
-        pretrained: a folder, a hub id, or the name of a shipped checkpoint.
+        pretrained: see ``load_language_model``.
         device: by default a GPU if there is one; several processes (torchrun, accelerate) take one each.
         dtype: "auto" (as stored), "float32", "bfloat16" or "float16".
         batch_size: requests at a time.
@@ -53,7 +49,7 @@ class SemHiTok(lmms):
 
     def __init__(
         self,
-        pretrained: str = "mllm_nano",
+        pretrained: str = DEFAULT_LANGUAGE_MODEL,
         device: str | None = None,
         dtype: str = "auto",
         batch_size: int | str = 1,
@@ -71,12 +67,8 @@ class SemHiTok(lmms):
         self.max_new_tokens = _count("max_new_tokens", max_new_tokens)
         self.device = _device(device)
         self._rank, self._world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        precision = dtype if dtype == "auto" else getattr(torch, dtype)
-        model = SemHiTokForConditionalGeneration.from_pretrained(pretrained, dtype=precision)
-        self.model: SemHiTokForConditionalGeneration = model.eval().to(self.device)  # pyright: ignore
-        self.processor = SemHiTokMLLMProcessor.from_pretrained(pretrained)
-        if self.processor.vocabulary != model.vocabulary:
-            raise ValueError(f"the processor of {pretrained} belongs to another model: their vocabularies differ")
+        precision = "auto" if dtype == "auto" else getattr(torch, dtype)
+        self.model, self.processor = load_language_model(pretrained, str(self.device), dtype=precision)
 
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:  # pyright: ignore
         """An answer to each request, in their order.
@@ -98,7 +90,7 @@ class SemHiTok(lmms):
         options = self._options(requests)
         outputs: list[list[str]] = [[] for _ in requests]
         infos: list[Any] = [None] * len(requests)
-        waiting: dict[int, Callable[[], Conversation]] = {
+        waiting: dict[int, Callable[[], Messages]] = {
             index: partial(self._conversation, request) for index, request in enumerate(requests)
         }
         number = 0
@@ -150,7 +142,7 @@ class SemHiTok(lmms):
 
     def _answers(
         self,
-        conversations: Sequence[Callable[[], Conversation]],
+        conversations: Sequence[Callable[[], Messages]],
         options: Sequence[AnswerOptions],
         keep: Callable[[int, Answer], None] | None = None,
     ) -> list[Answer]:
@@ -176,7 +168,7 @@ class SemHiTok(lmms):
         self._report_cuts(sum(answer.cut for answer in found.values()), len(found))
         return [found[index] for index in range(len(conversations))]
 
-    def _conversation(self, request: Instance) -> Conversation:
+    def _conversation(self, request: Instance) -> Messages:
         """The first round of a request."""
         if self.is_simple:
             return _user_turn(self._visuals(request), _arguments(request)[0])
@@ -184,7 +176,7 @@ class SemHiTok(lmms):
 
     def _round(
         self, request: Instance, number: int, outputs: list[str], info: Any
-    ) -> tuple[Conversation, bool, list[str] | None, Any]:
+    ) -> tuple[Messages, bool, list[str] | None, Any]:
         """A later round: its conversation, whether there is none, answers rewritten by the task, what it wants to see again."""
         source = _arguments(request)[3] if self.is_simple else _arguments(request)[1]
         step = source(self._doc(request), round_idx=number, previous_output=list(outputs), previous_round_info=info)
@@ -236,12 +228,12 @@ def _arguments(request: Instance) -> tuple[Any, ...]:
     return tuple(request.args)
 
 
-def _user_turn(images: Sequence[Any], text: str) -> Conversation:
+def _user_turn(images: Sequence[Any], text: str) -> Messages:
     parts = [{"type": "image", "image": image} for image in images]
     return [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
 
 
-def _same(conversation: Conversation) -> Conversation:
+def _same(conversation: Messages) -> Messages:
     return conversation
 
 

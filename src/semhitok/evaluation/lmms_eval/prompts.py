@@ -19,7 +19,7 @@ from semhitok.data.records import IMAGE
 from semhitok.mllm import SemHiTokMLLMProcessor, Vocabulary
 from semhitok.mllm.chat import flattened
 
-Conversation = Sequence[Mapping[str, Any]]
+Messages = Sequence[Mapping[str, Any]]
 """Messages with "role" and "content", a text or parts; images are under "image", "path" or "url"."""
 
 TEXT_SHARE = 8
@@ -43,7 +43,7 @@ class Prompt:
     cut: bool = False
 
 
-def prompt_of(processor: SemHiTokMLLMProcessor, conversation: Conversation) -> Prompt:
+def prompt_of(processor: SemHiTokMLLMProcessor, conversation: Messages) -> Prompt:
     """The prompt that asks for the answer to a conversation, through the chat template, of any length.
 
     Raises:
@@ -56,7 +56,7 @@ def prompt_of(processor: SemHiTokMLLMProcessor, conversation: Conversation) -> P
     return Prompt(tuple(processor.token_ids(text, add_special_tokens=False)), tuple(images))
 
 
-def answer_ids(processor: SemHiTokMLLMProcessor, conversation: Conversation, answer: str) -> tuple[int, ...]:
+def answer_ids(processor: SemHiTokMLLMProcessor, conversation: Messages, answer: str) -> tuple[int, ...]:
     """Ids that a given answer has after ``prompt_of``: as in training, without the end of the turn.
 
     Spaces around the answer are the template's affair: benchmarks put one before it, as plain language models need.

@@ -27,6 +27,7 @@ from semhitok.evaluation.text_to_image.report import (
     guidance_name,
     shuffled_name,
 )
+from semhitok.inference.image_generator import ImageGenerator
 from semhitok.metrics.frechet import (
     MINIMUM_IMAGES,
     FeatureExtractor,
@@ -147,17 +148,16 @@ def draw_images(
     top_p: float = 1.0,
     progress: Progress | None = None,
 ) -> Tensor:
-    """An image for each text, (N,3,H,W) in [-1,1]; text i is drawn from seed + i, whatever the batch.
+    """An image for each text, (N,3,H,W) in [-1,1]; text i is generated from seed + i, whatever the batch.
 
     Raises:
         ValueError: guidance <= 0, or a text that is no prompt.
     """
-    model.eval()
+    generator = ImageGenerator(model.eval(), processor, guidance, Sampling(top_k=top_k, top_p=top_p))  # pyright: ignore
     images = []
     for start in range(0, len(texts), batch_size):
-        inputs = processor(text=texts[start : start + batch_size], generation_mode="image").to(model.device)
-        sampling = Sampling(temperature=1.0, top_k=top_k, top_p=top_p, seed=seed + start)
-        ids = model.generate_images(inputs["input_ids"], inputs["attention_mask"], guidance=guidance, sampling=sampling)
+        part = texts[start : start + batch_size]
+        ids = generator.ids(part, range(seed + start, seed + start + len(part)))
         images.append(model.decode_image_tokens(ids).float().cpu())
         if progress is not None:
             progress(f"drawing with {guidance_name(guidance)}", start + len(ids), len(texts))

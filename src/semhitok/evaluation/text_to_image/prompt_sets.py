@@ -27,15 +27,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from semhitok.data.randomness import random_bits
 from semhitok.storage.atomic import atomic_file, write_text
-
-Layout = Literal["plain", "geneval", "mjhq", "genai-bench"]
+from semhitok.types import PromptLayout
 
 Draw = Callable[[Sequence[str], Sequence[int]], Sequence[Image.Image]]
 """Prompts and as many seeds to images; consecutive images of a set have consecutive seeds."""
@@ -71,7 +70,7 @@ class PromptSet:
         digest: of the file's content.
     """
 
-    layout: Layout
+    layout: PromptLayout
     prompts: tuple[Prompt, ...]
     samples: int
     digest: str
@@ -102,7 +101,7 @@ class PromptSet:
         return [number for number in range(len(self)) if not _has_content(self.image(folder, number))]
 
 
-def read_prompt_set(file: Path, layout: Layout, samples: int | None = None) -> PromptSet:
+def read_prompt_set(file: Path, layout: PromptLayout, samples: int | None = None) -> PromptSet:
     """Read the prompts of a benchmark.
 
     Args:

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from semhitok.evaluation.understanding.scene_questions import GROUPS, groups_of
-from semhitok.inference.answering import normalised
 from semhitok.scenes.naming import plural
 from semhitok.scenes.questions import Question
 
@@ -24,6 +23,11 @@ NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine
 
 Named = Mapping[str, int | None]
 """Concepts that a caption names, with the number that it gives, None without one."""
+
+
+def normalised(answer: str) -> str:
+    """Lower case, without a final full stop and space around."""
+    return answer.strip().lower().removesuffix(".").rstrip()
 
 
 @dataclass(frozen=True)

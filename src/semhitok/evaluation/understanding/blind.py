@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from semhitok.evaluation.understanding.answer_scores import normalised
 from semhitok.evaluation.understanding.scene_questions import AskedScene, axis_of
-from semhitok.inference.answering import normalised
 from semhitok.scenes.questions import Question
 
 

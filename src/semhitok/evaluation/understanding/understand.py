@@ -20,16 +20,20 @@ from semhitok.evaluation.understanding.answer_scores import (
     Share,
     accuracies,
     existence_scores,
+    normalised,
 )
 from semhitok.evaluation.understanding.blind import Prior, other_scenes
 from semhitok.evaluation.understanding.scene_questions import GROUPS, AskedScene, AskedScenes, groups_of
-from semhitok.inference.answering import answer, answer_in_words, caption, tokenize_images
+from semhitok.inference.answering import (
+    answer_from_captions,
+    answer_questions,
+    caption_images,
+    tokenize_images,
+)
 from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
 from semhitok.mllm.continuous import ContinuousProjector
 from semhitok.scenes.questions import Question
 from semhitok.visualization.markdown import percent, table
-
-__all__ = ["AnswerScores", "UnderstandingReport", "answer", "caption", "tokenize_images", "understand"]
 
 PRIOR_SCENES = 20_000
 Progress = Callable[[str, int, int], None]
@@ -222,14 +226,15 @@ class _Exam:
         where: str,
         report: Progress,
     ) -> AnswerScores:
-        """The model's answers about each scene's ids or pixels, see ``answer``."""
+        """The model's answers about each scene's ids or pixels, see ``answer_questions``."""
         texts = [question.question for question in self._questions]
         options: dict[str, Any] = {"batch_size": batch_size, "projector": projector}
         told = partial(report, f"answers{where}")
-        answers = answer(model, processor, seen[self._asked], texts, progress=told, **options)
+        answers = answer_questions(model, processor, seen[self._asked], texts, progress=told, **options)
         told = partial(report, f"captions{where}")
-        captions = caption(model, processor, seen[self._described], progress=told, **options)
-        return self._scores(answers, [self._finder.named(each) for each in captions])
+        captions = caption_images(model, processor, seen[self._described], progress=told, **options)
+        named = [self._finder.named(normalised(each)) for each in captions]
+        return self._scores([normalised(each) for each in answers], named)
 
     def tell(
         self,
@@ -244,8 +249,8 @@ class _Exam:
             return None
         texts = [question.question for question in self._questions]
         told = partial(report, "answers, told in words")
-        answers = answer_in_words(model, processor, self._told, texts, batch_size=batch_size, progress=told)
-        return None if answers is None else self._scores(answers, None)
+        answers = answer_from_captions(model, processor, self._told, texts, batch_size=batch_size, progress=told)
+        return None if answers is None else self._scores([normalised(each) for each in answers], None)
 
     def blind(self) -> AnswerScores:
         """The prior's."""

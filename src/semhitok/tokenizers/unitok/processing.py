@@ -9,7 +9,8 @@ from typing import Any
 from transformers import BatchFeature, ProcessorMixin
 
 from semhitok.tokenizers.checkpoints import builtin_checkpoint
-from semhitok.tokenizers.image_processing import FitMode, ImageLike
+from semhitok.tokenizers.image_processing import ImageLike
+from semhitok.types import FitOrTile
 
 
 class UniTokProcessor(ProcessorMixin):
@@ -34,7 +35,7 @@ class UniTokProcessor(ProcessorMixin):
         images: ImageLike | Sequence[ImageLike] | None = None,
         text: str | Sequence[str] | None = None,
         *,
-        mode: FitMode | None = None,
+        mode: FitOrTile | None = None,
         padding: bool | str = True,
         return_tensors: str | None = "pt",
     ) -> BatchFeature:

@@ -1,0 +1,154 @@
+"""Images to token ids and back, in batches; the next batch is read while the model works on one.
+
+Shapes: B images of a batch, n squares of one image, N tokens, C codes per token, C = 3 channels, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from semhitok.data.reading import one_ahead
+from semhitok.data.transforms import TileLayout, to_pil, untile
+from semhitok.nn.patches import resize
+from semhitok.tokenizers import TokenizerImageProcessor
+from semhitok.tokenizers.image_processing import ImageLike
+from semhitok.tokenizers.loading import Tokenizer
+from semhitok.types import Encoded, FitMode, FitOrTile
+
+READERS = 4  # threads that read and decode images
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """One image, or the tiles of one image, that went through a tokenizer; n squares.
+
+    Attributes:
+        source: the image as it was handed in.
+        ids: (n,N) or (n,N,C) on the CPU.
+        originals, copies: (n,3,H,W) in [-1,1] at the size that the tokenizer predicts.
+        layout: of the tiles, None for an image that was made square.
+        tile_size: side in pixels of a square as it was cut.
+    """
+
+    source: ImageLike
+    ids: Tensor
+    originals: Tensor
+    copies: Tensor
+    layout: TileLayout | None
+    tile_size: int
+
+    def image(self) -> Image.Image:
+        """The reconstruction; tiles are put together at the size that they were cut."""
+        if self.layout is None:
+            return to_pil(self.copies[0])
+        return untile([to_pil(tile) for tile in resize(self.copies, self.tile_size, self.tile_size)], self.layout)
+
+
+@torch.no_grad()
+def encode_images(
+    tokenizer: Tokenizer,
+    images: Iterable[ImageLike],
+    *,
+    fit: FitMode | None = "crop",
+    batch_size: int = 32,
+    processor: TokenizerImageProcessor | None = None,
+) -> Iterator[Encoded]:
+    """Encode images to token ids.
+
+    Args:
+        tokenizer: with its encoder side.
+        images: paths, bytes, PIL images or uint8 arrays; any iterable, which is never held as a whole.
+        fit: what to do with other shapes: ``crop`` the centre, ``resize`` all of it to the square, None as the processor does.
+        batch_size: images at a time.
+        processor: in place of the one for the tokenizer's default size.
+
+    Yields:
+        Ids of one batch after the other, (B,N) or (B,N,C), on the CPU.
+
+    Raises:
+        ValueError: an image that cannot be read, a tokenizer without its encoder side, a batch_size below 1.
+    """
+    for _, pixel_values, _ in _read(images, processor or _processor(tokenizer), fit, batch_size):
+        encoded = tokenizer.encode(pixel_values.to(tokenizer.device, tokenizer.dtype))
+        semantic_ids = None if encoded.semantic_ids is None else encoded.semantic_ids.cpu()
+        yield Encoded(encoded.ids.cpu(), encoded.grid, semantic_ids)
+
+
+@torch.no_grad()
+def decode_ids(
+    tokenizer: Tokenizer, ids: Tensor, grid: tuple[int, int] | None = None, *, batch_size: int = 32
+) -> Iterator[Image.Image]:
+    """Decode token ids to images, one after the other.
+
+    Args:
+        tokenizer: its encoder side is not needed.
+        ids: (B,N) or (B,N,C).
+        grid: rows and columns of the tokens; None for a square.
+        batch_size: images at a time.
+
+    Raises:
+        ValueError: ids of another shape or outside the vocabulary, or another number of tokens than the grid has.
+    """
+    for part in ids.split(batch_size):
+        yield from map(to_pil, tokenizer.decode(part.to(tokenizer.device), grid))
+
+
+@torch.no_grad()
+def reconstruct_images(
+    tokenizer: Tokenizer, images: Iterable[ImageLike], *, fit: FitOrTile = "crop", batch_size: int = 32
+) -> Iterator[Reconstruction]:
+    """Send images through a tokenizer and back, one after the other.
+
+    Args:
+        tokenizer: with its encoder side.
+        images: see ``encode_images``.
+        fit: as there, or ``tile``: the image is cut into squares at its own resolution.
+        batch_size: images at a time, and squares where images are tiled.
+
+    Raises:
+        ValueError: see ``encode_images``.
+    """
+    for batch, pixel_values, layouts in _read(images, _processor(tokenizer), fit, batch_size):
+        grid = tokenizer.config.grid(*pixel_values.shape[-2:])
+        ids, copies = [], []
+        for part in pixel_values.split(batch_size):
+            encoded = tokenizer.encode(part.to(tokenizer.device, tokenizer.dtype)).ids
+            ids.append(encoded.cpu())
+            copies.append(tokenizer.decode(encoded, grid).float().cpu())
+        counts = [layout.rows * layout.columns if layout else 1 for layout in layouts]
+        whole = torch.cat(copies)
+        # Where sides are no multiple of the patch, a tokenizer predicts the image resampled to whole patches.
+        columns = (torch.cat(ids), resize(pixel_values, *whole.shape[-2:]), whole)
+        for parts in zip(batch, *(column.split(counts) for column in columns), layouts, strict=True):
+            yield Reconstruction(*parts, tile_size=tokenizer.config.image_size)
+
+
+def _processor(tokenizer: Tokenizer) -> TokenizerImageProcessor:
+    return TokenizerImageProcessor(size=tokenizer.config.image_size)
+
+
+def _read(
+    images: Iterable[ImageLike], processor: TokenizerImageProcessor, fit: FitOrTile | None, batch_size: int
+) -> Iterator[tuple[list[ImageLike], Tensor, tuple[TileLayout | None, ...]]]:
+    """Batches: the images as they were handed in, their squares (n,3,H,W) in [-1,1], the layout of each where it is tiled."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+
+    def read(image: ImageLike) -> tuple[Tensor, TileLayout | None]:
+        features: Any = processor([image], mode=fit)
+        return features["pixel_values"], features.get("tiles", [None])[0]
+
+    iterator = iter(images)
+    batches = iter(lambda: list(islice(iterator, batch_size)), [])
+    with ThreadPoolExecutor(READERS) as pool:
+        for batch, reading in one_ahead((batch, pool.map(read, batch)) for batch in batches):
+            squares, layouts = zip(*reading, strict=True)
+            yield batch, torch.cat(squares), layouts
