@@ -115,8 +115,6 @@ class UniTokModel(PreTrainedModel):
     input_modalities = ("image", "text")  # pyright: ignore[reportAssignmentType]
     _supports_sdpa = True
     _keep_in_fp32_modules_strict = {"quantizer", "project_down", "project_up", "image_head"}
-    # How the names of the tensors begin that decide ids.
-    id_tensors = ("encoder.", "project_down.", "quantizer.")
     semantic_codebook_size = None  # meaning and looks share the codes
 
     def __init__(self, config: UniTokConfig) -> None:
@@ -144,6 +142,12 @@ class UniTokModel(PreTrainedModel):
     def num_tokens(self) -> int:
         """Tokens of a square image of the default size."""
         return math.prod(self.config.grid(self.config.image_size, self.config.image_size))
+
+    @property
+    def id_tensors(self) -> tuple[str, ...]:
+        """How the names of the tensors begin that decide ids; the statistics of an EMA codebook do not."""
+        codes = () if self.quantizer is None else self.quantizer.codebooks
+        return ("encoder.", "project_down.", *(f"quantizer.{name}" for name in codes))
 
     @property
     def codes_per_token(self) -> int:
