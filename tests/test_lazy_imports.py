@@ -42,6 +42,8 @@ for name in COMMANDS:
         assert runs(name, "--help") == (0, set()), name
 assert runs("data", "scenes", "--help") == (0, set())
 assert runs("encode") == (2, set())
+assert runs("train", "--help") in ((0, set()), (0, {{"torch"}})), "recipes are values: no transformers"
+assert runs("train", "mllm_nano", "--help-all") in ((0, set()), (0, {{"torch"}}))
 {KNOWN}
 """
 
