@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from examples.new_tokenizer import GreyConfig, GreyModel
 from PIL import Image
 from tests.tiny import pixels, tiny_model
 from tests.tiny_unitok import tiny_unitok
-from tests.tokenizers.grey import GreyConfig, GreyModel
 from transformers import AutoModel
 
 import semhitok
@@ -26,7 +26,7 @@ from semhitok.tokenizers.registry import TOKENIZERS, register_auto_classes, toke
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The run of a tokenizer that the line of its own makes known."""
-    monkeypatch.setitem(TOKENIZERS, "grey", "tests.tokenizers.grey")
+    monkeypatch.setitem(TOKENIZERS, "grey", "examples.new_tokenizer")
     register_auto_classes()
     GreyModel(GreyConfig(stages=["shades"])).save_pretrained(tmp_path / "run" / "model")
     return tmp_path / "run"

@@ -7,12 +7,9 @@ import torch
 from tests.tiny import pixel_task, pixels, semantic_config, take_steps, tiny_feed, tiny_model
 from tests.tiny_unitok_training import captioned_feed, unitok_model, unitok_task
 
-from semhitok.quantizers import ONE_CODE_PER_TOKEN, VanillaQuantizer
-from semhitok.quantizers.base import codebook_losses, straight_through
 from semhitok.training.codebook_maintenance import Reservoir
 from semhitok.training.state import TrainState
 from semhitok.training.tasks.semantic import SemanticTask
-from semhitok.types import Quantized
 
 
 def test_keeps_the_latest_whole_steps_and_columns_together():
@@ -106,24 +103,3 @@ def test_a_quantizer_of_one_code_per_token_serves_unitok(kind: str):
     assert model.decode(ids).shape == (2, 3, 32, 32)
     with pytest.raises(ValueError, match=f"quantizer {kind} has one code per token: num_codebooks must be 1, got 2"):
         unitok_model(quantizer=kind)
-
-
-class DotProductQuantizer(VanillaQuantizer):
-    """Stands for a new file: the code with the largest dot product wins."""
-
-    def forward(self, z_BND: torch.Tensor) -> Quantized:
-        ids_BN = (z_BND.detach().float() @ self.codebook_KD.detach().T).argmax(dim=-1)
-        codes_BND = self.lookup(ids_BN)
-        return Quantized(straight_through(z_BND, codes_BND), ids_BN, codebook_losses(z_BND.float(), codes_BND))
-
-
-def test_a_new_quantizer_is_one_line_in_the_table(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(ONE_CODE_PER_TOKEN, "dot_product", lambda s: DotProductQuantizer(s.codebook_size, s.dim))
-    with pytest.raises(ValueError, match="must be one of ema, vanilla, normalized, dot_product, got 'median'"):
-        tiny_model(semantic_quantizer="median")
-    model = tiny_model(semantic_quantizer="dot_product")
-    metrics = take_steps(SemanticTask(model, semantic_config()), tiny_feed(), 10)
-    assert metrics[-1]["loss"] < metrics[0]["loss"]
-    assert {"usage", "perplexity", "revived"} <= metrics[5].keys()
-    metrics = take_steps(unitok_task(unitok_model(quantizer="dot_product", num_codebooks=1)), captioned_feed(), 4)
-    assert "usage" in metrics[2]

@@ -1,4 +1,10 @@
-"""A tokenizer in one folder: each patch becomes one of a few levels of grey. Added to the registry by one line."""
+"""A tokenizer in one folder: each patch becomes one of a few shades of grey.
+
+It is made for reading, not for use. ``docs/architecture.md`` says which line makes it known; a test adds it, trains it and
+sends it through the commands.
+
+Shapes: B images, N patches, K shades.
+"""
 
 from __future__ import annotations
 
@@ -78,10 +84,17 @@ class GreyModel(PreTrainedModel):
 
     @torch.no_grad()
     def decode(self, ids: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
-        rows, _ = check_grid(ids, grid)
-        shades_BN = self.shades_K[check_ids(ids, self.vocab_size)] * self.gain
+        return self.draw(check_ids(ids, self.vocab_size), check_grid(ids, grid)).clamp(-1, 1)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Images and back, (B,3,H,W), with gradients for the shades and the gain."""
+        encoded = self.encode(pixel_values)
+        return self.draw(encoded.ids, encoded.grid)
+
+    def draw(self, ids: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Ids (B,N) -> (B,3,H,W), not clamped."""
         side = self.config.patch_size
-        return repeat(shades_BN, "b (r s) -> b 3 (r p) (s q)", r=rows, p=side, q=side).clamp(-1, 1)
+        return repeat(self.shades_K[ids] * self.gain, "b (r s) -> b 3 (r p) (s q)", r=grid[0], p=side, q=side)
 
     def embed(self, ids: Tensor) -> Embedded:
         return Embedded(semantic=None, pixel=self.shades_K[ids][..., None])
