@@ -1,4 +1,4 @@
-"""``semhitok inspect``: what a checkpoint is."""
+"""``semhitok inspect``: describe a checkpoint."""
 
 from __future__ import annotations
 
