@@ -231,8 +231,8 @@ LONG = "a " * (CONTEXT - 17)  # with the image begin id one more than leaves roo
         (["a cat", "--guidance", "0"], 2, "guidance must be above 0 (1 is none), got 0.0"),
         (["a cat", "--guidance", "-2"], 2, "guidance must be above 0"),
         (["a cat", "--top-p", "1.5"], 2, "top_p must lie in (0, 1], got 1.5"),
-        (["a cat", "--layout", "mjhq"], 2, "--layout mjhq is for a file of prompts"),
-        (["--prompts", "p.txt", "--stream"], 2, "--stream shows prompts from the command line"),
+        (["a cat", "--layout", "mjhq"], 2, "--layout mjhq needs a file of prompts"),
+        (["--prompts", "p.txt", "--stream"], 2, "--stream works with prompts from the command line"),
         (["--prompts", "p.txt", "--seeds", "4"], 1, "the layout plain has one image for each prompt, got 4"),
         (["--prompts", "nosuch.txt"], 1, "no such file: nosuch.txt"),
         (["--prompts", "p.txt", "--layout", "geneval"], 1, "p.txt: line 1 must be a JSON object"),
@@ -265,7 +265,7 @@ def test_other_bad_arguments(run, saved, checkpoint, tmp_path):
     assert "geneval" in outcome.err
     outcome = run("generate", "a cat", "--model", checkpoint, "--out", tmp_path / "out")
     assert outcome.code == 1
-    assert f"{checkpoint} holds an image tokenizer alone" in outcome.err
+    assert f"{checkpoint} holds only an image tokenizer" in outcome.err
     assert run("generate", "a cat", "--seeds", 0, "--model", saved).code == 2
 
 

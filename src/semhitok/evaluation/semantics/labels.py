@@ -11,13 +11,14 @@ from semhitok.tokenizers.protocol import ImageTokenizer, ProjectedFeatures
 
 
 class ProbeFeatures:
-    """Features of labelled images, one vector per image and kind; unlabelled images are passed over.
+    """Features of labelled images, one vector per image and kind; unlabelled images are skipped.
 
     Attributes:
-        features: by kind, batches (B,d). ``semantic`` and ``pixel``: the codes, mean over an image's tokens; likewise
-            what a tokenizer adds to them (``ProjectedFeatures``; UniTok's ``projected``). ``image``: the embedding of the whole image, where one is given.
+        features: batches (B,d) by kind. ``semantic`` and ``pixel`` are the codes averaged over an image's tokens, as are
+            the features that a tokenizer adds (``ProjectedFeatures``; UniTok's ``projected``). ``image`` is the embedding
+            of the whole image, if one is given.
         labels: category of each image.
-        concepts: what each image shows; images of one concept must not lie on both sides of a validation split.
+        concepts: what each image shows; images of one concept must be on the same side of a validation split.
     """
 
     def __init__(self) -> None:
@@ -48,12 +49,12 @@ class ProbeFeatures:
             self.features.setdefault(kind, []).append(features.cpu())
         for label, concept in (label for label in found if label is not None):
             self.labels.append(label)
-            # Of unknown concept: a group of its own.
+            # An image of unknown concept is a group of its own.
             self.concepts.append(concept if concept is not None else f"image {len(self.labels)}")
 
 
 def label_of(metadata: dict[str, Any]) -> tuple[str, str | None] | None:
-    """Category of an image and its concept where known; None if it has no label.
+    """Category of an image, and its concept if known; None if it has no label.
 
     A scene's label is the category of its largest object; other data sets have a ``class`` or a ``label``.
     """
