@@ -27,10 +27,10 @@ PROBE_IMAGES = 2000
 
 
 def ablation_recipe() -> UniTokRecipe:
-    """``unitok_nano`` with 25,600 images a run.
+    """``unitok_nano`` with 25,600 images per run.
 
-    At the paper's weight of 1 the contrastive loss leaves nothing for reconstruction in so short a run, whatever the
-    quantizer (the table of supervision shows it): here it weighs 0.1.
+    At the paper's weight of 1 the contrastive loss prevents reconstruction in so short a run, whatever the quantizer (see
+    the table of supervision): here its weight is 0.1.
     """
     recipe = unitok_nano()
     loop = replace(
@@ -55,18 +55,18 @@ def ablation_recipe() -> UniTokRecipe:
 
 
 def changed(*, model: Mapping[str, Any] | None = None, task: Mapping[str, Any] | None = None) -> UniTokRecipe:
-    """The ablation recipe with other fields of the model and of the losses."""
+    """The ablation recipe with changed fields of the model and the losses."""
     recipe = ablation_recipe()
     return replace(recipe, model=recipe.model | dict(model or {}), task=replace(recipe.task, **dict(task or {})))
 
 
 @dataclass(frozen=True)
 class UniTokExperiment:
-    """A UniTok to train and to measure: reconstruction if it draws, zero-shot classes if it has learned from texts, and a
-    linear probe on the image embedding.
+    """A UniTok to train and measure: reconstruction if it has a decoder, zero-shot classification if it was trained with
+    texts, and a linear probe on the mean token.
 
     Attributes:
-        name: of the experiment.
+        name: name of the experiment.
         recipe: complete; the loop's seed is replaced by the run's.
     """
 
@@ -103,8 +103,8 @@ class UniTokExperiment:
 
 @torch.no_grad()
 def _meaning(model: UniTokModel, processor: UniTokProcessor | None, context: ExperimentContext) -> dict[str, float]:
-    """What tokens say: a category probe on their mean behind the projection, and with a text tower zero-shot classes and
-    retrieval."""
+    """Semantics of the tokens: a category probe on their mean after the projection, and with a text tower zero-shot
+    classification and retrieval."""
     language = LanguageMeasurement()
     fitted = _Labelled()
     for batch in SizedImages(context.train, model.config.image_size, limit=PROBE_IMAGES):
@@ -131,14 +131,14 @@ def _meaning(model: UniTokModel, processor: UniTokProcessor | None, context: Exp
 
 
 def _mean_tokens(model: UniTokModel, pixel_values_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean over an image's tokens behind the projection (B,D), and the image embedding (B,E)."""
+    """Mean over an image's tokens after the projection (B,D), and the image embedding (B,E)."""
     output = model(pixel_values_BCHW, reconstruct=False)
     codes_BNW = output.features if model.quantizer is None else model.quantizer.lookup(output.ids)
     return model.project_up(codes_BNW).mean(dim=1), output.image_embedding
 
 
 class _Labelled:
-    """Vectors of images with a category."""
+    """Vectors of labelled images."""
 
     def __init__(self) -> None:
         self.vectors: list[Tensor] = []
