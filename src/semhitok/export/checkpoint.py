@@ -64,7 +64,7 @@ def write_checkpoint(
     Raises:
         ValueError: the model is not in fp32, the folder holds other things, or what was written does not load or differs from
             the model by more than the rounding.
-        CheckpointError: the disk is full; an earlier export is untouched.
+        WriteError: the disk is full; an earlier export is untouched.
     """
     if {parameter.dtype for parameter in model.parameters()} != {torch.float32}:
         raise ValueError("the model to export must be in float32: load it with dtype=torch.float32")
