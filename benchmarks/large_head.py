@@ -65,7 +65,7 @@ def torch_loss(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tenso
 
 
 def sides() -> dict[str, Loss]:
-    """Our loss, the plain one, and torch's where there is one."""
+    """Our loss, the plain one, and torch's if available."""
     has_chunks = hasattr(torch.nn, "LinearCrossEntropyOptions")
     return {"ours": our_loss, "plain": plain_loss} | ({"torch": torch_loss} if has_chunks else {})
 

@@ -101,9 +101,11 @@ class Scenes:
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
-    text = _text if arguments[:1] in (["fetch"], ["scenes"]) else _first_line
-    fetching = Annotated[Fetch, tyro.conf.subcommand("fetch", description=text(Fetch))]
-    composing = Annotated[Scenes, tyro.conf.subcommand("scenes", description=text(Scenes))]
+    about = [cleandoc(kind.__doc__ or "") for kind in (Fetch, Scenes)]
+    if arguments[:1] not in (["fetch"], ["scenes"]):
+        about = [text.splitlines()[0] for text in about]
+    fetching = Annotated[Fetch, tyro.conf.subcommand("fetch", description=about[0])]
+    composing = Annotated[Scenes, tyro.conf.subcommand("scenes", description=about[1])]
     options: Fetch | Scenes = tyro.cli(
         fetching | composing,  # pyright: ignore
         args=arguments,
@@ -115,14 +117,6 @@ def main(arguments: list[str]) -> int:
         return _scenes(options)
     chosen = _chosen(options.sources)
     return _list(chosen) if options.list else _fetch(chosen)
-
-
-def _text(kind: type) -> str:
-    return cleandoc(kind.__doc__ or "")
-
-
-def _first_line(kind: type) -> str:
-    return _text(kind).splitlines()[0]
 
 
 def _chosen(names: tuple[str, ...]) -> list[Package]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from semhitok.data.reading import SizedImages
 from semhitok.data.transforms import to_float
-from semhitok.evaluation.semantics.labels import label_of
+from semhitok.evaluation.semantics.labels import ProbeFeatures
 from semhitok.evaluation.semantics.language import LanguageMeasurement
 from semhitok.experiments.experiment import ExperimentContext
 from semhitok.metrics.probe import probe
@@ -106,15 +106,16 @@ def _meaning(model: UniTokModel, processor: UniTokProcessor | None, context: Exp
     """Semantics of the tokens: a category probe on their mean after the projection, and with a text tower zero-shot
     classification and retrieval."""
     language = LanguageMeasurement()
-    fitted = _Labelled()
+    fitted, tested = ProbeFeatures(), ProbeFeatures()
     for batch in SizedImages(context.train, model.config.image_size, limit=PROBE_IMAGES):
-        fitted.add(_mean_tokens(model, to_float(batch.images.to(context.device)))[0], batch.metadata)
-    tested = _Labelled()
+        mean_BD, _ = _mean_tokens(model, to_float(batch.images.to(context.device)))
+        fitted.add({"tokens": mean_BD}, batch.metadata)
     for batch in SizedImages(context.test, model.config.image_size, limit=context.test_images):
         mean_BD, embedding_BE = _mean_tokens(model, to_float(batch.images.to(context.device)))
-        tested.add(mean_BD, batch.metadata)
+        tested.add({"tokens": mean_BD}, batch.metadata)
         language.update(embedding_BE, batch.metadata)
-    result = probe(fitted.stacked(), fitted.labels, tested.stacked(), tested.labels, train_groups=fitted.concepts)
+    fitted_ND, tested_ND = (torch.cat(each.features["tokens"]) for each in (fitted, tested))
+    result = probe(fitted_ND, fitted.labels, tested_ND, tested.labels, train_groups=fitted.concepts)
     found = {"probe_tokens": result.accuracy, "probe_chance": result.chance}
     scores = language.result(model, processor.tokenizer) if processor is not None else None
     if scores is not None:
@@ -135,22 +136,3 @@ def _mean_tokens(model: UniTokModel, pixel_values_BCHW: Tensor) -> tuple[Tensor,
     output = model(pixel_values_BCHW, reconstruct=False)
     codes_BNW = output.features if model.quantizer is None else model.quantizer.lookup(output.ids)
     return model.project_up(codes_BNW).mean(dim=1), output.image_embedding
-
-
-class _Labelled:
-    """Vectors of labelled images."""
-
-    def __init__(self) -> None:
-        self.vectors: list[Tensor] = []
-        self.labels: list[str] = []
-        self.concepts: list[str] = []
-
-    def add(self, vectors_BD: Tensor, metadata: Sequence[dict[str, Any]]) -> None:
-        for vector_D, label in zip(vectors_BD.cpu(), map(label_of, metadata), strict=True):
-            if label is not None:
-                self.vectors.append(vector_D)
-                self.labels.append(label[0])
-                self.concepts.append(label[1] or f"image {len(self.labels)}")
-
-    def stacked(self) -> Tensor:
-        return torch.stack(self.vectors)

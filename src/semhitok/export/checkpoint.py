@@ -56,7 +56,7 @@ def write_checkpoint(
         folder: folder to write; may hold an earlier export, which is replaced, and nothing else.
         files: names of the files that an export consists of.
         card: Markdown of the model card.
-        processor: saved beside the model, where there is one.
+        processor: saved beside the model, if given.
         stored: maps a tensor's name and value to the tensor to store, or to None to leave it out.
         load: the model's ``from_pretrained``, in fp32.
         fields: set in the written configuration; the model's own is restored afterwards.

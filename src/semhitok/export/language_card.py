@@ -42,7 +42,7 @@ def language_card(
         _training(model),
         data_section(data),
         f"## Figures\n\n{figures.strip()}" if figures.strip() else "",
-        _limits(model, data),
+        _limits(data),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -95,7 +95,7 @@ def _training(model: SemHiTokForConditionalGeneration) -> str:
     return "## How it was trained\n\n" + table(["stage", "recipe", "data", "steps", "packed rows"], rows)
 
 
-def _limits(model: SemHiTokForConditionalGeneration, data: Sequence[Mapping[str, Any]]) -> str:
+def _limits(data: Sequence[Mapping[str, Any]]) -> str:
     lines = ["It sees only what the tokens of an image hold."]
     if data:
         concepts = len({concept for entry in data for concept in entry.get("concepts", ())})

@@ -82,7 +82,11 @@ class Conversation:
         return answer
 
     def _messages(self, question: str) -> list[dict[str, Any]]:
-        turns = [message for asked, answer in self.turns for message in (_user(asked), _assistant(answer))]
+        turns = [
+            message
+            for asked, answer in self.turns
+            for message in (_user(asked), {"role": "assistant", "content": answer})
+        ]
         shown = [{"type": "image", "image": image} for image in self.images]
         first, *rest = [*turns, _user(question)]
         return [{**first, "content": [*shown, *first["content"]]}, *rest]
@@ -111,7 +115,3 @@ class _Pieces(TextStreamer):
 
 def _user(text: str) -> dict[str, Any]:
     return {"role": "user", "content": [{"type": "text", "text": text}]}
-
-
-def _assistant(text: str) -> dict[str, Any]:
-    return {"role": "assistant", "content": text}

@@ -66,7 +66,7 @@ class ImageGenerator:
 
     @torch.no_grad()
     def stream(self, prompts: Sequence[str], seeds: Sequence[int]) -> Iterator[list[Image.Image]]:
-        """The images after each row of tokens, grey where there are none yet; arguments and errors as for a call.
+        """The images after each row of tokens, grey where nothing is generated yet; arguments and errors as for a call.
 
         Prompts whose seeds are not consecutive are generated one after the other: the list is shorter than the prompts
         until the last ones are reached. The last list equals the result of a call.

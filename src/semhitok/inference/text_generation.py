@@ -49,7 +49,7 @@ class AnswerOptions:
         if not 0 <= self.top_p <= 1:
             raise ValueError(f"top_p must lie in [0, 1], got {self.top_p}")
         if self.repetition_penalty is not None and not self.repetition_penalty > 0:
-            raise ValueError(f"repetition_penalty must be above 0 (1 is none), got {self.repetition_penalty}")
+            raise ValueError(f"repetition_penalty must be above 0 (1 disables it), got {self.repetition_penalty}")
 
 
 @dataclass(frozen=True)

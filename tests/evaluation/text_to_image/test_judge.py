@@ -200,7 +200,7 @@ def test_saves_and_loads(judge, tmp_path):
         Judge.load(path, mean_colours().__class__("other", 3, GRID, mean_colours().extract))
     (tmp_path / "text").write_text("no judge")
     for wrong in (tmp_path / "text", tmp_path / "missing"):
-        with pytest.raises(ValueError, match="holds no judge"):
+        with pytest.raises(ValueError, match="does not hold a readable judge"):
             Judge.load(wrong, mean_colours())
 
 

@@ -107,7 +107,7 @@ class SemHiTok(lmms):
                 if written is not None:
                     outputs[index] = list(written)
                 if not ended:
-                    waiting[index] = partial(_same, following)
+                    waiting[index] = partial(list, following)
         for request, output in zip(requests, outputs, strict=True):
             kept = (_arguments(request)[0], self._generation_kwargs(request))
             self.cache_hook.add_partial("generate_until_multi_round", kept, output)
@@ -231,10 +231,6 @@ def _arguments(request: Instance) -> tuple[Any, ...]:
 def _user_turn(images: Sequence[Any], text: str) -> Messages:
     parts = [{"type": "image", "image": image} for image in images]
     return [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
-
-
-def _same(conversation: Messages) -> Messages:
-    return conversation
 
 
 def _progress(batches: Sequence[Any], rank: int) -> Iterator[Any]:

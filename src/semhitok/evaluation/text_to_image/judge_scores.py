@@ -10,6 +10,7 @@ from torch import Tensor
 
 from semhitok.evaluation.text_to_image.judge import Found, Judge
 from semhitok.scenes.truth import Placed, SceneTruth, relations_of
+from semhitok.visualization.markdown import percent
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class JudgeScores:
     def sentence(self) -> str:
         """All scores in one line."""
         shares = {"recall": self.recall, "precision": self.precision, "count": self.count, "place": self.place}
-        return ", ".join(f"{name} {_percent(share)}" for name, share in shares.items()) + f" ({self.images:,} images)"
+        said = (f"{name} {'none' if share is None else percent(share)}" for name, share in shares.items())
+        return f"{', '.join(said)} ({self.images:,} images)"
 
 
 def judge_recall(judge: Judge, images_BCHW: Tensor, scenes: Sequence[SceneTruth]) -> JudgeScores:
@@ -83,7 +85,3 @@ def holds(things: Sequence[Found], first: str, relation: str, second: str) -> bo
 
 def _share(part: int, whole: int) -> float | None:
     return part / whole if whole else None
-
-
-def _percent(share: float | None) -> str:
-    return "none" if share is None else f"{100 * share:.1f} %"
