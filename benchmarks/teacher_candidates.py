@@ -3,7 +3,7 @@
 Trains the small SigLIP tower for a given time (``benchmarks.small_teacher``), then fits a linear classifier of scene
 categories to the mean over patches of each teacher's features on training scenes, and scores it on held-out ones.
 
-    python benchmarks/teacher_candidates.py --train scenes/train --test scenes/heldout --out runs/teacher
+    python -m benchmarks.teacher_candidates --train scenes/train --test scenes/heldout --out runs/teacher
 """
 
 from __future__ import annotations
