@@ -71,7 +71,7 @@ class Fetch:
 class Scenes:
     """Compose captioned scenes from the fetched sources, as webdataset tars with exact ground truth.
 
-    Cut-outs on photographs, the same bytes for the same seed. Splits differ in concepts and in photographs: train;
+    Scenes are cut-outs on photographs; the same seed gives the same bytes. Splits differ in concepts and in photographs: train;
     heldout (neither in train); shared (concepts of train, photographs of heldout); scenes-100 (100 common concepts);
     scenes-100-shared (its cut-outs, photographs of heldout); scenes-100-test (other cut-outs of its concepts, too).
     dataset.json records the sources of the scenes, with licences and authors.

@@ -37,7 +37,7 @@ class Arguments:
     """
 
     checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-    """A folder (a model, or a run: its last finished stage), a hub id, or the name of a bundled checkpoint."""
+    """Folder of a model, or of a run, whose last finished stage is used; a hub id; or the name of a bundled checkpoint."""
     data: DataPlaces
     """Sets of images: folder, tars, parquet file or Hugging Face data set; reported under the name of the folder, or as
     NAME with NAME=PATH. Pass photographs and scenes as separate sets; `test-photographs` is the set of seven that
