@@ -1,9 +1,9 @@
-"""All benchmarks, each in a process of its own, as one table of ratios.
+"""All benchmarks, each in its own process, as one table of ratios.
 
     python -m benchmarks [--quick] [--out FOLDER] [--only NAME ...]
 
 Writes ``NAME.json``, ``NAME.md`` and pictures for each, and ``benchmarks.md`` and ``benchmarks.json`` for all. A missed
-aim is reported, not an error: it may be the machine's. An error of a benchmark is one, after the others have run.
+aim is reported and is not an error, as it may be due to the machine. If a benchmark fails, the others still run.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ GPU_NAMES = ("accelerator",)
 
 
 def main() -> int:
-    """Run what was asked for; exit code 1 if a benchmark failed."""
+    """Run the selected benchmarks; exit code 1 if one of them failed."""
     available = NAMES + GPU_NAMES if torch.cuda.is_available() else NAMES
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser)
-    parser.add_argument("--only", nargs="+", choices=available, default=available, help="some of the benchmarks")
+    parser.add_argument("--only", nargs="+", choices=available, default=available, help="benchmarks to run")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     done, failed = [], []
@@ -58,7 +58,7 @@ def main() -> int:
 
 
 def joined(folder: Path, names: list[str]) -> str:
-    """The parts' results as ``benchmarks.md`` (returned) and ``benchmarks.json``."""
+    """Join the results into ``benchmarks.md`` (returned) and ``benchmarks.json``."""
     parts = [(folder / f"{name}.md").read_text() for name in names]
     text = "\n".join(["# Benchmarks\n", machine() + "\n", *parts])
     (folder / "benchmarks.md").write_text(text)

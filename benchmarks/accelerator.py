@@ -1,10 +1,10 @@
-"""On a GPU: images per second, use of the peak rate and peak memory, with and without compiled blocks.
+"""On a GPU: images per second, model FLOPs utilisation and peak memory, with and without compiled blocks.
 
     python -m benchmarks.accelerator [--quick]
 
-Without a GPU it says so and measures nothing. Floating-point operations are counted by torch for one pass as it really
-runs; MFU sets them against the data sheet's dense bf16 rate of the device, or, where we do not know that rate, against a
-large bf16 matrix product measured here (which flatters: the row says which).
+Without a GPU it says so and measures nothing. Floating-point operations are counted by torch for one actual pass; MFU
+relates them to the dense bf16 rate in the device's data sheet or, if that rate is unknown, to that of a large bf16 matrix
+product measured here, which makes MFU look better (the row names the source).
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from semhitok.training.tasks.precision import autocast
 
 CASES = (("mini", 128), ("semhitok_256", 32))
 QUICK_CASES = (("nano", 16),)
-# Dense bf16 rates by the manufacturers' data sheets, in operations per second, by a part of the device's name.
+# Dense bf16 rates from the manufacturers' data sheets, in operations per second, by a part of the device's name.
 DATA_SHEETS = {"H100 80GB HBM3": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12}
 JOBS = ("encode", "decode", "training step")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One job of one model: its timing, and peak memory beyond what was allocated before."""
+    """One job of one model: its timing, and its peak memory above what was allocated before."""
 
     timing: Timing
     memory: int
 
 
 def measure(quick: bool) -> Report:
-    """Eager, then compiled: not interleaved, as two models with their optimizers need not fit at once.
+    """Eager, then compiled: not interleaved, as two models with their optimizers may not fit at once.
 
     Raises:
         RuntimeError: there is no GPU.
@@ -54,7 +54,7 @@ def measure(quick: bool) -> Report:
         for mode in ("eager", "compiled"):
             jobs = jobs_of(name, batch, "cuda", compiled=mode == "compiled")
             found[mode] = {job: _measured(operation, rounds=3 if quick else 10) for job, operation in jobs.items()}
-            # Of the eager passes, for both: what compiling fuses away is no work done.
+            # Counted on eager passes for both: operations that compilation removes are not work done.
             operations = operations or {job: count_operations(operation) for job, operation in jobs.items()}
             del jobs
             torch.cuda.empty_cache()
@@ -74,7 +74,7 @@ def measure(quick: bool) -> Report:
 def job_rows(
     what: str, batch: int, eager: Measured, compiled: Measured, operations: float, rate: float, source: str
 ) -> list[Row]:
-    """Images per second and memory with against without compilation, and MFU of both."""
+    """Images per second and memory with and without compilation, and MFU of both."""
     per_second = [batch / measured.timing.seconds.median for measured in (compiled, eager)]
     memory = ("compiled", float(compiled.memory)), ("eager", float(eager.memory))
     rows = [
@@ -88,7 +88,7 @@ def job_rows(
 
 
 def peak_rate() -> tuple[float, str]:
-    """Operations per second that count as all of this GPU, and where that number comes from."""
+    """Peak operations per second of this GPU, and the source of that number."""
     name = torch.cuda.get_device_name()
     for part, rate in DATA_SHEETS.items():
         if part in name:
@@ -129,7 +129,7 @@ def jobs_of(name: str, batch: int, device: str, *, compiled: bool) -> dict[str, 
 
 
 def _measured(operation: Operation, *, rounds: int) -> Measured:
-    operation()  # compiles, and allocates what stays
+    operation()  # compiles, and allocates persistent buffers
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     timing = interleaved({"": operation}, rounds=rounds)[""]

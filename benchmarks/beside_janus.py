@@ -2,9 +2,9 @@
 
     python -m benchmarks.beside_janus [--quick]
 
-Beside transformers' JanusVQVAE in its default configuration, which is LlamaGen's VQ-16: 16 px per token, 16,384 codes of 8
-channels, 72M parameters. It holds no text-aligned encoder: its tokens carry no semantics by design, so a higher cost of
-``encode`` here is the price of the teacher.
+Compared with transformers' JanusVQVAE in its default configuration, which is LlamaGen's VQ-16: 16 px per token, 16,384
+codes of 8 channels, 72M parameters. It has no text-aligned encoder and its tokens carry no semantics by design, so a
+higher cost of ``encode`` here is the cost of the teacher.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ PIXELS_PER_TOKEN = 16
 
 
 def janus(image_size: int, **changes: int) -> JanusVQVAE:
-    """Random weights; ``num_patches`` is the side of the token grid that ``decode`` insists on, no weight depends on it."""
+    """Random weights; ``num_patches`` is the side of the token grid that ``decode`` requires, no weight depends on it."""
     torch.manual_seed(0)
     return JanusVQVAE(JanusVQVAEConfig(num_patches=image_size // PIXELS_PER_TOKEN, **changes)).eval()
 
 
 def millions(*modules: nn.Module | None) -> float:
-    """Parameters of the modules together, in millions; an EMA codebook counts, though it is a buffer, but not its
-    running statistics."""
+    """Parameters of the modules in millions, including EMA codebooks, which are buffers, but not their running
+    statistics."""
     present = [module for module in modules if module is not None]
     parameters = sum(tensor.numel() for module in present for tensor in module.parameters())
     codebooks = sum(module.codebook_KD.numel() for module in present if isinstance(module, EMAQuantizer))

@@ -1,8 +1,8 @@
-"""A small teacher of our own: a vision tower trained against frozen caption embeddings (SigLIP, Zhai et al. 2023).
+"""A small teacher trained here: a vision tower trained against frozen caption embeddings (SigLIP, Zhai et al. 2023).
 
-From random weights the sigmoid loss alone learns slowly on few images, so a stronger frozen network gives the starting
-signal: at first the tower only restores that network's grid of features through a linear head (cosine + L1, as in stage
-1 of the tokenizer), then the contrastive loss joins in. Captions are embedded beforehand by a frozen text encoder.
+From random weights the sigmoid loss alone learns slowly on few images, so a stronger frozen network provides a starting
+signal: at first the tower only reconstructs that network's feature grid through a linear head (cosine + L1, as in stage 1
+of the tokenizer), then the contrastive loss is added. Captions are embedded beforehand by a frozen text encoder.
 
 Shapes: B images, N patches, D width of the tower, E channels of a caption embedding.
 """
@@ -35,17 +35,17 @@ SIGNAL = "signal"
 
 @dataclass(frozen=True)
 class ContrastiveConfig:
-    """What the teacher's training optimises.
+    """Losses and optimizer of the teacher's training.
 
     Attributes:
         optimizer: AdamW and schedule.
-        cosine_weight, l1_weight: factors of the distance to the starting signal, kept to the end of the run.
+        cosine_weight, l1_weight: factors of the distance to the starting signal, throughout the run.
         contrastive_weight: factor of the sigmoid loss.
-        contrastive_from: share of the run after which the sigmoid loss joins in.
-        initial_scale: of the cosines, learned from there (SigLIP: 10).
-        initial_bias: of the logits, learned from there. SigLIP's -10 is meant for batches of 32,768; the logit of a
-            random pair being the matching one is about -log(batch size).
-        average_decay: of the weight average that is exported.
+        contrastive_from: share of the run after which the sigmoid loss is added.
+        initial_scale: initial value of the learned scale of the cosines (SigLIP: 10).
+        initial_bias: initial value of the learned bias of the logits. SigLIP's -10 is meant for batches of 32,768; the
+            logit of a random pair being the matching one is about -log(batch size).
+        average_decay: decay of the weight average that is exported.
         precision: ``bf16`` autocast or ``fp32``.
     """
 
@@ -63,12 +63,11 @@ class ContrastiveConfig:
 class ContrastiveTask:
     """Trains ``backbone`` in place.
 
-    A batch brings ``extras["captions"]`` (B,E), the embeddings of the images' captions, and ``extras["signal"]``
-    (B,N,F), the features of the network that gives the starting signal. The image embedding is a linear map of the mean
-    over patches, not SigLIP's attention pooling: the patches themselves must carry the meaning, they are what a
-    tokenizer quantizes.
+    A batch has ``extras["captions"]`` (B,E), the embeddings of the images' captions, and ``extras["signal"]`` (B,N,F), the
+    features of the network that provides the starting signal. The image embedding is a linear map of the mean over
+    patches, not SigLIP's attention pooling: a tokenizer quantizes patches, so these must carry the semantics.
 
-    Pairs are compared within a micro-batch of one rank: accumulation and more ranks mean fewer negatives each.
+    Pairs are compared within a micro-batch of one rank: accumulation and more ranks reduce the number of negatives.
 
     Args:
         backbone: a SigLIP tower without pooling head; takes images in [-1,1].
@@ -117,7 +116,7 @@ class ContrastiveTask:
         return metrics
 
     def preview(self, batch: Batch) -> None:
-        """Nothing to draw."""
+        """No-op."""
         return None
 
     def state_dict(self) -> dict[str, Any]:
@@ -129,7 +128,7 @@ class ContrastiveTask:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what ``state_dict`` gave; strict."""
+        """Load a ``state_dict`` strictly."""
         self.trained.load_state_dict(state["trained"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -174,6 +173,6 @@ class ContrastiveTask:
 
 
 def _matched(image_BE: Tensor, caption_BE: Tensor) -> Tensor:
-    """Share of images whose own caption is the nearest one of the batch."""
+    """Share of images whose own caption is the nearest one in the batch."""
     cosine_BB = nn.functional.normalize(image_BE, dim=-1) @ nn.functional.normalize(caption_BE, dim=-1).T
     return (cosine_BB.diagonal() >= cosine_BB.amax(dim=1)).float().mean()

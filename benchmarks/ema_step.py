@@ -1,9 +1,9 @@
-"""What does a training step of the semantic codebook cost: forward pass and one EMA update?
+"""What does a training step of the semantic codebook cost, a forward pass with one EMA update?
 
     python -m benchmarks.ema_step [--quick]
 
-Against vector-quantize-pytorch with the same rule (no k-means, no rotation trick, no replacement of dead codes), and
-against the floor: the bare matrix product of all vectors and all codes, written to memory that is there already.
+Compared with vector-quantize-pytorch under the same rule (no k-means, no rotation trick, no dead-code replacement), and
+with the lower bound: the bare matrix product of all vectors and all codes, written to preallocated memory.
 
 Shapes: N tokens, K codes, D channels.
 """

@@ -1,9 +1,9 @@
-"""How much does ``encode`` add to the two networks that it needs?
+"""How much does ``encode`` cost beyond its two networks?
 
     python -m benchmarks.encode_overhead [--quick]
 
-Left: images to ids by the whole tokenizer. Right: the transformers vision tower as it is, and the pixel encoder, on inputs
-that are already resized and normalised: no semantic projection, no quantizer, no checks.
+Left: images to ids by the whole tokenizer. Right: the bare transformers vision tower and the pixel encoder, on inputs that
+are already resized and normalised: no semantic projection, no quantizer, no checks.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """One real optimizer step of every stage at the paper's full size, on a CPU, with random weights, as a Markdown table.
 
-Each stage runs in a process of its own, so that its peak memory is its own, through the same task as in training, with
-the recipe's precision, losses and optimizers, and batch 1; UniTok takes 2 images, since contrast needs two pairs. Nothing
-is downloaded: teachers are built from their published configurations, the perceptual VGG16 and UniTok's DINOv2 likewise.
-What a recipe starts later (k-means of the codebook, perceptual and adversarial loss) is moved to step 1. Step 0 warms up
-and fills the pool for k-means; step 1 is measured.
+Each stage runs in its own process, so that peak memory is measured separately, through the same task as in training, with
+the recipe's precision, losses and optimizers, and batch 1; UniTok takes 2 images, since the contrastive loss needs two
+pairs. Nothing is downloaded: teachers are built from their published configurations, as are the perceptual VGG16 and
+UniTok's DINOv2. What a recipe starts later (k-means of the codebook, perceptual and adversarial loss) is moved to step 1.
+Step 0 warms up and fills the pool for k-means; step 1 is measured.
 
     python benchmarks/full_size.py                 all recipes and stages: some minutes and 20 GB of memory
     python benchmarks/full_size.py --tiny          the same code on tiny models: seconds
@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # torch is imported by the measuring processes only: the one that starts them stays small
+if TYPE_CHECKING:  # only the measuring processes import torch: their parent stays small
     from torch import Tensor
 
     from semhitok.data.feed import Batch
@@ -68,7 +68,7 @@ TINY_MODEL = {
     "decoder_width": 64,
     "decoder_heads": 4,
 }
-# 48 px with patch 14: a grid that leaves pixels over, as 384 px does.
+# 48 px with patch 14: not a multiple of the patch size, like 384 px.
 TINY_IMAGE_SIZES = {"semhitok_256": 32, "semhitok_384": 48}
 TINY_UNITOK: dict[str, Any] = {
     "image_size": 32,
@@ -91,8 +91,8 @@ MEASURED_STEP = 1
 
 @dataclass(frozen=True)
 class Measurement:
-    """One stage: images of a step; numbers of parameters; seconds to build the model and to take the measured step (by the clock, and of
-    CPU time over all threads, which other processes on the machine do not inflate); peak memory of the process.
+    """One stage: images of a step; numbers of parameters; seconds to build the model and to take the measured step
+    (wall-clock time, and CPU time over all threads, which other processes do not inflate); peak memory of the process.
     """
 
     recipe: str
@@ -110,7 +110,7 @@ class Measurement:
 
 
 def measure(recipe_name: str, stage: str, *, tiny: bool = False) -> Measurement:
-    """Build the stage, take two steps, check that the second one trained what it should and nothing else.
+    """Build the stage, take two steps, and check that the second one trained what it should and nothing else.
 
     Raises:
         RuntimeError: the loss is not finite, a trained tensor did not move, or a frozen one did.
@@ -182,7 +182,7 @@ def table(measurements: list[Measurement]) -> str:
 
 
 def main() -> int:
-    """Measure every stage asked for; exit code 1 if one of them failed."""
+    """Measure the selected stages; exit code 1 if one of them failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", choices=RECIPES, help="one recipe instead of all")
     parser.add_argument("--stage", choices=(*STAGES, "unitok"), help="one stage instead of all")
@@ -264,9 +264,9 @@ def _unitok(tiny: bool) -> tuple[UniTokModel, Task, int]:
 
 
 def _early(task: Any) -> Any:
-    """What starts late moved to the measured step."""
+    """The task with late starts moved to the measured step."""
     starts = dict.fromkeys(("initialise_step", "perceptual_start", "adversarial_start"), MEASURED_STEP)
-    # Without warm-up: its first rates are too small to move a norm's weight of 1 in fp32, so no check could see it.
+    # No warm-up: its first rates are too small to change a norm's weight of 1 in fp32, so the check would miss it.
     return replace(
         task,
         optimizer=replace(task.optimizer, warmup_steps=0),
@@ -329,7 +329,7 @@ def _pixel_stage(recipe: Recipe, stage: str) -> PixelStage:
 
 
 def _sums(tensors: Mapping[str, Tensor]) -> dict[str, float]:
-    """A number for each tensor that changes when it does; copies of the tensors would count as the step's memory."""
+    """A checksum for each tensor, as copies of the tensors would count as the step's memory."""
     import torch
 
     return {name: tensor.detach().sum(dtype=torch.float64).item() for name, tensor in tensors.items()}

@@ -1,10 +1,10 @@
-"""How much faster are images drawn with guidance in one pass per step than in the two of transformers?
+"""How much faster are images generated with guidance in one pass per step than in the two passes of transformers?
 
     python -m benchmarks.guidance [--quick]
 
 Left: ``generate_images(guidance=...)``, conditional and unconditional prompts in one batch, visual rows of the head only.
 Right: the same model's ``generate(generation_mode="image", guidance_scale=...)``, the loop of transformers with a forward
-pass for each and the whole head. Greedy decoding; both draw the same ids, or the benchmark fails.
+pass for each and the whole head. Decoding is greedy; both sides must generate the same ids, or the benchmark fails.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ CASES = ((NANO, 64, (1, 4), 7), (MIDDLE, 128, (1, 4), 3))
 QUICK_CASES = ((QUICK, 32, (1,), 3),)
 
 
-def draw_fast(model: SemHiTokForConditionalGeneration, prompts: Tensor) -> Tensor:
+def generate_fast(model: SemHiTokForConditionalGeneration, prompts: Tensor) -> Tensor:
     """One pass per step."""
     return model.generate_images(prompts, guidance=GUIDANCE, sampling=Sampling(temperature=0.0))
 
 
-def draw_stock(model: SemHiTokForConditionalGeneration, prompts: Tensor) -> Tensor:
+def generate_stock(model: SemHiTokForConditionalGeneration, prompts: Tensor) -> Tensor:
     """Two passes per step, by transformers."""
     return model.generate(prompts, generation_mode="image", guidance_scale=GUIDANCE)
 
@@ -39,9 +39,9 @@ def measure(quick: bool) -> Report:
     rows = [row for case in (QUICK_CASES if quick else CASES) for row in _rows(*case, judged=not quick)]
     return Report(
         name="guidance",
-        title="Drawing with guidance: one pass per step against two",
+        title="Generating images with guidance: one pass per step against two",
         method=f"Qwen2 layers with random weights, 2,000 text and 8,192 visual ids, fp32, prompts of 16 tokens, guidance "
-        f"{GUIDANCE:g}, greedy; both sides draw the same ids.",
+        f"{GUIDANCE:g}, greedy; both sides generate the same ids.",
         rows=rows,
     )
 
@@ -53,16 +53,16 @@ def _rows(
     count = model.vocabulary.image_tokens
     for batch in batches:
         prompts = random_prompts(size, batch)
-        fast, stock = draw_fast(model, prompts), draw_stock(model, prompts)
+        fast, stock = generate_fast(model, prompts), generate_stock(model, prompts)
         if not torch.equal(fast, stock):
             raise RuntimeError(
-                f"both loops must draw the same greedy ids, {int((fast != stock).sum())} of {fast.numel()} differ at width "
+                f"both loops must generate the same greedy ids, {int((fast != stock).sum())} of {fast.numel()} differ at width "
                 f"{size.width}, batch {batch}"
             )
         # Bound by keyword: a closure would see the prompts of the last batch only.
         sides = {
-            "fast": lambda prompts=prompts: draw_fast(model, prompts),
-            "stock": lambda prompts=prompts: draw_stock(model, prompts),
+            "fast": lambda prompts=prompts: generate_fast(model, prompts),
+            "stock": lambda prompts=prompts: generate_stock(model, prompts),
         }
         times = interleaved(sides, rounds=rounds)
         rows.append(

@@ -1,4 +1,4 @@
-"""The unified model and bare language models of the same layers, with random weights, and their rates.
+"""The unified model and bare language models with the same layers and random weights, and their rates.
 
 Shapes: V rows of the head.
 """
@@ -27,31 +27,31 @@ PROMPT = 16
 
 
 def bare_language_model(size: SmallLanguageModel, rows: int) -> Qwen2ForCausalLM:
-    """A Qwen2 with a head of V rows, in eval mode; it has no id that ends a text."""
+    """A Qwen2 with a head of V rows, in eval mode and without an end id."""
     torch.manual_seed(0)
     return Qwen2ForCausalLM(small_config(size, rows, end=None, padding=0)).eval()
 
 
 def unified_model(size: SmallLanguageModel, image_size: int) -> SemHiTokForConditionalGeneration:
-    """The same layers over text and the 8,192 ids of ``nano``, whose tokens cover 8 px each; nothing encodes images."""
+    """The same layers over text and the 8,192 ids of ``nano``, whose tokens cover 8 px each; there is no image encoder."""
     text = bare_language_model(size, size.vocab_size)
     architecture = nano().model | {"image_size": image_size, "encoder": False}
     config = SemHiTokConfig(TeacherConfig(image_size=2 * image_size), **architecture)  # pyright: ignore
     model = SemHiTokForConditionalGeneration.from_language_model(text, SemHiTokModel(config).eval()).eval()
-    # Visual rows begin at the mean of the text rows: all the same, where no id would be the most likely one.
+    # Visual rows are initialised to the mean of the text rows: if all were equal, no id would be the most likely one.
     torch.nn.init.normal_(model.lm_head.weight)
     return model
 
 
 def random_prompts(size: SmallLanguageModel, batch: int) -> Tensor:
-    """(batch,16) text ids, none of them that of padding."""
+    """Text ids (batch,16) without padding."""
     return torch.randint(1, size.vocab_size, (batch, PROMPT), generator=torch.Generator().manual_seed(batch))
 
 
 def rate_row(
     what: str, left: tuple[str, Timing], right: tuple[str, Timing], tokens: int, *, aim: Aim | None = None
 ) -> Row:
-    """Tokens per second of two sides that make as many tokens in a round, from timings of the same rounds."""
+    """Tokens per second of two sides that generate equally many tokens per round, from timings of the same rounds."""
     (left_name, left_timing), (right_name, right_timing) = left, right
     rates = [Spread.of([tokens / seconds for seconds in timing.wall]) for timing in (left_timing, right_timing)]
     return Row(

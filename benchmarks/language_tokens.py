@@ -1,10 +1,10 @@
-"""How many tokens per second does the unified model yield, beside its bare language model?
+"""How many tokens per second does the unified model generate, compared with its bare language model?
 
     python -m benchmarks.language_tokens [--quick]
 
-The bare model is transformers' own class with the same layers and a head of as many rows as ours multiplies: text rows in
-text, all rows where images come from the loop of transformers, visual rows in ``generate_images``. That one stands against
-an equally bare loop over the cache, the others against ``generate``.
+The bare model is transformers' own class with the same layers and a head of as many rows as ours multiplies: text rows for
+text, all rows for images from the loop of transformers, visual rows in ``generate_images``. The last is compared with an
+equally bare loop over the cache, the others with ``generate``.
 
 Shapes: B sequences, L positions, V rows of the head.
 """
@@ -53,7 +53,7 @@ PAIRS = (
 
 @torch.no_grad()
 def bare_loop(model: Qwen2ForCausalLM, ids_BL: Tensor, count: int) -> Tensor:
-    """The most likely ids one after another over the cache, (B,count): the least that a loop must do."""
+    """Greedy ids over the cache, (B,count): the minimum that a loop must do."""
     chosen, past = [], None
     position_ids = torch.arange(ids_BL.shape[1])[None].expand_as(ids_BL)
     for _ in range(count):
@@ -68,7 +68,7 @@ def bare_loop(model: Qwen2ForCausalLM, ids_BL: Tensor, count: int) -> Tensor:
 def sides_of(
     size: SmallLanguageModel, model: SemHiTokForConditionalGeneration, batches: tuple[int, ...]
 ) -> dict[int, dict[str, Operation]]:
-    """By batch: our ways of generation and their bare counterparts, each yields N tokens for every prompt."""
+    """By batch: our kinds of generation and their bare counterparts, each with N tokens for every prompt."""
     vocabulary = model.vocabulary
     count, greedy = vocabulary.image_tokens, Sampling(temperature=0.0)
     heads = (vocabulary.text_size, vocabulary.size, vocabulary.visual_size)

@@ -1,11 +1,11 @@
-"""What does the loss of a head with very many rows take in memory and time, when logits are never held for all tokens?
+"""How much memory and time does the loss of a very large head take if logits are never held for all tokens?
 
     python -m benchmarks.large_head [--quick]
 
-``large_head_loss`` against the plain cross entropy of all logits; in time, on fewer tokens, also against torch's own chunked
-``linear_cross_entropy`` where torch has it. For memory, loss and gradients of hidden states and head are computed once, each
-side in a process of its own, and what is held at the peak above the weights counts, less the size of these gradients; each
-side leaves what it found in a file, where it is compared.
+``large_head_loss`` is compared with the plain cross entropy of all logits; in time, on fewer tokens, also with torch's own
+chunked ``linear_cross_entropy`` if torch has it. For memory, loss and gradients of hidden states and head are computed once,
+each side in its own process; what counts is the peak above the weights, less the size of these gradients. Each side writes
+its loss and gradients to a file for comparison.
 
 Shapes: N tokens, V rows of the head, D channels.
 """
@@ -30,7 +30,7 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Sizes:
-    """Tokens whose memory and whose time is measured, rows, channels, rounds of timing."""
+    """Tokens for measuring memory and for measuring time, rows, channels, rounds of timing."""
 
     tokens: int
     timed_tokens: int
@@ -43,7 +43,7 @@ class Sizes:
 FULL = Sizes(tokens=4096, timed_tokens=128, rows=152_064 + 196_608, dim=512, rounds=3)
 QUICK = Sizes(tokens=256, timed_tokens=64, rows=5000, dim=32, rounds=3)
 FEWEST_TOKENS = 1024
-# The plain loss holds the logits' log-probabilities and, on the way back, two gradients as large; and some room.
+# The plain loss holds log-probabilities of all logits and, in the backward pass, two gradients of that size; plus a margin.
 PLAIN_COPIES = 3.5
 ALLOWED_DIFFERENCE = 1e-4
 
@@ -65,13 +65,13 @@ def torch_loss(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tenso
 
 
 def sides() -> dict[str, Loss]:
-    """Our loss, the plain one, and torch's where there is one."""
+    """Our loss, the plain one, and torch's if available."""
     has_chunks = hasattr(torch.nn, "LinearCrossEntropyOptions")
     return {"ours": our_loss, "plain": plain_loss} | ({"torch": torch_loss} if has_chunks else {})
 
 
 def case(loss: Loss, tokens: int, rows: int, dim: int, found: Path | None = None) -> Operation:
-    """N, V, D -> the loss and its gradients with respect to hidden states and head, written to a file if one is named."""
+    """N, V, D -> the loss and its gradients with respect to hidden states and head, written to ``found`` if given."""
     torch.manual_seed(0)
     hidden_ND = torch.randn(tokens, dim, requires_grad=True)
     weight_VD = torch.randn(rows, dim).mul_(dim**-0.5).requires_grad_()
@@ -101,18 +101,18 @@ def tokens_that_fit(sizes: Sizes) -> int:
 
 
 def difference(found: Path, wanted: Path) -> float:
-    """The largest difference of losses and gradients, each relative to the largest magnitude in the wanted one."""
+    """The largest difference of losses and gradients, each relative to the largest magnitude of the expected one."""
     pairs = zip(torch.load(found, mmap=True), torch.load(wanted, mmap=True), strict=True)
     return max(float((each - other).abs().max() / other.abs().max()) for each, other in pairs)
 
 
 def measure(quick: bool) -> Report:
-    """Memory and values in processes of their own, times in interleaved rounds."""
+    """Memory and values in separate processes, times in interleaved rounds."""
     return report(QUICK if quick else FULL, judged=not quick)
 
 
 def report(sizes: Sizes, *, judged: bool) -> Report:
-    """At any sizes."""
+    """The report for any sizes."""
     tokens = tokens_that_fit(sizes) if memory_is_measurable() else sizes.tokens
     rows = _memory_rows(sizes, tokens, judged=judged) if memory_is_measurable() else []
     times = interleaved(
@@ -152,11 +152,11 @@ def _memory_rows(sizes: Sizes, tokens: int, *, judged: bool) -> list[Row]:
 
 
 def _free_memory() -> int:
-    """Bytes that can be had without swapping."""
+    """Bytes available without swapping."""
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError("the kernel's account of memory has no field MemAvailable")
+    raise RuntimeError("/proc/meminfo has no field MemAvailable")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Time and memory of two sides in one run: interleaved, repeated, with their spread.
+"""Time and memory of two sides in one run: interleaved and repeated, with their spread.
 
-Times are by the clock. CPU time, over all threads, stands beside them: other processes on the machine do not inflate it,
-but threads that wait for each other do.
+Times are wall-clock times. CPU time over all threads is reported as well: other processes do not inflate it, but threads
+that wait for each other do.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Of at least one value; quartiles interpolate between values and never leave their range."""
+        """Spread of at least one value; quartiles interpolate between values and never leave their range."""
         if len(values) == 1:
             return cls(values[0], values[0], values[0])
         low, median, high = statistics.quantiles(values, n=4, method="inclusive")
         return cls(median, low, high)
 
     def scaled(self, factor: float) -> Spread:
-        """In another unit: ``factor`` must be above 0."""
+        """The spread in another unit; ``factor`` must be above 0."""
         return Spread(self.median * factor, self.low * factor, self.high * factor)
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of each round, by the clock and of CPU time over all threads."""
+    """Seconds of each round, in wall-clock time and in CPU time over all threads."""
 
     wall: tuple[float, ...]
     cpu: tuple[float, ...]
@@ -57,10 +57,10 @@ class Timing:
 
 
 def interleaved(sides: Mapping[str, Operation], *, rounds: int) -> dict[str, Timing]:
-    """Each side once per round, in turn, after one unmeasured round; odd rounds run backwards.
+    """Time each side once per round, in turn, after one unmeasured round; odd rounds run in reverse order.
 
-    What drifts (clock rates, other processes) then meets all sides alike, and none always runs on the caches that a
-    certain other one leaves.
+    Drift (clock rates, other processes) then affects all sides alike, and none always runs on the caches left by the same
+    other side.
     """
     for operation in sides.values():
         operation()
@@ -84,21 +84,21 @@ def synchronize() -> None:
 
 
 def paired_ratio(left: Sequence[float], right: Sequence[float]) -> Spread:
-    """Spread of left / right, round by round: what slowed a whole round down cancels out."""
+    """Spread of left / right per round, so that slow rounds cancel out."""
     return Spread.of([a / b for a, b in zip(left, right, strict=True)])
 
 
 def memory_is_measurable() -> bool:
-    """Whether the kernel lets a process restart the count of its peak memory (Linux)."""
+    """Whether the kernel lets a process reset its peak memory (Linux)."""
     return os.access("/proc/self/clear_refs", os.W_OK)
 
 
 def peak_memory(build: Build, *arguments: object) -> int:
     """Bytes by which one call of an operation raises resident memory above what its inputs occupy, at the peak.
 
-    In a fresh process: ``build(*arguments)`` makes the inputs and returns the operation; freed memory goes back to the
-    system; the kernel's count of the peak starts again; the operation runs once. Buffers that libraries allocate on
-    first use count, so this is an upper bound.
+    In a fresh process, ``build(*arguments)`` makes the inputs and returns the operation, freed memory is returned to the
+    system, the kernel's peak is reset, and the operation runs once. Buffers that libraries allocate on first use count,
+    so this is an upper bound.
     """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_peak_above_inputs, build, arguments).result()
@@ -107,7 +107,7 @@ def peak_memory(build: Build, *arguments: object) -> int:
 def _peak_above_inputs(build: Build, arguments: tuple[object, ...]) -> int:
     operation = build(*arguments)
     gc.collect()
-    # Memory that building freed would otherwise be used again without being counted.
+    # Memory freed during building would otherwise be reused without being counted.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
@@ -118,9 +118,9 @@ def _peak_above_inputs(build: Build, arguments: tuple[object, ...]) -> int:
 
 
 def _status(field: str) -> int:
-    """A size from the kernel's account of this process, in bytes."""
+    """A size from /proc/self/status, in bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         name, _, rest = line.partition(":")
         if name == field:
             return int(rest.split()[0]) * 1024
-    raise RuntimeError(f"the kernel's account of this process has no field {field}")
+    raise RuntimeError(f"/proc/self/status has no field {field}")

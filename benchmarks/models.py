@@ -1,4 +1,4 @@
-"""Models of the recipes' shapes with random weights; nothing is downloaded."""
+"""Models with the shapes of the recipes and random weights; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ RECIPES = {"nano": nano, "mini": mini, "semhitok_256": semhitok_256}
 
 
 def recipe_named(name: str) -> Recipe:
-    """A recipe that the benchmarks measure."""
+    """A recipe by name."""
     return RECIPES[name]()
 
 
 def random_model(recipe: Recipe, *, device: str = "cpu") -> SemHiTokModel:
     """The recipe's tokenizer in eval mode, its teacher built from the published configuration."""
     torch.manual_seed(0)
-    # No tower of its own: the built-in teacher, which TeacherConfig describes by default.
+    # Without a vision tower it is the built-in teacher, which is TeacherConfig's default.
     backbone = SiglipVisionConfig(**TEACHERS[recipe.name]) if recipe.name in TEACHERS else None
     teacher = TeacherConfig(backbone, image_size=recipe.teacher_image_size)
     return SemHiTokModel(SemHiTokConfig(teacher, **recipe.model)).eval().to(device)  # pyright: ignore

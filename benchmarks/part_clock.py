@@ -1,6 +1,6 @@
-"""Where the time of a step goes, measured from outside: methods are wrapped, the code that is measured knows nothing.
+"""Where the time of a step goes, measured from outside by wrapping methods.
 
-A part inside another one counts once, for the inner; what is in no part is ``rest``. Parts therefore add up to the whole.
+A nested part counts for the inner one only; time outside all parts is ``rest``. Parts therefore add up to the whole.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ REST = "rest"
 
 @dataclass(frozen=True)
 class Wrapped:
-    """A method or function, by its owner and name, and the part that its time belongs to."""
+    """A method or function, by owner and name, and the part to which its time belongs."""
 
     owner: Any
     name: str
@@ -37,7 +37,7 @@ class PartClock:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Time from here on belongs to ``name``, and afterwards to the part around it again."""
+        """Attribute the time inside this context to ``name``."""
         self._close()
         self._stack.append(name)
         try:
@@ -47,7 +47,7 @@ class PartClock:
             self._stack.pop()
 
     def wrapped(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
-        """The function, its time counted for the part."""
+        """The function, with its time attributed to the part."""
 
         def timed(*arguments: Any, **keywords: Any) -> Any:
             with self.part(name):
@@ -56,7 +56,7 @@ class PartClock:
         return timed
 
     def _close(self) -> None:
-        """Give the time since the last change to the innermost open part."""
+        """Attribute the time since the last change to the innermost open part."""
         synchronize()
         now = self._now()
         if self._stack:
@@ -67,7 +67,7 @@ class PartClock:
 
 @contextmanager
 def watching(clock: PartClock, methods: Sequence[Wrapped]) -> Iterator[None]:
-    """Count the methods' time while inside; everything else inside is ``rest``."""
+    """Measure the methods inside this context; everything else is ``rest``."""
     with ExitStack() as stack:
         for method in methods:
             timed = clock.wrapped(getattr(method.owner, method.name), method.part)

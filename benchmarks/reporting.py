@@ -1,4 +1,4 @@
-"""Ratios as Markdown and JSON, with the aims they are held against; the command line of a benchmark that runs alone."""
+"""Ratios as Markdown and JSON, with their aims; the command line of a single benchmark."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PACKAGES = ("torch", "transformers", "vector-quantize-pytorch", "semhitok")
 
 @dataclass(frozen=True)
 class Aim:
-    """What a ratio should be."""
+    """The target of a ratio."""
 
     side: Literal["at least", "at most"]
     value: float
@@ -34,7 +34,7 @@ class Aim:
 
 @dataclass(frozen=True)
 class Row:
-    """Two amounts of one unit, ``ratio`` = left / right, and the same ratio of CPU times where both are times."""
+    """Two amounts of one unit, ``ratio`` = left / right, and the ratio of CPU times if both are times."""
 
     what: str
     left: str
@@ -48,7 +48,7 @@ class Row:
 
     @classmethod
     def of_times(cls, what: str, left: tuple[str, Timing], right: tuple[str, Timing], *, aim: Aim | None = None) -> Row:
-        """Of two timings from the same rounds; the left one is what is asked about."""
+        """A row of two timings from the same rounds; the left one is the subject."""
         (left_name, left_timing), (right_name, right_timing) = left, right
         return cls(
             what,
@@ -66,7 +66,7 @@ class Row:
     def of_amounts(
         cls, what: str, left: tuple[str, float], right: tuple[str, float], unit: str, *, aim: Aim | None = None
     ) -> Row:
-        """Of two numbers measured once, or known."""
+        """A row of two numbers measured once, or known."""
         (left_name, left_amount), (right_name, right_amount) = left, right
         amounts = Spread.of([left_amount]), Spread.of([right_amount])
         return cls(
@@ -84,10 +84,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """What one benchmark found.
+    """The results of one benchmark.
 
     Attributes:
-        name: of its files.
+        name: stem of its files.
         title: the question it answers.
         method: how it was measured, in a few sentences.
         pictures: by file name without its ending.
@@ -100,7 +100,7 @@ class Report:
     pictures: dict[str, Image.Image] = field(default_factory=dict)
 
     def markdown(self) -> str:
-        """A heading, the method, a table, the pictures."""
+        """Heading, method, table and pictures."""
         lines = [
             f"## {self.title}",
             "",
@@ -123,7 +123,7 @@ class Report:
         return "\n".join(lines + [f"\n![{name}]({name}.png)" for name in self.pictures])
 
     def write(self, folder: Path) -> None:
-        """``name.json``, ``name.md`` and the pictures."""
+        """Write ``name.json``, ``name.md`` and the pictures."""
         folder.mkdir(parents=True, exist_ok=True)
         content = {
             "name": self.name,
@@ -157,7 +157,7 @@ def three_digits(number: float) -> str:
 
 
 def amount(number: float, unit: str) -> str:
-    """With its unit; seconds and bytes by the thousand that suits."""
+    """A number with its unit; seconds and bytes as ms and MiB."""
     if unit == "s" and number < 1:
         return f"{three_digits(1000 * number)} ms"
     if unit == "bytes":
@@ -166,7 +166,7 @@ def amount(number: float, unit: str) -> str:
 
 
 def run_alone(measure: Callable[[bool], Report], description: str | None) -> None:
-    """The command line of one benchmark: measure, print, write."""
+    """Command line of one benchmark: measure, print, write."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser)
     arguments = parser.parse_args()
@@ -178,8 +178,10 @@ def run_alone(measure: Callable[[bool], Report], description: str | None) -> Non
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options that all benchmarks share."""
-    parser.add_argument("--quick", action="store_true", help="small sizes and few rounds, to try it; judges no aim")
-    parser.add_argument("--out", type=Path, default=DEFAULT_FOLDER, help=f"folder of the results ({DEFAULT_FOLDER})")
+    parser.add_argument(
+        "--quick", action="store_true", help="small sizes and few rounds, to try it out; checks no aims"
+    )
+    parser.add_argument("--out", type=Path, default=DEFAULT_FOLDER, help=f"folder for results ({DEFAULT_FOLDER})")
 
 
 def _verdict(row: Row) -> str:

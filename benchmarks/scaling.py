@@ -2,8 +2,8 @@
 
     python -m benchmarks.scaling [--quick]
 
-N, K and m: lookup of ids by SGHC and by a flat search, one size varied at a time. Batch and resolution: ``encode`` and
-``decode`` of a model of ``mini``'s shape, per image. Every row compares a size with the smallest one of its series.
+N, K and m: lookup of ids by SGHC and by a flat search, varying one size at a time. Batch and resolution: ``encode`` and
+``decode`` of a model with the shape of ``mini``, per image. Every row compares a size with the smallest of its series.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def per_image(curves: Curves, images: Mapping[int, int]) -> dict[str, dict[int, 
 
 
 def growth_rows(what: str, curves: Curves) -> list[Row]:
-    """Each size against the smallest one of the same curve."""
+    """Each size compared with the smallest one of the same curve."""
     rows = []
     for curve, points in curves.items():
         smallest = min(points)

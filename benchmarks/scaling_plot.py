@@ -13,7 +13,7 @@ LEFT, RIGHT, TOP, BOTTOM = 64, 20, 52, 52
 HEADER, LEGEND = 56, 90  # height of the title; width of an entry of a legend
 SCALE = 3  # drawn this many times too large, then reduced: smooth lines and letters
 BACKGROUND, INK, FAINT, GRID = "#ffffff", "#1c2733", "#6b7785", "#e4e8ec"
-# Okabe and Ito's palette, distinguishable with colour-blind eyes.
+# Okabe and Ito's colour-blind safe palette.
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#8a6fb0")
 
 
@@ -29,7 +29,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class LogarithmicAxis:
-    """Values in [low, high] to places in [begin, end]."""
+    """Maps values in [low, high] to positions in [begin, end]."""
 
     low: float
     high: float
@@ -38,15 +38,15 @@ class LogarithmicAxis:
 
     @classmethod
     def around(cls, values: Sequence[float], begin: float, end: float) -> LogarithmicAxis:
-        """A third of room below and above the values, which must be above 0."""
+        """An axis with a margin of a third below and above the values, which must be above 0."""
         return cls(min(values) / 1.3, max(values) * 1.3, begin, end)
 
     def place(self, value: float) -> float:
-        """Equal ratios are equally long."""
+        """Position of a value; equal ratios have equal distances."""
         return self.begin + (self.end - self.begin) * math.log(value / self.low) / math.log(self.high / self.low)
 
     def ticks(self) -> Iterator[float]:
-        """Powers of ten within; where there are few of them also some of their multiples."""
+        """Powers of ten in the range; if there are few of them, also some of their multiples."""
         span = self.high / self.low
         digits = (1, 1.5, 2, 3, 5, 7) if span < 8 else (1, 2, 5) if span < 300 else (1,)
         for power in range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1):
@@ -88,7 +88,7 @@ def _draw(pen: _Pen, panel: Panel, left: int, top: int) -> None:
     points = [point for curve in panel.curves.values() for point in curve]
     across = LogarithmicAxis.around([point[0] for point in points], left + LEFT, left + WIDTH - RIGHT)
     up = LogarithmicAxis.around([point[1] for point in points], top + HEIGHT - BOTTOM, top + TOP)
-    for value in sorted({point[0] for point in points}):  # few, and what was measured
+    for value in sorted({point[0] for point in points}):  # ticks at the few measured values
         pen.line([(across.place(value), up.begin), (across.place(value), up.end)], GRID, 1)
         pen.text((across.place(value), up.begin + 6), f"{value:,.0f}", FAINT, 12, "ma")
     for value in up.ticks():

@@ -1,10 +1,10 @@
-"""How much faster is an id by SGHC than by a flat search over as large a vocabulary, and in how much memory?
+"""How much faster is the lookup of ids by SGHC than a flat search over an equally large vocabulary, and in how much memory?
 
     python -m benchmarks.sghc_lookup [--quick]
 
 SGHC: the nearest of K semantic codes of 48 channels, then the best of the m pixel codes of 16 channels under it. Flat: the
-nearest of K * m codes of 64 channels, by one fused matrix product per chunk of scores and its argmin. The flat search
-through this package's own tiled lookup stands beside it: that ratio is what the hierarchy alone saves.
+nearest of K * m codes of 64 channels, by one fused matrix product per chunk of scores and its argmin. A flat search with
+this package's own tiled lookup is measured as well: its ratio shows what the hierarchy alone saves.
 
 Shapes: N vectors, K semantic codes of D channels, m pixel codes under each; V = K * m codes, C channels.
 """
@@ -62,7 +62,7 @@ def tiled_flat_case(count: int, codes: int, subcodes: int) -> Operation:
 
 
 def measure(quick: bool) -> Report:
-    """Times in interleaved rounds, peak memory in processes of their own."""
+    """Times in interleaved rounds, peak memory in separate processes."""
     sizes = QUICK_SIZES if quick else SIZES
     sides = {
         "SGHC": hierarchical_case(*sizes),

@@ -1,7 +1,7 @@
 """The second candidate for the built-in teacher: a small SigLIP tower trained here on captioned scenes.
 
-Caption embeddings come from a frozen MiniLM, the starting signal from EfficientNet-Lite0: both are computed once and
-fed as extras. docs/experiments.md compares it with EfficientNet-Lite0 itself.
+Caption embeddings come from a frozen MiniLM, the starting signal from EfficientNet-Lite0; both are computed once and
+passed as extras. docs/experiments.md compares it with EfficientNet-Lite0 itself.
 
 Shapes: n images, N patches, E channels of a caption embedding, T text tokens.
 """
@@ -38,11 +38,11 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class TeacherRecipe:
-    """Everything that training a teacher needs but the data.
+    """Everything needed to train a teacher, except the data.
 
     Attributes:
         backbone: fields of ``SiglipVisionConfig``.
-        images: at most this many of the source's images are used, evenly spaced; their features are kept on disk.
+        images: maximum number of the source's images, evenly spaced; their features are kept on disk.
         loop: batches and steps.
         task: losses and optimizer.
     """
@@ -89,12 +89,12 @@ def train_teacher(
     Args:
         recipe: what to train.
         source: images with captions (``caption`` in their metadata).
-        directory: of the run; the cached starting signal lies there as well.
-        signal: network that gives the starting signal, by default EfficientNet-Lite0.
+        directory: folder of the run, also of the cached starting signal.
+        signal: network that provides the starting signal, by default EfficientNet-Lite0.
         text_encoder: folder of a transformers text encoder whose mean over tokens is a sentence embedding, by default
-            MiniLM where ``semhitok data fetch`` puts it.
-        device: to train on.
-        report: takes lines for the user.
+            MiniLM from ``semhitok data fetch``.
+        device: device to train on.
+        report: called with lines for the user.
 
     Raises:
         ValueError: an image has no caption, weights are missing, or the two grids differ.
@@ -112,7 +112,7 @@ def train_teacher(
     images, captions = _captioned(source, size, recipe.images)
     report(f"{len(images)} images; embedding {len(set(captions))} different captions")
     embeddings = caption_embeddings(captions, text_encoder or weights_path("minilm"), device)
-    # Captions have much in common ("... in front of ..."); without their mean the cosines between them spread further.
+    # Captions have much in common ("... in front of ..."); subtracting their mean spreads the cosines between them.
     embeddings = torch.nn.functional.normalize(embeddings - embeddings.mean(dim=0), dim=-1)
     report("computing the starting signal")
     features = _signal_features(signal, images, digest_of_lines([source.fingerprint, str(len(images))]), directory)
@@ -134,9 +134,9 @@ def caption_embeddings(
 
     Args:
         captions: texts; equal ones are embedded once.
-        folder: of a transformers text encoder with its text tokenizer.
-        device: to compute on.
-        batch_size: texts at a time.
+        folder: folder of a transformers text encoder with its text tokenizer.
+        device: device to compute on.
+        batch_size: texts per batch.
 
     Raises:
         ValueError: there is no text encoder.
@@ -144,7 +144,7 @@ def caption_embeddings(
     require_weights(folder / "config.json", "there is no text encoder")
     text_tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModel.from_pretrained(folder, dtype=torch.float32).to(device).eval()
-    texts = sorted(set(captions), key=len)  # of similar length together, so that little padding is computed
+    texts = sorted(set(captions), key=len)  # batches of similar length need little padding
     found: list[Tensor] = []
     for start in range(0, len(texts), batch_size):
         tokens = text_tokenizer(texts[start : start + batch_size], padding=True, truncation=True, return_tensors="pt")
@@ -165,7 +165,9 @@ def _captioned(source: ImageSource, size: int, limit: int) -> tuple[Tensor, list
         images.append(batch.images)
         for metadata in batch.metadata:
             if not metadata.get("caption"):
-                raise ValueError("an image has no caption; a teacher is trained on images with one, such as scenes")
+                raise ValueError(
+                    "an image has no caption; a teacher is trained on images with captions, such as scenes"
+                )
             captions.append(str(metadata["caption"]))
     if not images:
         raise ValueError("there are no images to train a teacher on")
@@ -174,7 +176,7 @@ def _captioned(source: ImageSource, size: int, limit: int) -> tuple[Tensor, list
 
 @torch.no_grad()
 def _signal_features(signal: Teacher, images: Tensor, data: str, directory: Path) -> np.ndarray:
-    """The starting signal (n,1,N,F) fp16, from the run's cache or computed into it."""
+    """The starting signal (n,1,N,F) fp16, from the run's cache, which is filled if needed."""
     path = directory / "signal.cache"
     size = images.shape[-1]
     key = CacheKey(digest_of_module(signal), digest_of_text(f"{size} px"), data)

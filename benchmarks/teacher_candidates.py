@@ -1,7 +1,7 @@
-"""The two candidates for the built-in teacher compared by a category probe on concepts that no training saw.
+"""The two candidates for the built-in teacher, compared by a category probe on concepts unseen in training.
 
 Trains the small SigLIP tower for a given time (``benchmarks.small_teacher``), then fits a linear classifier of scene
-categories on the mean over patches of each teacher's features, on training scenes, and scores it on held-out ones.
+categories to the mean over patches of each teacher's features on training scenes, and scores it on held-out ones.
 
     python -m benchmarks.teacher_candidates --train scenes/train --test scenes/heldout --out runs/teacher
 """
@@ -50,7 +50,7 @@ class Row:
 
 
 def labelled(source: ImageSource, size: int, limit: int) -> Labelled:
-    """The images with an object in them, among ``limit`` evenly spaced ones."""
+    """The images with an object among ``limit`` evenly spaced ones."""
     images, labels, concepts = [], [], []
     for batch in SizedImages(source, size, limit=limit):
         for image, metadata in zip(batch.images, batch.metadata, strict=True):
@@ -68,7 +68,7 @@ def mean_features(teacher: Teacher, images: Tensor, batch_size: int = 64) -> Ten
 
 
 def compare(candidates: Sequence[tuple[str, Teacher]], train: Labelled, test: Labelled) -> list[Row]:
-    """Probe each candidate; the features of an image are its mean patch."""
+    """Probe each candidate on the mean patch features of each image."""
     rows = []
     for name, teacher in candidates:
         begun = time.perf_counter()
@@ -93,7 +93,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def random_tower(recipe: TeacherRecipe) -> Teacher:
-    """The small tower before training: what its architecture alone gives."""
+    """The small tower before training, as a baseline of its architecture alone."""
     torch.manual_seed(0)
     backbone_config = SiglipVisionConfig(**recipe.backbone)
     return Teacher(TeacherConfig(backbone_config, image_size=recipe.backbone["image_size"], layer=-1))
@@ -105,9 +105,11 @@ def main() -> None:
     parser.add_argument("--train", required=True, help="scenes to train on and to fit the probe on")
     parser.add_argument("--test", required=True, help="scenes of held-out concepts")
     parser.add_argument("--out", type=Path, required=True, help="folder of the training run")
-    parser.add_argument("--max-seconds", type=float, default=720, help="of training, preparation not counted")
-    parser.add_argument("--images", type=int, default=20_000, help="at most this many are trained on")
-    parser.add_argument("--probe-images", type=int, default=5000, help="at most this many on either side of the probe")
+    parser.add_argument("--max-seconds", type=float, default=720, help="time budget of training, without preparation")
+    parser.add_argument("--images", type=int, default=20_000, help="maximum number of training images")
+    parser.add_argument(
+        "--probe-images", type=int, default=5000, help="maximum number of images on either side of the probe"
+    )
     arguments = parser.parse_args()
 
     recipe = small_siglip()

@@ -2,9 +2,9 @@
 
     python -m benchmarks.training_parts [--quick]
 
-Steps run through the tasks of training with the recipes' losses, precision and optimizers, all losses on, the teacher in
-every step (nothing is cached). Each row is a part's share of the step: time of a part inside another one counts for the
-inner only, and backward includes the discriminator's and the one behind the adaptive weight.
+Steps run through the training tasks with the recipes' precision and optimizers, all losses enabled, and the teacher in every
+step (nothing is cached). Each row is a part's share of the step: a nested part counts for the inner one only, and backward
+includes that of the discriminator and of the adaptive weight.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ CASES = (("nano", 16), ("mini", 4), ("semhitok_256", 1))
 QUICK_CASES = (("nano", 2),)
 StageKind = Literal["semantic", "pixel"]
 STAGES: tuple[StageKind, ...] = ("semantic", "pixel")
-# Out of reach, so that no codebook is revived among the few measured steps.
+# Out of reach, so that no dead codes are replaced in the few measured steps.
 TOTAL_STEPS = 1_000_000
 
 
 def training_task(recipe: Recipe, stage: StageKind, model: SemHiTokModel) -> SemanticTask | PixelTask:
-    """Stage 1, whose k-means falls into step 0; or stage 2b with every loss on from the first step."""
+    """Stage 1, with k-means in step 0; or stage 2b with all losses from the first step."""
     if stage == "semantic":
         return SemanticTask(model, replace(recipe.semantic.task, initialise_step=0))
     perceptual = VGGPerceptual(deepest_layer=recipe.perceptual_depth).to(model.device)
@@ -45,13 +45,13 @@ def training_task(recipe: Recipe, stage: StageKind, model: SemHiTokModel) -> Sem
 
 
 def random_batch(batch: int, size: int, *, device: str = "cpu") -> Batch:
-    """Noise, as a feed would hand it over."""
+    """Noise in the form that a feed yields."""
     images = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8).to(device)
     return Batch(images, torch.arange(batch).to(device), torch.zeros(batch, dtype=torch.bool).to(device), {})
 
 
 def parts_of(task: SemanticTask | PixelTask) -> list[Wrapped]:
-    """What belongs to which part of a step."""
+    """The methods of each part of a step."""
     model = task.model
     methods = [
         Wrapped(model.teacher, "forward", "teacher"),
@@ -82,7 +82,7 @@ def parts_of(task: SemanticTask | PixelTask) -> list[Wrapped]:
 
 
 def step_parts(task: SemanticTask | PixelTask, batch: Batch, steps: int) -> list[dict[str, float]]:
-    """Seconds of each part in each of ``steps`` steps, after one that is not measured."""
+    """Seconds of each part in each of ``steps`` steps, after one unmeasured step."""
     state, found = TrainState(total_steps=TOTAL_STEPS), []
     for state.step in range(steps + 1):
         state.seed_step(rank=0)
@@ -94,7 +94,7 @@ def step_parts(task: SemanticTask | PixelTask, batch: Batch, steps: int) -> list
 
 
 def share_rows(what: str, steps: list[dict[str, float]]) -> list[Row]:
-    """The largest part first."""
+    """Rows of the parts' shares, the largest first."""
     totals = [sum(step.values()) for step in steps]
     rows = []
     for part in {part: None for step in steps for part in step}:

@@ -1,7 +1,7 @@
-"""What stage ``align`` alone knows: existence questions answered by the words that an image's embeddings point to.
+"""What stage ``align`` alone learns: existence questions answered by the words nearest to an image's embeddings.
 
-No layer of the language model runs. A thing is said to be there if its words score above their mean over the scenes by more than
-a threshold, which is chosen on the even questions and used on the odd ones, and the other way round.
+No layer of the language model runs. An object counts as present if its words score above their mean over the scenes by more
+than a threshold, which is chosen on the even questions and applied to the odd ones, and vice versa.
 
     python -m benchmarks.word_alignment runs/mllm_nano/align/model scenes-100/shared
 """
@@ -25,7 +25,7 @@ from semhitok.training.tasks.word_alignment import word_scores
 def scored_questions(
     model: SemHiTokForConditionalGeneration, processor: SemHiTokMLLMProcessor, scenes: AskedScenes
 ) -> tuple[Tensor, Tensor]:
-    """Of each existence question the score (Q) of the thing asked about, and whether it is there (Q)."""
+    """For each existence question the score (Q) of its object, and whether it is there (Q)."""
     table, scores, asked = model.get_input_embeddings().weight, [], []
     for images, described in scenes:
         ids = model.image_tokenizer.encode(to_float(images)).ids
@@ -44,7 +44,7 @@ def scored_questions(
 
 
 def best_threshold(scores_Q: Tensor, there_Q: Tensor) -> float:
-    """The one that answers most questions right."""
+    """The threshold that answers most questions correctly."""
     thresholds = scores_Q.sort().values
     right = ((scores_Q[None] > thresholds[:, None]) == there_Q[None]).float().mean(dim=1)
     return float(thresholds[right.argmax()])
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="folder of a unified model")
     parser.add_argument("scenes", help="folder of scenes with questions")
-    parser.add_argument("--limit", type=int, default=None, help="the first so many scenes")
+    parser.add_argument("--limit", type=int, default=None, help="number of scenes, from the first on")
     options = parser.parse_args(arguments)
     model = SemHiTokForConditionalGeneration.from_pretrained(options.model, dtype=torch.float32).eval()
     processor = SemHiTokMLLMProcessor.from_pretrained(options.model)

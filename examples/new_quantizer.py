@@ -1,7 +1,7 @@
 """A quantizer in one file: SimVQ (Zhu et al. 2024, arXiv 2411.02038), whose codes are a fixed table times a learned matrix.
 
-Every step moves all codes at once, those without hits included, so there are no dead codes to replace.
-``docs/architecture.md`` says which line makes it known.
+Every step moves all codes at once, including those without hits, so there are no dead codes to replace.
+``docs/architecture.md`` shows the line that registers it.
 
 Shapes: B images, N tokens (elsewhere: vectors), K codes, D channels.
 """
@@ -35,7 +35,7 @@ class SimVQ(Float32Module, TokenQuantizer):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Random directions of unit expected length, not turned yet."""
+        """Initialise the table with random vectors of unit expected length, and the matrix with the identity."""
         nn.init.normal_(self.table_KD, std=self.table_KD.shape[1] ** -0.5)
         nn.init.eye_(self.basis_DD)
 
@@ -56,10 +56,10 @@ class SimVQ(Float32Module, TokenQuantizer):
         return F.embedding(ids, self.codes())
 
     def initialise(self, z_ND: Tensor, groups_N: Tensor | None = None, *, seed: int, iterations: int = 10) -> None:
-        """The table stays random: the matrix brings it to the features."""
+        """No-op: the table stays random and the matrix adapts it to the features."""
 
     def replace_dead_codes(
         self, dead: Tensor, z_ND: Tensor, groups_N: Tensor | None = None, *, seed: int, step: int
     ) -> int:
-        """None is replaced."""
+        """No code is ever replaced."""
         return 0

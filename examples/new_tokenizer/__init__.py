@@ -1,7 +1,7 @@
 """A tokenizer in one folder: each patch becomes one of a few shades of grey.
 
-It is made for reading, not for use. ``docs/architecture.md`` says which line makes it known; a test adds it, trains it and
-sends it through the commands.
+It is meant to be read, not used. ``docs/architecture.md`` shows the line that registers it; a test registers it, trains it
+and runs the commands with it.
 
 Shapes: B images, N patches, K shades.
 """
@@ -47,7 +47,7 @@ class GreyConfig(PreTrainedConfig):
 
 
 class GreyModel(PreTrainedModel):
-    """The nearest shade of a patch's mean; ``gain`` belongs to drawing alone."""
+    """Encodes a patch as the shade nearest to its mean; only the decoder uses ``gain``."""
 
     config: GreyConfig
     config_class = GreyConfig
@@ -87,7 +87,7 @@ class GreyModel(PreTrainedModel):
         return self.draw(check_ids(ids, self.vocab_size), check_grid(ids, grid)).clamp(-1, 1)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """Images and back, (B,3,H,W), with gradients for the shades and the gain."""
+        """Reconstruct images (B,3,H,W), with gradients for the shades and the gain."""
         encoded = self.encode(pixel_values)
         return self.draw(encoded.ids, encoded.grid)
 

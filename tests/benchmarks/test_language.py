@@ -33,7 +33,7 @@ def test_all_sides_make_as_many_tokens_with_as_many_rows_of_the_head():
 
 
 def test_drawn_ids_that_differ_are_an_error(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(guidance, "draw_fast", lambda model, prompts: guidance.draw_stock(model, prompts) + 1)
+    monkeypatch.setattr(guidance, "generate_fast", lambda model, prompts: guidance.generate_stock(model, prompts) + 1)
     with pytest.raises(RuntimeError, match="the same greedy ids, 16 of 16 differ"):
         guidance.measure(True)
 

@@ -141,7 +141,7 @@ def test_a_conversation_that_outgrows_the_context_begins_anew(run, saved, parts,
     outcome = run("chat", pictures / "000.png", "--model", saved, "--max-new-tokens", 10)
     assert outcome.code == 0
     assert outcome.err == (
-        f"semhitok chat: the conversation would outgrow the context of {CONTEXT} tokens, it begins anew with this "
+        f"semhitok chat: the conversation would exceed the context of {CONTEXT} tokens, so it starts over with this "
         "question\n"
     )
     lines = [line.strip() for line in outcome.out.splitlines()]
@@ -199,7 +199,7 @@ def test_models_that_are_none(run, saved, checkpoint, pictures, tmp_path):
         assert outcome.err.count("\n") == 1
         assert said in outcome.err
 
-    fails(checkpoint, f"{checkpoint} holds an image tokenizer alone, a language model is needed")
+    fails(checkpoint, f"{checkpoint} holds only an image tokenizer, but a language model is needed")
     fails(tmp_path / "nosuch", f"no checkpoint at {tmp_path / 'nosuch'}")
     copy = shutil.copytree(saved, tmp_path / "copy")
     weights = (copy / "model.safetensors").read_bytes()

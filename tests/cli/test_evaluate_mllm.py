@@ -67,9 +67,9 @@ def test_what_cannot_be_measured_is_said(run: Run, place: Path, checkpoint: Path
     train, test = place / "train", place / "test"
     cases = [
         ([test, test], "sets of scenes must have different names, got test, test", 2),
-        ([test, "--model", checkpoint], "holds an image tokenizer alone", 1),
+        ([test, "--model", checkpoint], "holds only an image tokenizer", 1),
         ([test, "--guidance", 0], "guidance must be above 0", 1),
-        ([test, "--judge", place / "none"], "holds no judge that can be read", 1),
+        ([test, "--judge", place / "none"], "does not hold a readable judge", 1),
     ]
     for arguments, message, code in cases:
         model = [] if "--model" in arguments else ["--model", place / "model"]

@@ -160,7 +160,7 @@ def test_geneval_resumes(run, saved, tmp_path):
     arguments = ["generate", "--prompts", geneval(tmp_path), "--layout", "geneval", "--model", saved]
     outcome = run(*arguments, "--out", tmp_path / "whole")
     assert outcome.code == 0, outcome.err
-    assert outcome.out == f"drew 8 of 8 images\nwrote {tmp_path / 'whole'} in the layout geneval\n"
+    assert outcome.out == f"generated 8 of 8 images\nwrote {tmp_path / 'whole'} in the layout geneval\n"
     whole = bytes_of(tmp_path / "whole")
     samples = [f"0000{index}/samples/000{sample}.png" for index in (0, 1) for sample in range(4)]
     metadata = ["00000/metadata.jsonl", "00001/metadata.jsonl"]
@@ -171,7 +171,7 @@ def test_geneval_resumes(run, saved, tmp_path):
     for name in ("00000/samples/0002.png", "00001/samples/0000.png", "00001/samples/0003.png"):
         (tmp_path / "out" / name).unlink()
     outcome = run(*arguments, "--batch-size", 3, "--out", tmp_path / "out")
-    assert "drew 3 of 8 images, 5 were there" in outcome.out
+    assert "generated 3 of 8 images, 5 were there already" in outcome.out
     assert bytes_of(tmp_path / "out") == whole
     run(*arguments, "--batch-size", 1, "--out", tmp_path / "ones")
     assert bytes_of(tmp_path / "ones") == whole
@@ -225,14 +225,14 @@ LONG = "a " * (CONTEXT - 17)  # with the image begin id one more than leaves roo
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        ([], 2, "say what to draw"),
+        ([], 2, "pass prompts in quotation marks"),
         (["a cat", "--prompts", "p.txt"], 2, "not from both"),
         (["a cat", " "], 2, "prompt 2 is empty"),
         (["a cat", "--guidance", "0"], 2, "guidance must be above 0 (1 is none), got 0.0"),
         (["a cat", "--guidance", "-2"], 2, "guidance must be above 0"),
         (["a cat", "--top-p", "1.5"], 2, "top_p must lie in (0, 1], got 1.5"),
-        (["a cat", "--layout", "mjhq"], 2, "--layout mjhq is for a file of prompts"),
-        (["--prompts", "p.txt", "--stream"], 2, "--stream shows prompts from the command line"),
+        (["a cat", "--layout", "mjhq"], 2, "--layout mjhq needs a file of prompts"),
+        (["--prompts", "p.txt", "--stream"], 2, "--stream works with prompts from the command line"),
         (["--prompts", "p.txt", "--seeds", "4"], 1, "the layout plain has one image for each prompt, got 4"),
         (["--prompts", "nosuch.txt"], 1, "no such file: nosuch.txt"),
         (["--prompts", "p.txt", "--layout", "geneval"], 1, "p.txt: line 1 must be a JSON object"),
@@ -265,7 +265,7 @@ def test_other_bad_arguments(run, saved, checkpoint, tmp_path):
     assert "geneval" in outcome.err
     outcome = run("generate", "a cat", "--model", checkpoint, "--out", tmp_path / "out")
     assert outcome.code == 1
-    assert f"{checkpoint} holds an image tokenizer alone" in outcome.err
+    assert f"{checkpoint} holds only an image tokenizer" in outcome.err
     assert run("generate", "a cat", "--seeds", 0, "--model", saved).code == 2
 
 

@@ -29,7 +29,7 @@ def test_the_device_is_checked(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert distributed.init_distributed("cpu") == torch.device("cpu")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(ValueError, match="cuda:3 was asked for, but 1 GPUs were found"):
+    with pytest.raises(ValueError, match="cuda:3 was requested, but 1 GPUs were found"):
         distributed.init_distributed("cuda:3")
 
 

@@ -116,7 +116,7 @@ def test_a_result_of_other_settings_is_refused_but_new_settings_do_not_matter(ab
 def test_a_damaged_result_is_named(ablation, tmp_path: Path, content: str):
     path = result_file(tmp_path, "wide", 0)
     path.write_text(content)
-    with pytest.raises(ValueError, match=r"wide-seed0\.json holds no result"):
+    with pytest.raises(ValueError, match=r"wide-seed0\.json is not the result of"):
         results_of(ablation, tmp_path, [0])
 
 

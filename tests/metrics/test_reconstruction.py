@@ -71,9 +71,9 @@ def test_sizes_must_agree_and_something_must_be_measured():
     originals, copies = pair()
     with pytest.raises(ValueError, match="at least one batch"):
         ReconstructionMetrics().result()
-    with pytest.raises(ValueError, match="one size throughout"):
+    with pytest.raises(ValueError, match="all must have one size"):
         ReconstructionMetrics().update(originals, copies[..., :20])
     metrics = ReconstructionMetrics()
     metrics.update(originals, copies)
-    with pytest.raises(ValueError, match="one size throughout"):
+    with pytest.raises(ValueError, match="all must have one size"):
         metrics.update(rearrange(originals, "b c (h p) w -> (b p) c h w", p=2)[..., :12], copies[..., :12, :12])

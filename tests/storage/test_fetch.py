@@ -116,7 +116,7 @@ def test_a_failing_client_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_an_unknown_name_lists_the_known(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no source called 'nothing'.*openclipart-png"):
+    with pytest.raises(ValueError, match=r"unknown source 'nothing'.*openclipart-png"):
         fetch(["nothing"], cache=tmp_path)
 
 

@@ -1,7 +1,7 @@
 """``semhitok``: the command line. One module per command.
 
-Exit codes: 0; 1 for an error, said in one sentence; 2 for a command line that makes no sense; 130 after Ctrl-C, 141 when
-the reader of the output has gone, 143 when training was stopped and can be resumed.
+Exit codes: 0; 1 for an error, reported in one sentence; 2 for a usage error; 130 after Ctrl-C; 141 when the reader of the
+output has closed the pipe; 143 when training was interrupted and can be resumed.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class Command:
     """One command of the program.
 
     Attributes:
-        module: with ``main(arguments)``; imported when the command runs. It imports neither torch nor transformers before
-            the arguments are read, so that help answers at once.
+        module: defines ``main(arguments)``; imported when the command runs. It imports neither torch nor transformers
+            before the arguments are parsed, so that ``--help`` is fast.
         summary: one line for the overview.
-        memory: what helps when memory runs out.
+        memory: hint for when memory runs out.
     """
 
     module: str
@@ -47,7 +47,7 @@ COMMANDS: dict[str, Command] = {
         "semhitok.cli.generate", "generate images from prompts, or those of a benchmark", "lower --batch-size"
     ),
     "codes": Command(
-        "semhitok.cli.codes", "draw the patches that fall on semantic codes", "lower --batch-size or --limit"
+        "semhitok.cli.codes", "show the patches assigned to semantic codes", "lower --batch-size or --limit"
     ),
     "inspect": Command("semhitok.cli.inspect", "describe a checkpoint: stages, sizes, licence, training data"),
     "train": Command(
@@ -66,10 +66,10 @@ COMMANDS: dict[str, Command] = {
         "lower --batch-size",
     ),
     "ablate": Command(
-        "semhitok.cli.ablate", "run a table of experiments again, beside the published values", "lower --test-images"
+        "semhitok.cli.ablate", "rerun a table of experiments next to the published values", "lower --test-images"
     ),
     "export": Command("semhitok.cli.export", "write a trained model as a small checkpoint to share"),
-    "convert": Command("semhitok.cli.convert", "convert a checkpoint that others released to one of this package"),
+    "convert": Command("semhitok.cli.convert", "convert a checkpoint released by others to this package's format"),
     "data": Command(
         "semhitok.cli.data", "fetch public pictures and weights, compose scenes", "lower --workers or --size"
     ),
@@ -89,7 +89,7 @@ def usage() -> str:
             *lines,
             "",
             "semhitok COMMAND --help describes a command, semhitok --version prints the version.",
-            "With SEMHITOK_TRACEBACK=1 in the environment an error shows where it came from.",
+            "Set SEMHITOK_TRACEBACK=1 to see the traceback of an error.",
         ]
     )
 
@@ -139,7 +139,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _explain(error: Exception, command: Command) -> tuple[str | None, int]:
-    """One sentence for the user and the exit code; no sentence for what only a bug of ours can cause."""
+    """A sentence for the user and the exit code; None in place of the sentence if only a bug can cause the error."""
     from semhitok.cli.arguments import UsageError
 
     text = " ".join(str(error).split())
@@ -155,7 +155,7 @@ def _explain(error: Exception, command: Command) -> tuple[str | None, int]:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Python, numpy, torch on a GPU, torch's CPU allocator, and a fork that the system refuses each say it their way."""
+    """Python, numpy, torch on a GPU, torch's CPU allocator and a failed fork each report it differently."""
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
     if not isinstance(error, RuntimeError):
@@ -166,10 +166,10 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _reader_is_gone() -> bool:
-    """Whether nobody reads our output any more (``| head``); if so, the interpreter's last flush is kept quiet."""
+    """Whether the pipe is closed (``| head``); if so, the interpreter's final flush is silenced."""
     try:
         sys.stdout.flush()
-        os.write(sys.stdout.fileno(), b"\n")  # a flush after a failed write may have nothing left to fail with
+        os.write(sys.stdout.fileno(), b"\n")  # after a failed write the flush may find nothing left to write
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return True
@@ -180,7 +180,7 @@ def _reader_is_gone() -> bool:
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """Without the bars and warnings of transformers about loading weights, which is checked here; downloads keep theirs."""
+    """Silence transformers' bars and warnings about loading weights, which is checked here; downloads keep their bars."""
     from huggingface_hub import utils as hub
     from transformers.utils import logging
 

@@ -1,4 +1,4 @@
-"""``semhitok ablate NAME``: run a table again, and draw it beside the paper's values."""
+"""``semhitok ablate NAME``: rerun a table and print it next to the paper's values."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Arguments:
-    """Run a table of experiments, each with several seeds, and draw it as Markdown beside the published values.
+    """Run a table of experiments, each with several seeds, and print it as Markdown next to the published values.
 
-    A finished run leaves a small JSON file in --results: a table can grow over several sittings, two processes can work
-    on different seeds, and without --train the table is drawn from what is there.
+    Each finished run writes a small JSON file to --results, so a table can be completed over several sessions, and by
+    processes that work on different seeds. Without --train the table is printed from the existing results.
     """
 
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = ""
-    """Table to run or draw; without a name all are listed."""
+    """Table to run or print; without a name, all tables are listed."""
     train: OptionalPath = None
     """Training images with captions and labels: scenes of the train split (`semhitok data scenes`)."""
     test: OptionalPath = None
@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
         raise UsageError(f"unknown table {options.name!r}; choose from {', '.join(ABLATIONS)}")
     ablation = ABLATIONS[options.name]
     if (options.train is None) != (options.test is None):
-        raise UsageError("a table is run with both --train and --test, and drawn with neither")
+        raise UsageError("pass both --train and --test to run a table, or neither to print it")
     code = 0
     if options.train is not None and options.test is not None:
         code = _run(ablation, options, options.train, options.test)

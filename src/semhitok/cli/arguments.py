@@ -1,4 +1,4 @@
-"""Kinds of arguments that several commands share; an impossible value is a usage error, exit code 2."""
+"""Argument types that several commands share; an invalid value is a usage error, exit code 2."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 
 class UsageError(ValueError):
-    """Options that contradict each other or the program's state of knowledge; one sentence, exit code 2."""
+    """Options that contradict each other or name something unknown; one sentence, exit code 2."""
 
 
 def _count(arguments: list[str]) -> int:
@@ -51,13 +51,13 @@ COUNT: PrimitiveConstructorSpec[Any] = PrimitiveConstructorSpec(
 
 
 def default(text: str) -> Any:
-    """What help says in place of ``(default: None)``; nothing for an empty text."""
+    """Text that help shows in place of ``(default: None)``; an empty one hides it."""
     return tyro.conf.arg(help_behavior_hint=f"(default: {text})" if text else "")
 
 
 Count = Annotated[int, COUNT]
 Limit = Annotated[int | None, COUNT, default("all")]
-Device = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: a GPU where there is one)")]
+Device = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: a GPU if available)")]
 Checkpoint = Annotated[str, tyro.conf.arg(metavar="CHECKPOINT")]
 OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
 ImagePaths = Annotated[

@@ -21,10 +21,10 @@ SWITCH = "/image"
 
 @dataclass(frozen=True)
 class Arguments:
-    """Ask a language model about an image, or about several.
+    """Ask a language model about one or more images.
 
-    Without a question it is a conversation: each line of standard input is a question that may refer to the ones before,
-    "/image PATH" goes over to another image and begins anew, and an empty line or the end of the input is the end.
+    Without a question, this is a conversation: each line of standard input is a question that may refer to earlier ones,
+    "/image PATH" starts a new conversation about another image, and an empty line or the end of the input ends it.
     """
 
     image: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")]
@@ -36,17 +36,17 @@ class Arguments:
     ] = None
     """What to ask."""
     more_images: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="IMAGE ...", help_behavior_hint="")] = ()
-    """Further images, which are shown after the first; write this option after the question."""
+    """Further images, shown after the first; put this option after the question."""
     model: Checkpoint = DEFAULT_LANGUAGE_MODEL
     """A folder of a model or of a training run, a hub id, or the name of a bundled checkpoint."""
     max_new_tokens: Count = 128
-    """Longest answer, in tokens."""
+    """Maximum length of an answer, in tokens."""
     temperature: float = 0.0
     """0 always takes the most likely token; 1 samples from the model's own distribution."""
     top_p: float = 1.0
-    """With a temperature above 0: share of the probability that is sampled from."""
+    """Nucleus sampling with a temperature above 0: share of the probability mass to sample from."""
     seed: int = 0
-    """With a temperature above 0: seed of the random numbers."""
+    """Random seed for a temperature above 0."""
     device: Device = None
     """Device to run on: cpu, cuda, cuda:1 ..."""
 
@@ -85,11 +85,11 @@ def main(arguments: list[str]) -> int:
 
 
 def _converse(conversation: Conversation) -> None:
-    """Answers to standard output; what is not an answer to standard error, one sentence each."""
+    """Print answers to standard output and everything else to standard error, one sentence each."""
     from semhitok.data.images import load_image
 
     if sys.stdin.isatty():
-        _say(f'ask about the image; "{SWITCH} PATH" shows another one, an empty line ends')
+        _say(f'ask about the image; "{SWITCH} PATH" switches to another one, an empty line quits')
     for line in _lines():
         try:
             if line.split()[0] == SWITCH:

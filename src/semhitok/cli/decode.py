@@ -24,7 +24,7 @@ class Arguments:
     model: Checkpoint = DEFAULT_TOKENIZER
     """The checkpoint that made the ids: a folder, a hub id, or the name of a bundled one."""
     batch_size: Count = 32
-    """Images at a time."""
+    """Number of images per batch."""
     device: Device = None
     """Device to run on: cpu, cuda, cuda:1 ..."""
 

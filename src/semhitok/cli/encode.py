@@ -21,14 +21,14 @@ class Arguments:
     images: ImagePaths
     """Image files, or folders of them."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("ids.npy")
-    """File to write: .npy holds ids (images, rows, columns), with a last axis where a token has several codes; .json and
+    """File to write: .npy holds ids (images, rows, columns), with a last axis if a token has several codes; .json and
     .safetensors hold ids, grid and names."""
     model: Checkpoint = DEFAULT_TOKENIZER
     """A folder, a hub id, or the name of a bundled checkpoint."""
     fit: FitMode = "crop"
-    """What to do with images of other shapes: crop the centre, or resize (squeeze)."""
+    """How to make images square: crop the centre, or resize (squeeze)."""
     batch_size: Count = 32
-    """Images at a time."""
+    """Number of images per batch."""
     device: Device = None
     """Device to run on: cpu, cuda, cuda:1 ..."""
 

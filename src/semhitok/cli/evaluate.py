@@ -28,36 +28,36 @@ TEST_PHOTOGRAPHS = "test-photographs"
 
 @dataclass(frozen=True)
 class Arguments:
-    """Measure a tokenizer on one or several sets of images, each reported apart.
+    """Measure a tokenizer on one or more sets of images, each reported separately.
 
-    PSNR, SSIM, perceptual and Fréchet distance; usage and perplexity of the codebooks; PSNR against bits beside WebP,
-    JPEG and down-sampling; with --probe-train a category probe, with --before whether the stages conflict. For tokenizers
-    with a text tower zero-shot classification and image-text retrieval, where images come with labels or captions.
-    Writes report.json, report.md, reconstructions.png and a rate plot for each set to the folder --out.
+    Reports PSNR, SSIM, perceptual and Fréchet distance; usage and perplexity of the codebooks; PSNR against bits,
+    compared with WebP, JPEG and down-sampling; with --probe-train a category probe; with --before whether the stages
+    conflict; and, for tokenizers with a text tower, zero-shot classification and image-text retrieval on images with
+    labels or captions. Writes report.json, report.md, reconstructions.png and a rate plot for each set to the folder --out.
     """
 
     checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-    """A folder (a model, or a run: its last finished stage), a hub id, or the name of a bundled checkpoint."""
+    """Folder of a model, or of a run, whose last finished stage is used; a hub id; or the name of a bundled checkpoint."""
     data: DataPlaces
     """Sets of images: folder, tars, parquet file or Hugging Face data set; reported under the name of the folder, or as
-    NAME with NAME=PATH. Give photographs and scenes as sets of their own; `test-photographs` is the set of seven that
-    scikit-image and scikit-learn carry."""
+    NAME with NAME=PATH. Pass photographs and scenes as separate sets; `test-photographs` is the set of seven that
+    come with scikit-image and scikit-learn."""
     limit: Limit = None
-    """Most images of each set, and of --probe-train, evenly spaced."""
+    """Maximum number of images of each set and of --probe-train, evenly spaced."""
     fit: FitMode = "crop"
-    """What to do with images of other shapes: crop the centre, or resize (squeeze)."""
+    """How to make images square: crop the centre, or resize (squeeze)."""
     probe_train: OptionalPath = None
     """Labelled images (scenes of the train split) to fit the category probe on; it is tested on each set with labels."""
     before: Annotated[str | None, tyro.conf.arg(metavar="CHECKPOINT", help_behavior_hint="")] = None
-    """An earlier stage of the same SemHiTok tokenizer: are its semantic ids and features the same, to the last bit?"""
+    """An earlier stage of the same SemHiTok tokenizer, to check that its semantic ids and features are bit-identical."""
     perceptual: bool = True
     """Perceptual distance on VGG16; needs its weights from `semhitok data fetch weights`."""
     frechet: bool = True
-    """Fréchet distance on EfficientNet-Lite2, from 100 images on; needs its weights from `semhitok data fetch weights`."""
+    """Fréchet distance on EfficientNet-Lite2, for at least 100 images; needs its weights from `semhitok data fetch weights`."""
     inception: OptionalPath = None
     """torch-fidelity's Inception weights, for rFID by its protocol; needs `pip install semhitok[fid]`."""
     batch_size: Count = 32
-    """Images at a time."""
+    """Number of images per batch."""
     device: Device = None
     """Device to run on: cpu, cuda, cuda:1 ..."""
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("evaluation")
@@ -76,7 +76,7 @@ def main(arguments: list[str]) -> int:
     model = load_tokenizer(options.checkpoint, options.device)
     before = load_tokenizer(options.before, options.device) if options.before is not None else None
     if before is not None and None in (model.semantic_codebook_size, before.semantic_codebook_size):
-        raise UsageError("--before compares semantic ids, which SemHiTok checkpoints have: leave it out")
+        raise UsageError("--before compares semantic ids, which only SemHiTok checkpoints have: leave it out")
     processor = load_processor(options.checkpoint, model)
     extractors = _extractors(options, model.device)
     perceptual = _perceptual(model.device) if options.perceptual else None
@@ -154,7 +154,7 @@ def _perceptual(device: torch.device) -> PerceptualDistance | None:
 
 
 def _weights(name: str, what: str, network: str) -> Path | None:
-    """The weights of a network, or None, with a line on what is skipped, where they were not fetched."""
+    """Path of a network's weights; if they were not fetched, prints what is skipped and returns None."""
     try:
         return require_weights(weights_path(name), f"it needs the weights of {network}")
     except ValueError as error:

@@ -27,35 +27,35 @@ JUDGE = "judge.safetensors"
 class Arguments:
     """Measure a unified language model on composed scenes with ground truth.
 
-    Understanding: questions whether a thing is there (POPE's metrics), how many, where, of what kind, and captions; beside
-    answers given without looking. Drawing: whether a judge finds what a prompt asks for, how many and where, beside real and
-    reconstructed scenes. The judge is fitted on the training scenes once and kept in --out.
+    Understanding: questions about existence (POPE's metrics), number, position and category, and captions, compared with
+    answers that do not use the image. Generation: whether a judge finds the objects of a prompt, in the right number and
+    place, compared with real and reconstructed scenes. The judge is fitted once on the training scenes and kept in --out.
     """
 
     scenes: DataPlaces
-    """Sets of test scenes (`semhitok data scenes`), such as scenes-100/shared; the first one gives the prompts."""
+    """Sets of test scenes (`semhitok data scenes`), such as scenes-100/shared; prompts come from the first set."""
     train: Annotated[Path, tyro.conf.arg(metavar="PATH")]
-    """Training scenes: the judge is fitted on them, and what can be answered without looking is learned from them."""
+    """Training scenes, on which the judge and the blind baselines are fitted."""
     model: Checkpoint = DEFAULT_LANGUAGE_MODEL
     """A folder of a model or of a training run, a hub id, or the name of a bundled checkpoint."""
     limit: Limit = None
-    """Most test scenes of each set, from the first one on; whole shards keep the questions balanced."""
+    """Maximum number of test scenes of each set, from the first on; whole shards keep the questions balanced."""
     draw: bool = True
     """Generate images and judge them; without it only answers are measured."""
     prompts: Count = 300
     """Number of prompts to generate images from."""
     guidance: Annotated[tuple[float, ...], tyro.conf.arg(metavar="SCALE ...")] = (1.0, 2.0, 4.0, 7.0)
-    """Scales of classifier-free guidance; 1 is none."""
+    """Scales of classifier-free guidance; 1 disables it."""
     top_k: int = 0
-    """Number of most likely tokens that are sampled from; 0 for all."""
+    """Top-k sampling: number of most likely tokens to sample from; 0 for all."""
     judge: OptionalPath = None
-    """A judge that was fitted earlier, in place of a new one."""
+    """A judge fitted earlier, to use in place of a new one."""
     judge_scenes: Count = 8000
     """Number of training scenes that a new judge is fitted on."""
     seed: int = 0
     """Seed of the first image; later images count up."""
     batch_size: Count = 64
-    """Prompts at a time."""
+    """Number of prompts per batch."""
     device: Device = None
     """Device to run on: cpu, cuda, cuda:1 ..."""
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("evaluation-mllm")
@@ -118,7 +118,7 @@ def _judge(options: Arguments, model: Any, advance: Advance) -> Judge:
 
 
 def _picture(options: Arguments, model: Any, processor: Any) -> None:
-    """The first prompts, not picked, with every guidance."""
+    """A picture of the first prompts, not cherry-picked, at every guidance scale."""
     from semhitok.evaluation.text_to_image.generation import draw_images
     from semhitok.evaluation.text_to_image.prompt_sets import save_image
     from semhitok.evaluation.text_to_image.prompts import prompts_of
@@ -135,7 +135,7 @@ def _picture(options: Arguments, model: Any, processor: Any) -> None:
         for guidance in options.guidance
     }
     title = f"{Path(options.model).name}: the first {PICTURED} prompts by guidance"
-    picture = guidance_picture(drawn, texts, title=title, subtitle=f"seed {options.seed} + row; not picked")
+    picture = guidance_picture(drawn, texts, title=title, subtitle=f"seed {options.seed} + row; not cherry-picked")
     save_image(picture, options.out / "guidance.png")
 
 
@@ -147,7 +147,7 @@ def _write(options: Arguments, answers: dict[str, UnderstandingReport], drawing:
     }
     sections = [f"### Answers: {name}\n\n{report.to_markdown()}" for name, report in answers.items()]
     if drawing is not None:
-        sections.append(f"### Drawings: {Path(options.scenes[0]).name}\n\n{drawing.to_markdown()}")
+        sections.append(f"### Generated images: {Path(options.scenes[0]).name}\n\n{drawing.to_markdown()}")
     text = "\n".join(sections)
     write_text(options.out / "report.json", json.dumps(content, indent=1))
     write_text(options.out / "report.md", text)

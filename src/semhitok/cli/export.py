@@ -19,13 +19,14 @@ class Arguments:
     """Write a trained model as a small checkpoint to share, with a model card.
 
     SemHiTok: teacher, semantic branch and codebooks stay in float32, so that semantic ids are exactly those of the trained
-    model; the pixel encoder and decoder are stored in bfloat16. UniTok: all that decides ids stays in float32; the decoder
-    and the text tower are stored in bfloat16. A unified language model is stored in bfloat16, without its image tokenizer
-    where that is a bundled one. It loads like any other checkpoint, in float32. Measure the export, not what it was made from.
+    model; the pixel encoder and decoder are stored in bfloat16. UniTok: everything that ids depend on stays in float32; the
+    decoder and the text tower are stored in bfloat16. A unified language model is stored in bfloat16, without its image
+    tokenizer if that is a bundled one. An export loads like any other checkpoint, in float32. Evaluate the export, not the
+    original.
     """
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_MODEL")]
-    """Folder of a training run (the model of its last finished stage is taken) or of a model."""
+    """Folder of a model, or of a training run, whose last finished stage is exported."""
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """Folder to write; an earlier export in it is replaced."""
     name: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: the name of OUT)")] = None

@@ -26,38 +26,38 @@ SEEDS = 4
 class Arguments:
     """Generate images from prompts.
 
-    Prompts on the command line give a picture, a row for each prompt and a column for each seed, in --out/grid.png, and each
-    image by itself in --out/images. --prompts names a benchmark instead; the same command goes on where it was stopped.
+    Prompts on the command line produce --out/grid.png, with a row for each prompt and a column for each seed, and single
+    images in --out/images. --prompts takes a benchmark instead; rerunning an interrupted command resumes it.
     """
 
     prompt: Annotated[
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT ...", help_behavior_hint="")
     ] = ()
-    """What the images are to show, each prompt in quotation marks."""
+    """Prompts, each in quotation marks."""
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("generated")
     """Folder to write to."""
     model: Checkpoint = DEFAULT_LANGUAGE_MODEL
     """A folder of a model or of a training run, a hub id, or the name of a bundled checkpoint."""
     guidance: float = 3.0
-    """Classifier-free guidance: above 1 follows the prompt more closely, 1 is none."""
-    seeds: Annotated[int | None, COUNT, default(f"{SEEDS}; of a benchmark as many as it wants")] = None
+    """Scale of classifier-free guidance: above 1 follows the prompt more closely, 1 disables it."""
+    seeds: Annotated[int | None, COUNT, default(f"{SEEDS}; for a benchmark as many as it needs")] = None
     """Number of images for each prompt."""
     seed: int = 0
     """Seed of the first column; later columns count up."""
     temperature: float = 1.0
-    """0 always takes the most likely token, then all columns are the same; 1 samples from the model's own distribution."""
+    """0 always takes the most likely token, so that all columns are the same; 1 samples from the model's own distribution."""
     top_k: int = 0
-    """Number of most likely tokens that are sampled from; 0 for all."""
+    """Top-k sampling: number of most likely tokens to sample from; 0 for all."""
     top_p: float = 1.0
-    """Share of the probability, most likely tokens first, that is sampled from."""
+    """Nucleus sampling: share of the probability mass, most likely tokens first, to sample from."""
     batch_size: Count = 16
-    """Images at a time."""
+    """Number of images per batch."""
     stream: bool = False
-    """Write grid.png again after each row of tokens, with what has been generated so far."""
+    """Rewrite grid.png after each row of tokens to show the images so far."""
     prompts: OptionalPath = None
-    """File of the prompts of a benchmark."""
+    """Prompt file of a benchmark."""
     layout: PromptLayout = "plain"
-    """With --prompts, what the file is and how its scorer reads images: a prompt on each line, or GenEval's
+    """With --prompts, format of the file and of the images for its scorer: a prompt on each line, or GenEval's
     evaluation_metadata.jsonl (4 images a prompt), MJHQ-30K's meta_data.json, GenAI-Bench's genai_image.json."""
     device: Device = None
     """Device to run on: cpu, cuda, cuda:1 ..."""
@@ -68,14 +68,14 @@ def main(arguments: list[str]) -> int:
     options = tyro.cli(Arguments, args=arguments, prog="semhitok generate")
     sampling = _checked(options)
     if options.prompts is not None:
-        return _draw_benchmark(options, options.prompts, sampling)
+        return _generate_benchmark(options, options.prompts, sampling)
     from semhitok.evaluation.text_to_image.prompt_sets import SETTINGS
 
     if (options.out / SETTINGS).exists():
         raise ValueError(f"{options.out} holds the images of a benchmark: choose another --out")
     generator = _generator(options, sampling)
     generator.check((f"prompt {number}", text) for number, text in enumerate(options.prompt, 1))
-    _draw_grid(options, generator)
+    _generate_grid(options, generator)
     return 0
 
 
@@ -87,7 +87,7 @@ def _generator(options: Arguments, sampling: Sampling) -> ImageGenerator:
     return ImageGenerator(*parts, guidance=options.guidance, sampling=sampling)
 
 
-def _draw_grid(options: Arguments, generator: ImageGenerator) -> None:
+def _generate_grid(options: Arguments, generator: ImageGenerator) -> None:
     from semhitok.evaluation.text_to_image.prompt_sets import save_image
     from semhitok.visualization.prompt_grid import draw_prompt_grid
 
@@ -113,7 +113,7 @@ def _draw_grid(options: Arguments, generator: ImageGenerator) -> None:
             for (row, seed), image in zip(part, found, strict=True):
                 save_image(image, options.out / "images" / f"{row:03d}_seed{seed}.png")
             images += found
-            advance("drawing", len(images), len(jobs))
+            advance("generating", len(images), len(jobs))
     show([])
     count = f"{len(options.prompt)} prompt{'s' if len(options.prompt) > 1 else ''}"
     print(f"{count}, {len(seeds)} image{'s' if len(seeds) > 1 else ''} each, guidance {options.guidance:g}")
@@ -121,7 +121,7 @@ def _draw_grid(options: Arguments, generator: ImageGenerator) -> None:
         print(f"wrote {options.out / name}")
 
 
-def _draw_benchmark(options: Arguments, file: Path, sampling: Sampling) -> int:
+def _generate_benchmark(options: Arguments, file: Path, sampling: Sampling) -> int:
     from semhitok.evaluation.text_to_image.prompt_sets import draw_prompt_set, read_prompt_set
     from semhitok.inference.image_generator import weights_digest
 
@@ -138,24 +138,24 @@ def _draw_benchmark(options: Arguments, file: Path, sampling: Sampling) -> int:
             seed=options.seed,
             batch_size=options.batch_size,
             settings={"model": weights_digest(generator.model), "guidance": options.guidance, **drawn_from},
-            advance=lambda done, total: advance("drawing", done, total),
+            advance=lambda done, total: advance("generating", done, total),
         )
-    earlier = f", {len(prompts) - drawn} were there" if drawn < len(prompts) else ""
-    print(f"drew {drawn} of {len(prompts)} images{earlier}")
+    earlier = f", {len(prompts) - drawn} were there already" if drawn < len(prompts) else ""
+    print(f"generated {drawn} of {len(prompts)} images{earlier}")
     print(f"wrote {options.out} in the layout {options.layout}")
     return 0
 
 
 def _checked(options: Arguments) -> Sampling:
-    """The options make sense together, or a ``UsageError``."""
+    """The sampling options; a ``UsageError`` if options contradict each other."""
     if not options.prompt and options.prompts is None:
-        raise UsageError("say what to draw, in quotation marks, or name a file of prompts with --prompts")
+        raise UsageError("pass prompts in quotation marks, or a file of prompts with --prompts")
     if options.prompt and options.prompts is not None:
         raise UsageError("prompts come from the command line or from --prompts, not from both")
     if options.prompts is None and options.layout != "plain":
-        raise UsageError(f"--layout {options.layout} is for a file of prompts, named with --prompts")
+        raise UsageError(f"--layout {options.layout} needs a file of prompts, passed with --prompts")
     if options.prompts is not None and options.stream:
-        raise UsageError("--stream shows prompts from the command line as they are drawn, not those of --prompts")
+        raise UsageError("--stream works with prompts from the command line, not with those of --prompts")
     for number, text in enumerate(options.prompt, 1):
         if not text.strip():
             raise UsageError(f"prompt {number} is empty")

@@ -1,4 +1,4 @@
-"""``semhitok inspect``: what a checkpoint is."""
+"""``semhitok inspect``: describe a checkpoint."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Arguments:
     """Describe a checkpoint of a tokenizer or a language model: type, stages, sizes, parameters, licence, training data."""
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")] = DEFAULT_TOKENIZER
-    """A folder (a model, or a run: its last finished stage), a hub id, or the name of a bundled checkpoint."""
+    """Folder of a model, or of a run, whose last finished stage is used; a hub id; or the name of a bundled checkpoint."""
     json: bool = False
     """Print JSON."""
 

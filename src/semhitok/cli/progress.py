@@ -1,4 +1,4 @@
-"""How far a command is, on the terminal; nothing where standard error is no terminal."""
+"""Progress bars on the terminal; none if standard error is not a terminal."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 Advance = Callable[[str, int, int], None]
-"""(what is being done, how many are done, how many there are)."""
+"""(description, number done, total)."""
 
 
 @contextmanager
 def progress_bars() -> Iterator[Advance]:
-    """One bar for each thing that is done."""
+    """Progress bars, one for each description."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda what, done, total: None

@@ -29,8 +29,8 @@ SHOWN_SIDE = 320  # side in pixels of tiled images in the picture, whose own siz
 class Arguments:
     """Send images through a tokenizer and back.
 
-    Writes to the folder --out: reconstruction.png (originals over reconstructions), ids.npy, figures.json, and each
-    reconstruction by itself in images/.
+    Writes to the folder --out: reconstruction.png (originals over reconstructions), ids.npy, figures.json, and the
+    single reconstructions in images/.
     """
 
     images: ImagePaths
@@ -40,9 +40,9 @@ class Arguments:
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("reconstruction")
     """Folder to write to."""
     fit: FitOrTile = "crop"
-    """What to do with images of other shapes: crop the centre, resize (squeeze), or tile at the photo's own resolution."""
+    """How to make images square: crop the centre, resize (squeeze), or tile at the photo's own resolution."""
     batch_size: Count = 32
-    """Images at a time."""
+    """Number of images per batch."""
     device: Device = None
     """Device to run on: cpu, cuda, cuda:1 ..."""
 

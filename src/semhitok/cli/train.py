@@ -1,4 +1,4 @@
-"""``semhitok train RECIPE``: all of a recipe, or one of its stages where it has several, with resume."""
+"""``semhitok train RECIPE``: train all stages of a recipe or one of them, with resume."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HELP_ALL = "--help-all"  # a recipe has over a hundred values
 
 @dataclass(frozen=True)
 class Run:
-    """On what, where, how long."""
+    """Options of a run."""
 
     data: Annotated[Path, tyro.conf.arg(metavar="PATH")]
     """Training images: a folder of images, a folder of webdataset tars, or a Hugging Face data set on disk."""
@@ -29,34 +29,34 @@ class Run:
     validation: OptionalPath = None
     """Images kept out of training, to measure PSNR on at the end and every loop.evaluate-every steps."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER"), default("runs/RECIPE")] = None
-    """Folder of the run; with the folder of an earlier one training goes on where that stopped."""
+    """Folder of the run; if it holds an earlier run, training resumes from there."""
     start_from: OptionalPath = None
-    """Checkpoint to start from, in place of random weights or of the stage before in --out."""
+    """Checkpoint to start from, in place of random weights or the previous stage in --out."""
     max_seconds: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
-    """Time limit: speed is measured over the first steps and the number of steps set to fit."""
+    """Time budget: speed is measured over the first steps, and the number of steps is set to fit."""
     compile: bool = False
-    """Compile the transformer blocks (torch.compile): pays on GPUs, not on CPUs."""
-    device: Annotated[str | None, tyro.conf.arg(metavar="NAME"), default("a GPU where there is one")] = None
+    """Compile the transformer blocks (torch.compile): worthwhile on GPUs, not on CPUs."""
+    device: Annotated[str | None, tyro.conf.arg(metavar="NAME"), default("a GPU if available")] = None
     """cpu, cuda, cuda:1 ... Several GPUs: torchrun --nproc-per-node N -m semhitok.cli.train RECIPE ..."""
 
 
 @dataclass(frozen=True)
 class LanguageRun:
-    """Records, where, how long."""
+    """Options of a run of a language model."""
 
     data: Annotated[Path, tyro.conf.arg(metavar="PATH")]
     """A folder of webdataset tars such as scenes, or a .json file that lists data sets for each stage."""
     stage: LanguageStageName | Literal["all"] = "all"
-    """Which stage; all runs the unfinished ones in order."""
+    """Stage to run; all runs the unfinished stages in order."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER"), default("runs/RECIPE")] = None
-    """Folder of the run; with the folder of an earlier one training goes on where that stopped."""
+    """Folder of the run; if it holds an earlier run, training resumes from there."""
     start_from: OptionalPath = None
-    """Unified model to start from, in place of the recipe's parts or of the pretrained model in --out."""
+    """Unified model to start from, in place of the recipe's parts or the pretrained model in --out."""
     max_seconds: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
-    """Time limit: speed is measured over the first steps and the number of steps set to fit."""
+    """Time budget: speed is measured over the first steps, and the number of steps is set to fit."""
     compile: bool = False
-    """Compile the transformer blocks (torch.compile): pays on GPUs, and in long runs on CPUs."""
-    device: Annotated[str | None, tyro.conf.arg(metavar="NAME"), default("a GPU where there is one")] = None
+    """Compile the transformer blocks (torch.compile): worthwhile on GPUs, and on CPUs in long runs."""
+    device: Annotated[str | None, tyro.conf.arg(metavar="NAME"), default("a GPU if available")] = None
     """cpu, cuda, cuda:1 ... Several GPUs: torchrun --nproc-per-node N -m semhitok.cli.train RECIPE ..."""
 
 
@@ -66,12 +66,12 @@ class StagedRun:
 
     run: Annotated[Run, tyro.conf.arg(name="")]
     stage: Stage | Literal["all"] = "all"
-    """Which stage; all runs the unfinished ones in order."""
+    """Stage to run; all runs the unfinished stages in order."""
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """A run, and the SemHiTok recipe with what was overridden."""
+    """A run and the SemHiTok recipe with its overrides."""
 
     staged: Annotated[StagedRun, tyro.conf.arg(name="")]
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
@@ -79,7 +79,7 @@ class Arguments:
 
 @dataclass(frozen=True)
 class UniTokArguments:
-    """A run, and the UniTok recipe with what was overridden."""
+    """A run and the UniTok recipe with its overrides."""
 
     run: Annotated[Run, tyro.conf.arg(name="")]
     # The recipe decides the kind of discriminator, its sizes are options.
@@ -88,7 +88,7 @@ class UniTokArguments:
 
 @dataclass(frozen=True)
 class LanguageArguments:
-    """A run, and the language model's recipe with what was overridden."""
+    """A run and the language model's recipe with its overrides."""
 
     run: Annotated[LanguageRun, tyro.conf.arg(name="")]
     recipe: Annotated[LanguageRecipe, tyro.conf.arg(name="")]
@@ -106,7 +106,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _train(chosen: Arguments | UniTokArguments | LanguageArguments) -> TrainState:
-    # Imported here, for a page of help needs no models.
+    # Imported here, because help needs no models.
     from semhitok.runs.language import run_language
     from semhitok.runs.semhitok import run_semhitok
     from semhitok.runs.stage_runner import RunOptions
@@ -139,7 +139,7 @@ def _train(chosen: Arguments | UniTokArguments | LanguageArguments) -> TrainStat
 
 
 def _parse(arguments: list[str]) -> Arguments | UniTokArguments | LanguageArguments:
-    """The run, and the recipe with what was overridden; a page of help shows the run's options unless all are asked for."""
+    """The run and the recipe with its overrides; ``--help`` shows the run's options only, ``--help-all`` all of them."""
     run = Run(data=tyro.MISSING)
     short: dict[str, Any] = {name: StagedRun(run) for name in RECIPES} | dict.fromkeys(UNITOK_RECIPES, run)
     language_run = LanguageRun(data=tyro.MISSING)
@@ -155,10 +155,10 @@ def _parse(arguments: list[str]) -> Arguments | UniTokArguments | LanguageArgume
 
 
 def _read(kinds: dict[str, Any], arguments: list[str], description: str | None = None) -> Any:
-    """What was given to one of the recipes, whose own description is its first line unless there is a longer one."""
+    """Parse the arguments of one of the recipes, described by the first line of its docstring by default."""
     descriptions = {name: description or _first_line(name) for name in kinds}
     kind = tyro.extras.subcommand_type_from_defaults(kinds, descriptions, prefix_names=False)
-    head = "Train a tokenizer or a language model on one, all stages or one. `semhitok train RECIPE --help` shows a recipe and the options."
+    head = "Train a tokenizer, or a language model on top of one: all stages or a single one. `semhitok train RECIPE --help` describes a recipe and its options."
     return tyro.cli(kind, args=arguments, prog="semhitok train", description=head)  # pyright: ignore
 
 
@@ -179,7 +179,7 @@ def _summary(name: str) -> str:
         [
             _first_line(name),
             *lines,
-            f"\nEvery value of the recipe is an option, too: {options} and so on; {HELP_ALL} lists them.",
+            f"\nEvery value of the recipe is also an option, such as {options}; {HELP_ALL} lists them all.",
         ]
     )
 

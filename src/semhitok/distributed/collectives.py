@@ -1,4 +1,4 @@
-"""The collectives that training and quantizers need; each does nothing in a single process.
+"""The collectives that training and quantizers need; in a single process each is a no-op.
 
 Rank r holds samples [r*b, (r+1)*b) of the global batch, all ranks the same number b.
 """
@@ -31,10 +31,10 @@ def gather_in_sample_order(local: Tensor) -> Tensor:
 
 @torch.no_grad()
 def sum_over_ranks(local: Tensor) -> Tensor:
-    """Sum of the ranks' tensors, on the device of this rank's. A collective."""
+    """Sum of the tensor over the ranks, on the device of this rank's tensor. A collective."""
     if not is_distributed():
         return local
-    # NCCL sums on the GPU only; counts that come from a checkpoint may lie on the CPU.
+    # NCCL sums on the GPU only; counts from a checkpoint may be on the CPU.
     total = local.to("cuda" if dist.get_backend() == "nccl" else local.device, copy=True).contiguous()
     dist.all_reduce(total)
     return total.to(local.device)
@@ -80,7 +80,7 @@ def gather_with_gradients(local: Tensor) -> Tensor:
 
 
 class _Gather(torch.autograd.Function):
-    """The loss being the same on all ranks, so is its gradient: the sum over ranks is ``world`` times the own rows."""
+    """All ranks have the same loss, hence the same gradient: its sum over ranks is ``world`` times this rank's rows."""
 
     @staticmethod
     def forward(ctx, local: Tensor) -> Tensor:
@@ -132,12 +132,12 @@ def from_main(number: int) -> int:
 
 
 def wait_for_main() -> None:
-    """Return once the main rank has called this, too: what it wrote before can be read. A collective."""
+    """Wait until the main rank calls this, too: files that it wrote before can then be read. A collective."""
     from_main(0)
 
 
 def _buckets(gradients: Iterable[Tensor]) -> Iterator[list[Tensor]]:
-    """Gradients grouped by kind of number and device, each group cut where it exceeds BUCKET_ELEMENTS."""
+    """Gradients grouped by dtype and device; a group is closed once it exceeds BUCKET_ELEMENTS."""
     open_buckets: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
     for gradient in gradients:
         bucket = open_buckets.setdefault((gradient.dtype, gradient.device), [])

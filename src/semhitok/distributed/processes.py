@@ -12,7 +12,7 @@ def init_distributed(device: str | None = None) -> torch.device:
     """Join the process group that torchrun announces in the environment, if any, and choose this rank's device.
 
     Args:
-        device: ``cpu``, ``cuda``, ``cuda:1`` ...; None takes a GPU where there is one. Under torchrun each rank takes
+        device: ``cpu``, ``cuda``, ``cuda:1`` ...; None takes a GPU if available. Under torchrun each rank takes
             the GPU of its local rank. CPU ranks communicate through gloo, GPU ranks through NCCL.
 
     Raises:
@@ -24,7 +24,7 @@ def init_distributed(device: str | None = None) -> torch.device:
         index = local_rank if chosen.index is None else chosen.index
         if index >= torch.cuda.device_count():
             raise ValueError(
-                f"device cuda:{index} was asked for, but {torch.cuda.device_count()} GPUs were found: use device cpu"
+                f"device cuda:{index} was requested, but {torch.cuda.device_count()} GPUs were found: use device cpu"
             )
         chosen = torch.device("cuda", index)
         torch.cuda.set_device(chosen)
@@ -53,7 +53,7 @@ def world_size() -> int:
 
 
 def is_main() -> bool:
-    """Whether this is rank 0, which writes files and draws the progress bar."""
+    """Whether this is rank 0, which writes files and shows the progress bar."""
     return rank() == 0
 
 

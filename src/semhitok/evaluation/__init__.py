@@ -1,4 +1,4 @@
-"""Measuring tokenizers: reconstruction, Fréchet distances, codebooks, a category probe, rate; and the report."""
+"""Evaluation of tokenizers (reconstruction, semantics) and of language models (understanding, generation, lmms-eval)."""
 
 from semhitok.evaluation.tokenizer.evaluate import evaluate
 from semhitok.evaluation.tokenizer.report import EvaluationReport, GroupReport

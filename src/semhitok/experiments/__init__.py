@@ -1,4 +1,4 @@
-"""Tables that can be rerun: the papers' ablations, the controls they lack, and what goes beyond; ``semhitok ablate NAME``."""
+"""Reproducible tables: the papers' ablations, the controls they lack, and extensions; ``semhitok ablate NAME``."""
 
 from semhitok.experiments.experiment import ExperimentContext, InterruptionError, build_metrics
 from semhitok.experiments.language_tables import adapters

@@ -1,4 +1,4 @@
-"""What an ablation asks of an experiment, and what it gives to it: data, folders, device and metrics."""
+"""The protocol of an experiment, and its context: data, folders, device and metrics."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class ExperimentContext:
     """Data, folders, device and metrics that all experiments share.
 
     Attributes:
-        train, test: training images, and those that every experiment is measured on.
-        train_folder, test_folder: their folders; experiments with the language model read records there.
-        data_name: of the training images, for provenance.
+        train, test: training images, and those on which every experiment is measured.
+        train_folder, test_folder: their folders, from which experiments with the language model read records.
+        data_name: name of the training images, for provenance.
         directory: holds ``runs/`` (training, see ``runs``), ``cache/`` (teacher features, ids), ``pictures/``.
-        device: to train and measure on.
-        test_images: how many test images are measured, evenly spaced.
-        report: takes lines for the user.
+        device: device to train and measure on.
+        test_images: number of test images to measure, evenly spaced.
+        report: called with lines for the user.
         perceptual, extractors: metrics of reconstructions, see ``build_metrics``.
     """
 
@@ -60,11 +60,11 @@ class ExperimentContext:
 
     @property
     def runs(self) -> Path:
-        """Folder of what was trained on these training images."""
+        """Folder of the runs on these training images."""
         return self.directory / "runs" / self.train.fingerprint[:8]
 
     def images(self, image_size: int, config: DataConfig) -> TrainingImages:
-        """The training images at a size, read once, when first needed."""
+        """The training images at a size, read once on first use."""
         if image_size not in self._images:
             cache = self.directory / "cache"
             self._images[image_size] = TrainingImages(self.train, image_size, config, cache, self.report)
@@ -78,11 +78,11 @@ class ExperimentContext:
         *,
         start_from: Path | None = None,
     ) -> None:
-        """Train, or continue to train, what is not finished in ``folder``.
+        """Train what is not finished in ``folder``, resuming an interrupted run.
 
         Args:
-            title: of the run, for the user.
-            folder: of the run.
+            title: title of the run, for the user.
+            folder: folder of the run.
             run: called with the options of the run.
             start_from: see ``RunOptions``.
 
@@ -97,20 +97,20 @@ class ExperimentContext:
     def measure(
         self, model: ImageTokenizer, name: str, *, reconstruction: bool = True, probe_images: int = 0
     ) -> dict[str, float]:
-        """Figures of a tokenizer on the test images; leaves a picture of eight of them in ``pictures/NAME.png``.
+        """Measure a tokenizer on the test images and write a picture of eight of them to ``pictures/NAME.png``.
 
         Args:
             model: on ``device``.
-            name: of the run.
+            name: name of the run.
             reconstruction: False for a tokenizer without a trained decoder: codes and probe only.
-            probe_images: training images to fit the category probe on; 0 leaves it out.
+            probe_images: number of training images to fit the category probe on; 0 leaves it out.
         """
         report = evaluate(
             model,
             {GROUP: self.test},
             name=name,
             limit=self.test_images,
-            probe_train=_first(self.train, probe_images) if probe_images else None,
+            probe_train=Subset(self.train, range(min(probe_images, len(self.train)))) if probe_images else None,
             rate_images=0,
             perceptual=self.perceptual if reconstruction else None,
             extractors=self.extractors if reconstruction else (),
@@ -139,7 +139,7 @@ def build_metrics(device: torch.device) -> tuple[PerceptualDistance, list[Featur
 
 
 class Experiment(Protocol):
-    """One tokenizer to train and measure; several tables may show it, it is trained once for each seed.
+    """One tokenizer to train and measure, once for each seed; several tables may show it.
 
     Attributes:
         name: unique, also the stem of its files.
@@ -162,7 +162,7 @@ class Experiment(Protocol):
 
 
 def figures(report: EvaluationReport) -> dict[str, float]:
-    """The figures of a report by the names that tables use."""
+    """The figures of a report under the names that tables use."""
     group = report.groups[GROUP]
     scores, books = group.reconstruction, group.codebooks
     found: dict[str, float | None] = {
@@ -181,7 +181,3 @@ def figures(report: EvaluationReport) -> dict[str, float]:
     for kind, result in group.probe.items():
         found |= {f"probe_{kind}": result.accuracy, "probe_chance": result.chance}
     return {name: value for name, value in found.items() if value is not None}
-
-
-def _first(source: ImageSource, count: int) -> ImageSource:
-    return Subset(source, range(min(count, len(source))))

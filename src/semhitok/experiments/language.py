@@ -1,4 +1,4 @@
-"""Experiments with the language model: ``mllm_nano`` in LLaVA-v1.5's manner, images read and not drawn."""
+"""Experiments with the language model: ``mllm_nano`` in the style of LLaVA-v1.5, image understanding only."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from semhitok.recipes.language_recipe import LanguageRecipe, Mix, SmallLanguageM
 from semhitok.runs.language import run_language
 from semhitok.training.tasks.word_alignment import GAIN, SHARPNESS
 
-# Small enough that a run of some CPU minutes sees enough images for the rows to come apart.
+# Small enough that a run of some CPU minutes sees enough images for the rows to differ.
 SIZE = SmallLanguageModel(layers=4, width=128, heads=4, key_value_heads=2, feed_forward=256)
 
 
 def ablation_recipe() -> LanguageRecipe:
-    """Words aligned, then captions and questions only; answers learned, everything but the tokenizer trained."""
+    """Stage align, then captions and questions with a loss on answers; everything but the tokenizer is trained."""
     recipe = mllm_nano()
     align = replace(recipe.align, loop=replace(recipe.align.loop, steps=400, keep_checkpoints=1))
     loop = replace(recipe.pretrain.loop, steps=700, batch_size=8, checkpoint_every=500, keep_checkpoints=1)
     optimizer = replace(recipe.pretrain.task.optimizer, learning_rate=2e-3, final_ratio=0.05)
-    # Nothing is drawn here, so the weight says nothing; it stands in the settings of finished results.
+    # No images are generated here, so the weight has no effect; it is recorded in the settings of finished results.
     task = replace(recipe.pretrain.task, optimizer=optimizer, image_weight=0.3)
     mix = Mix(caption=1, chat=2)
     stage = replace(recipe.pretrain, loop=loop, task=task, mix=mix, learn="answers", described=0.0)
@@ -39,7 +39,7 @@ class UnderstandingExperiment:
     """A language model to train on captions and questions, and to ask about the test scenes.
 
     Attributes:
-        name: of the experiment.
+        name: name of the experiment.
         recipe: complete; the seeds of its loops are replaced by the run's.
     """
 
@@ -90,7 +90,7 @@ class UnderstandingExperiment:
 
 
 def understanding_figures(report: UnderstandingReport) -> dict[str, float]:
-    """The figures of a report by the names that tables use."""
+    """The figures of a report under the names that tables use."""
     found: dict[str, float] = {"scenes": float(report.scenes)}
     for kind in ("existence", "count", "position", "category"):
         if kind in report.questions:

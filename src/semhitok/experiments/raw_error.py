@@ -1,4 +1,4 @@
-"""Raw error of quantizers on given features: nothing is trained, codebooks are set by k-means.
+"""Raw error of quantizers on fixed features: nothing is trained, codebooks are fitted by k-means.
 
 Shapes: N vectors, D channels.
 """
@@ -37,7 +37,7 @@ class QuantizationErrorExperiment:
         quantizer: ``multi_codebook`` or ``residual``.
         features: ``random`` normal vectors, or ``image``: EfficientNet-Lite0's patch features of training images, their 64
             principal components at equal variance.
-        codes: C, per vector.
+        codes: C, the number per vector.
         codebook_size: K.
     """
 
@@ -87,7 +87,7 @@ def _patches(context: ExperimentContext) -> Tensor:
 
 
 def _principal_components(vectors_ND: Tensor) -> Tensor:
-    """The DIM largest, each of variance one."""
+    """The DIM largest principal components, each scaled to variance one."""
     centred_ND = (vectors_ND - vectors_ND.mean(dim=0)).double()
     values_D, basis_DD = torch.linalg.eigh(centred_ND.T @ centred_ND / len(centred_ND))
     return (centred_ND @ basis_DD[:, -DIM:] / values_D[-DIM:].sqrt()).float()

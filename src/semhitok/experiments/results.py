@@ -1,4 +1,4 @@
-"""What a finished experiment leaves: one small JSON file for each seed, so that a table grows over several sittings."""
+"""Results of finished experiments: one small JSON file per seed, so that a table can grow over several sessions."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Result:
 
     Attributes:
         experiment: its name.
-        seed: of weights, codebooks and the order of the data.
-        settings: everything that was chosen for it.
+        seed: seed of weights, codebooks and the order of the data.
+        settings: all of its settings.
         metrics: measured figures by name.
-        seconds: of training and measuring, wall clock, of this process; what an earlier experiment left is not counted.
+        seconds: wall-clock time of training and measuring in this process; reused results of others are not counted.
         environment: data, device, software, date, commit.
     """
 
@@ -38,12 +38,12 @@ class Result:
 
 
 def result_file(folder: Path, experiment: str, seed: int) -> Path:
-    """Where the result of an experiment with a seed lies."""
+    """Path of the result of an experiment with a seed."""
     return folder / f"{experiment}-seed{seed}.json"
 
 
 def save_result(folder: Path, result: Result) -> Path:
-    """Write a result, whole or not at all."""
+    """Write a result atomically."""
     path = result_file(folder, result.experiment, result.seed)
     write_text(path, json.dumps(asdict(result), indent=1))
     return path
@@ -53,16 +53,16 @@ def load_result(path: Path) -> Result:
     """Read a result.
 
     Raises:
-        ValueError: the file holds something else.
+        ValueError: the file is not a result.
     """
     try:
         return Result(**json.loads(path.read_text(encoding="utf-8")))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} holds no result of an ablation ({error}); move it away to run it again") from error
+        raise ValueError(f"{path} is not the result of an ablation ({error}); move it away to run it again") from error
 
 
 def finished(folder: Path, experiment: str, settings: dict[str, Any], seeds: Iterable[int]) -> list[Result]:
-    """The results of an experiment that are there, in the order of the seeds.
+    """The existing results of an experiment, in the order of the seeds.
 
     Raises:
         ValueError: a result was made with other settings than the experiment has now.
@@ -83,7 +83,7 @@ def finished(folder: Path, experiment: str, settings: dict[str, Any], seeds: Ite
 
 
 def changed_settings(before: Any, now: Any, name: str = "") -> list[str]:
-    """Names of the settings whose values differ; ones that only one side knows (added or dropped since) do not count."""
+    """Names of the settings whose values differ; those on one side only (added or dropped since) do not count."""
     if isinstance(before, dict) and isinstance(now, dict):
         shared = [key for key in before if key in now]
         return [
@@ -93,7 +93,7 @@ def changed_settings(before: Any, now: Any, name: str = "") -> list[str]:
 
 
 def environment(device: torch.device, **facts: str) -> dict[str, str]:
-    """Date, commit (where the package lies in a git checkout), software, device and further facts."""
+    """Date, commit (if the package is in a git checkout), software, device and further facts."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({platform.machine()})"
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -19,18 +19,18 @@ def experiments(ablation: Ablation) -> list[Experiment]:
 def run(ablation: Ablation, context: ExperimentContext, results: Path, seeds: Sequence[int]) -> None:
     """Train and measure what is missing; each finished run writes its own file into ``results`` at once.
 
-    All experiments see a seed before any sees the next, so that a table is complete, if thin, as early as it can be.
+    All experiments run with one seed before any runs with the next, so that every row has a result as early as possible.
 
     Raises:
-        InterruptionError: stopped by a signal; call again to go on.
+        InterruptionError: stopped by a signal; call again to resume.
         ValueError: a result was made with other settings.
     """
     wanted = [(seed, experiment) for seed in seeds for experiment in experiments(ablation)]
     missing = [pair for pair in wanted if not finished(results, pair[1].name, pair[1].settings(), pair[:1])]
-    context.report(f"{ablation.name}: {len(wanted) - len(missing)} of {len(wanted)} runs are there")
+    context.report(f"{ablation.name}: {len(wanted) - len(missing)} of {len(wanted)} runs are finished")
     for seed, experiment in missing:
         if finished(results, experiment.name, experiment.settings(), (seed,)):
-            continue  # another process has done it meanwhile
+            continue  # another process has finished it meanwhile
         begun = time.perf_counter()
         metrics = experiment.run(context, seed)
         facts = environment(
@@ -43,6 +43,6 @@ def run(ablation: Ablation, context: ExperimentContext, results: Path, seeds: Se
 
 
 def results_of(ablation: Ablation, folder: Path, seeds: Iterable[int]) -> dict[str, list[Result]]:
-    """What is there, by the name of the experiment."""
+    """The existing results by the name of the experiment."""
     seeds = list(seeds)
     return {found.name: finished(folder, found.name, found.settings(), seeds) for found in experiments(ablation)}

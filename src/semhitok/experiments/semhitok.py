@@ -1,4 +1,4 @@
-"""Experiments with SemHiTok: a recipe at ablation size, its stages chained through folders that equal settings share."""
+"""Experiments with SemHiTok: a recipe at ablation size, whose stages are shared by experiments with equal settings."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LARGEST_OVER_MEAN = 4  # no sub-codebook is larger than this many times the mean
 
 
 def ablation_recipe() -> Recipe:
-    """``nano`` made small enough that a table takes CPU hours, not days: width 128, 2 + 3 layers, 24,000 images a run."""
+    """A ``nano`` small enough for tables in CPU hours, not days: width 128, 2 + 3 layers, 24,000 images per run."""
     recipe = nano()
     size = {"encoder_layers": 2, "encoder_width": 128, "decoder_layers": 3, "decoder_width": 128, "refine_channels": 0}
     semantic, pixel = recipe.semantic, recipe.pixel
@@ -79,15 +79,15 @@ def ablation_recipe() -> Recipe:
 
 @dataclass(frozen=True)
 class SemHiTokExperiment:
-    """A SemHiTok to train from stage 1 on and to measure after its last stage.
+    """A SemHiTok that is trained from stage 1 on and measured after its last stage.
 
     Attributes:
-        name: of the experiment.
+        name: name of the experiment.
         recipe: complete; its loops' seeds are replaced by the run's.
-        stages: in order. Stages whose settings, and whose predecessors' settings, are the same in two experiments are
-            trained once: what is compared then differs in nothing else.
-        adaptive: sub-codebooks of the same total, each sized by how often its semantic code occurs in the training images
-            and how much the pixels under it vary, in place of m for all.
+        stages: in order. A stage that has the same settings as in another experiment, as do its predecessors, is trained
+            once, so that experiments differ in nothing else.
+        adaptive: replace m by sub-codebook sizes with the same total, chosen by the frequency of each semantic code in the
+            training images and the variance of its pixels.
         probe: also fit the category probe on the codes.
     """
 
@@ -98,7 +98,7 @@ class SemHiTokExperiment:
     probe: bool = False
 
     def settings(self) -> dict[str, Any]:
-        """Model, teacher, data and the stages that are trained."""
+        """Model, teacher, data and the trained stages."""
         return _settings(self.recipe, self.stages) | ({"adaptive": True} if self.adaptive else {})
 
     def run(self, context: ExperimentContext, seed: int) -> dict[str, float]:
@@ -145,7 +145,7 @@ class SemHiTokExperiment:
 
 
 def changed(*, model: Mapping[str, Any] | None = None, pixel: Mapping[str, Any] | None = None, **fields: Any) -> Recipe:
-    """The ablation recipe with other fields of the model, of the pixel stage's task, and of the recipe itself."""
+    """The ablation recipe with changed fields of the model, the pixel stage's task and the recipe itself."""
     recipe = ablation_recipe()
     return replace(
         recipe,
@@ -162,7 +162,7 @@ def _seeded(recipe: Recipe, seed: int) -> Recipe:
 
 
 def _semantic_recipe(recipe: Recipe) -> Recipe:
-    """The recipe as stage 1 sees it: a pixel branch of one size, whatever the experiment's own."""
+    """The recipe for stage 1: a pixel branch of fixed size, whatever the experiment's own."""
     own = {name: value for name, value in recipe.model.items() if _is_semantic(name)}
     return replace(recipe, model=ablation_recipe().model | own)
 
@@ -196,7 +196,7 @@ def _settings(recipe: Recipe, stages: tuple[Stage, ...]) -> dict[str, Any]:
 
 
 def _adaptive_sizes(recipe: Recipe, semantic: Path, context: ExperimentContext) -> list[int]:
-    """Sizes by the frequency of each semantic code and the variance of the pixels of its patches, on training images."""
+    """Sub-codebook sizes from each semantic code's frequency and the variance of its pixels, on training images."""
     model = SemHiTokModel.from_pretrained(semantic, dtype=torch.float32).eval()
     model.to(context.device)  # pyright: ignore[reportArgumentType]
     size = recipe.model["semantic_codebook_size"]
@@ -213,7 +213,7 @@ def _adaptive_sizes(recipe: Recipe, semantic: Path, context: ExperimentContext) 
 
 @torch.no_grad()
 def _cosine_to_teacher(model: SemHiTokModel, context: ExperimentContext) -> float:
-    """Mean cosine between the teacher's features of the test images and what the semantic decoder restores of them."""
+    """Mean cosine between the teacher's features of the test images and their reconstruction by the semantic decoder."""
     cosines = []
     for batch in SizedImages(context.test, model.config.image_size, limit=context.test_images):
         pixel_values = to_float(batch.images.to(context.device))
@@ -224,7 +224,7 @@ def _cosine_to_teacher(model: SemHiTokModel, context: ExperimentContext) -> floa
 
 
 def _with_pixel_branch(recipe: Recipe, semantic: Path, folder: Path, seed: int) -> Path:
-    """A checkpoint with the trained semantic branch and a fresh pixel branch as the recipe wants it."""
+    """A checkpoint with the trained semantic branch and a fresh pixel branch as configured by the recipe."""
     trained = SemHiTokModel.from_pretrained(semantic, dtype=torch.float32)
     config = SemHiTokConfig(
         teacher_config=trained.config.teacher_config,

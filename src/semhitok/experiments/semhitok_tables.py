@@ -1,4 +1,4 @@
-"""The paper's tables (arXiv 2503.06764, section 4.4) at ablation size, and the rows that it leaves open."""
+"""The paper's tables (arXiv 2503.06764, section 4.4) at ablation size, with rows that it does not have."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def semantic_quantizer() -> Ablation:
 
 
 def semantic_codebook_size() -> Ablation:
-    """K, a limitation that the paper names."""
+    """The number K of semantic codes, a limitation that the paper names."""
     sizes: Sequence[int] = (256, 1024, 4096)
     return Ablation(
         name="semantic-codebook-size",
@@ -143,10 +143,10 @@ def semantic_codebook_size() -> Ablation:
 
 
 def controls() -> Ablation:
-    """What the paper lacks: is it the meaning of the sub-codebooks that helps?"""
+    """Controls that the paper lacks: is it the meaning of the sub-codebooks that helps?"""
     base = ablation_recipe()
     joint = replace(base, name="joint", pixel=replace(base.pixel, loop=replace(base.pixel.loop, steps=2400)))
-    # Stage 1 of as many steps and images as the joint run has, so that nothing but the order of training differs.
+    # Stage 1 has as many steps and images as the joint run, so that only the order of training differs.
     slow = replace(base.semantic, loop=replace(base.semantic.loop, steps=2400, batch_size=16))
     staged = replace(joint, name="staged", semantic=slow)
     choices = {
@@ -175,7 +175,7 @@ def controls() -> Ablation:
 
 
 def sub_codebook_error() -> Ablation:
-    """What the paper lacks: how much the grouping by meaning lowers the error of a patch on its own."""
+    """Not in the paper: how much grouping by meaning lowers the error of a single patch."""
     stage_1 = replace(_pixel(8), name="semhitok-stage-1", stages=("semantic",))
     rules: dict[str, PixelCodebookKind] = {
         "by semantic code": "semantic",

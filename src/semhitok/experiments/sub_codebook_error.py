@@ -1,7 +1,7 @@
-"""What sub-codebooks are worth to a patch on its own: nothing but stage 1 is trained, pixel codes are set by k-means.
+"""How much sub-codebooks help a single patch: only stage 1 is trained, pixel codes are fitted by k-means.
 
-A decoder that sees one token knows the mean patch of its semantic code; the pixel code has to say the rest. So codes are
-fitted to what is left of raw patches, in the sub-codebooks of each rule of ``semhitok.quantizers.grouping``.
+A decoder that sees one token knows the mean patch of its semantic code; the pixel code has to encode the residual. So codes
+are fitted to the residuals of raw patches, in the sub-codebooks of each rule of ``semhitok.quantizers.grouping``.
 
 Shapes: N patches, D = 3 p^2 values of a patch of side p, K semantic codes, m pixel codes in a sub-codebook.
 """
@@ -34,8 +34,8 @@ class SubCodebookErrorExperiment:
     """Mean squared error of patches of test images, as a share of their variance.
 
     Attributes:
-        kind: which sub-codebook a patch chooses from.
-        stage_1: its model gives the semantic codes; m is its recipe's.
+        kind: rule that selects the sub-codebook of a patch.
+        stage_1: provides the model of the semantic codes, and m.
     """
 
     kind: PixelCodebookKind
@@ -81,7 +81,7 @@ class SubCodebookErrorExperiment:
 
 
 def group_means(x_ND: Tensor, groups_N: Tensor, groups: int) -> Tensor:
-    """Mean vector of each group (groups,D); that of all vectors where a group has none."""
+    """Mean vector of each group (groups,D); an empty group gets the mean of all vectors."""
     counts_K = torch.bincount(groups_N, minlength=groups)
     sums_KD = x_ND.new_zeros(groups, x_ND.shape[1]).index_add_(0, groups_N, x_ND)
     return torch.where(counts_K[:, None] > 0, sums_KD / counts_K.clamp_min(1)[:, None], x_ND.mean(dim=0))
@@ -92,7 +92,7 @@ def pixel_code_error(
 ) -> Tensor:
     """Mean squared distance (scalar) of tested vectors to the nearest of the m centres of their own group.
 
-    A tested vector of a group that no fitted vector belongs to is replaced by zero.
+    A tested vector whose group has no fitted vectors is quantized to zero.
     """
     squares = tested_ND.square().sum(dim=1)
     for group in tested_groups_N.unique().tolist():
@@ -108,7 +108,7 @@ def pixel_code_error(
 
 @dataclass(frozen=True)
 class _Patches:
-    """Of B images: raw patches in [-1,1], (B*N,D), and their semantic codes (B,N)."""
+    """Raw patches of B images in [-1,1], (B*N,D), and their semantic codes (B,N)."""
 
     patches_ND: Tensor
     codes_BN: Tensor

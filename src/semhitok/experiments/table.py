@@ -1,4 +1,4 @@
-"""What an ablation is: rows of experiments beside the paper's values, and how they are drawn as Markdown."""
+"""An ablation: rows of experiments next to the paper's values, and its Markdown table."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from semhitok.experiments.results import Result
 
 @dataclass(frozen=True)
 class Metric:
-    """A measured figure as a column.
+    """A column with a measured figure.
 
     Attributes:
         key: its name in ``Result.metrics``.
         title: heading, with the unit.
-        digits: after the point.
-        scale: factor before printing, 100 for a share shown in per cent.
+        digits: decimals.
+        scale: factor before printing, 100 for a share shown as a percentage.
     """
 
     key: str
@@ -33,8 +33,8 @@ class Row:
 
     Attributes:
         label: what is varied, by column.
-        experiment: what is trained.
-        paper: the published values of this row, by column heading, as printed there.
+        experiment: the experiment of this row.
+        paper: the published values of this row by column heading, as printed there.
     """
 
     label: Mapping[str, str]
@@ -47,12 +47,12 @@ class Ablation:
     """A table.
 
     Attributes:
-        name: on the command line.
+        name: name on the command line.
         title: one line.
-        source: where the published values stand; empty for tables that the paper lacks.
-        rows: at least two; columns of labels are those of the first row.
+        source: where the values were published; empty for tables that the paper lacks.
+        rows: at least two; the first row determines the label columns.
         metrics: columns measured here.
-        note: what a reader has to know to read the table: budget, what is equal, what is not.
+        note: what readers need to know: the budget, what is equal between rows and what is not.
     """
 
     name: str
@@ -66,8 +66,8 @@ class Ablation:
 def draw(ablation: Ablation, results: Mapping[str, Sequence[Result]]) -> str:
     """The table as Markdown.
 
-    A cell is the mean over seeds, with half the distance between the largest and the smallest seed after ``±``; a figure
-    of one seed, or the same for all, stands alone; an experiment not yet run shows a dash.
+    A cell is the mean over seeds with half the range after ``±``, which is left out for a single seed or equal values; an
+    experiment not yet run shows a dash.
 
     Args:
         ablation: the table.

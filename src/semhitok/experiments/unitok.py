@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from semhitok.data.reading import SizedImages
 from semhitok.data.transforms import to_float
-from semhitok.evaluation.semantics.labels import label_of
+from semhitok.evaluation.semantics.labels import ProbeFeatures
 from semhitok.evaluation.semantics.language import LanguageMeasurement
 from semhitok.experiments.experiment import ExperimentContext
 from semhitok.metrics.probe import probe
@@ -27,10 +27,10 @@ PROBE_IMAGES = 2000
 
 
 def ablation_recipe() -> UniTokRecipe:
-    """``unitok_nano`` with 25,600 images a run.
+    """``unitok_nano`` with 25,600 images per run.
 
-    At the paper's weight of 1 the contrastive loss leaves nothing for reconstruction in so short a run, whatever the
-    quantizer (the table of supervision shows it): here it weighs 0.1.
+    At the paper's weight of 1 the contrastive loss prevents reconstruction in so short a run, whatever the quantizer (see
+    the table of supervision): here its weight is 0.1.
     """
     recipe = unitok_nano()
     loop = replace(
@@ -55,18 +55,18 @@ def ablation_recipe() -> UniTokRecipe:
 
 
 def changed(*, model: Mapping[str, Any] | None = None, task: Mapping[str, Any] | None = None) -> UniTokRecipe:
-    """The ablation recipe with other fields of the model and of the losses."""
+    """The ablation recipe with changed fields of the model and the losses."""
     recipe = ablation_recipe()
     return replace(recipe, model=recipe.model | dict(model or {}), task=replace(recipe.task, **dict(task or {})))
 
 
 @dataclass(frozen=True)
 class UniTokExperiment:
-    """A UniTok to train and to measure: reconstruction if it draws, zero-shot classes if it has learned from texts, and a
-    linear probe on the image embedding.
+    """A UniTok to train and measure: reconstruction if it has a decoder, zero-shot classification if it was trained with
+    texts, and a linear probe on the mean token.
 
     Attributes:
-        name: of the experiment.
+        name: name of the experiment.
         recipe: complete; the loop's seed is replaced by the run's.
     """
 
@@ -103,18 +103,19 @@ class UniTokExperiment:
 
 @torch.no_grad()
 def _meaning(model: UniTokModel, processor: UniTokProcessor | None, context: ExperimentContext) -> dict[str, float]:
-    """What tokens say: a category probe on their mean behind the projection, and with a text tower zero-shot classes and
-    retrieval."""
+    """Semantics of the tokens: a category probe on their mean after the projection, and with a text tower zero-shot
+    classification and retrieval."""
     language = LanguageMeasurement()
-    fitted = _Labelled()
+    fitted, tested = ProbeFeatures(), ProbeFeatures()
     for batch in SizedImages(context.train, model.config.image_size, limit=PROBE_IMAGES):
-        fitted.add(_mean_tokens(model, to_float(batch.images.to(context.device)))[0], batch.metadata)
-    tested = _Labelled()
+        mean_BD, _ = _mean_tokens(model, to_float(batch.images.to(context.device)))
+        fitted.add({"tokens": mean_BD}, batch.metadata)
     for batch in SizedImages(context.test, model.config.image_size, limit=context.test_images):
         mean_BD, embedding_BE = _mean_tokens(model, to_float(batch.images.to(context.device)))
-        tested.add(mean_BD, batch.metadata)
+        tested.add({"tokens": mean_BD}, batch.metadata)
         language.update(embedding_BE, batch.metadata)
-    result = probe(fitted.stacked(), fitted.labels, tested.stacked(), tested.labels, train_groups=fitted.concepts)
+    fitted_ND, tested_ND = (torch.cat(each.features["tokens"]) for each in (fitted, tested))
+    result = probe(fitted_ND, fitted.labels, tested_ND, tested.labels, train_groups=fitted.concepts)
     found = {"probe_tokens": result.accuracy, "probe_chance": result.chance}
     scores = language.result(model, processor.tokenizer) if processor is not None else None
     if scores is not None:
@@ -131,26 +132,7 @@ def _meaning(model: UniTokModel, processor: UniTokProcessor | None, context: Exp
 
 
 def _mean_tokens(model: UniTokModel, pixel_values_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean over an image's tokens behind the projection (B,D), and the image embedding (B,E)."""
+    """Mean over an image's tokens after the projection (B,D), and the image embedding (B,E)."""
     output = model(pixel_values_BCHW, reconstruct=False)
     codes_BNW = output.features if model.quantizer is None else model.quantizer.lookup(output.ids)
     return model.project_up(codes_BNW).mean(dim=1), output.image_embedding
-
-
-class _Labelled:
-    """Vectors of images with a category."""
-
-    def __init__(self) -> None:
-        self.vectors: list[Tensor] = []
-        self.labels: list[str] = []
-        self.concepts: list[str] = []
-
-    def add(self, vectors_BD: Tensor, metadata: Sequence[dict[str, Any]]) -> None:
-        for vector_D, label in zip(vectors_BD.cpu(), map(label_of, metadata), strict=True):
-            if label is not None:
-                self.vectors.append(vector_D)
-                self.labels.append(label[0])
-                self.concepts.append(label[1] or f"image {len(self.labels)}")
-
-    def stacked(self) -> Tensor:
-        return torch.stack(self.vectors)

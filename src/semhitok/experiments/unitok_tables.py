@@ -37,7 +37,7 @@ def _base() -> UniTokExperiment:
 
 
 def quantization() -> Ablation:
-    """Multi-codebook against residual quantization, in 64 channels."""
+    """Multi-codebook and residual quantization in 64 channels."""
     residual = UniTokExperiment("unitok-residual", changed(model={"quantizer": "residual", "codebook_size": 128}))
     return Ablation(
         name="unitok-quantization",
@@ -77,7 +77,7 @@ def quantization_error() -> Ablation:
 
 
 def sub_codebooks() -> Ablation:
-    """The same number of codes in more and smaller codebooks."""
+    """The same total number of codes in more, smaller codebooks."""
     published = {1: ("1.50", "41.0 %"), 2: ("0.98", "43.9 %"), 4: ("0.54", "44.7 %"), 8: ("0.33", "46.1 %")}
     total = CODES * 128
     return Ablation(
@@ -121,7 +121,7 @@ def supervision() -> Ablation:
 
 
 def projection() -> Ablation:
-    """Attention against a linear map to the narrow space and back."""
+    """Attention or a linear map as projection to the narrow space and back."""
     linear = UniTokExperiment("unitok-linear", changed(model={"projection": "linear", "codebook_size": 128}))
     return Ablation(
         name="unitok-projection",
@@ -134,7 +134,7 @@ def projection() -> Ablation:
 
 
 def road() -> Ablation:
-    """From CLIP to a tokenizer: what each step costs in meaning."""
+    """From CLIP to a tokenizer: what each step costs in semantics."""
 
     def step(name: str, **model: object) -> UniTokExperiment:
         return UniTokExperiment(f"unitok-road-{name}", changed(model=model, task=CONTRASTIVE_ONLY))

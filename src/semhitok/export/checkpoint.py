@@ -1,4 +1,4 @@
-"""Writing a checkpoint to share: one folder, fewer bytes, compared with its model before it takes its place.
+"""Writing a checkpoint to share: one folder, fewer bytes, compared with its model before it is moved into place.
 
 The configuration says float32 whatever is stored, so that loading gives fp32 everywhere.
 """
@@ -53,18 +53,18 @@ def write_checkpoint(
 
     Args:
         model: in fp32.
-        folder: to write; may hold an earlier export, which is replaced, and nothing else.
+        folder: folder to write; may hold an earlier export, which is replaced, and nothing else.
         files: names of the files that an export consists of.
         card: Markdown of the model card.
-        processor: saved beside the model, where there is one.
-        stored: a tensor by its name -> as it is stored, None if it is left out.
-        load: the ``from_pretrained`` of the model, in fp32.
-        fields: of the written configuration; the model's own is as before afterwards.
+        processor: saved beside the model, if given.
+        stored: maps a tensor's name and value to the tensor to store, or to None to leave it out.
+        load: the model's ``from_pretrained``, in fp32.
+        fields: set in the written configuration; the model's own is restored afterwards.
 
     Raises:
         ValueError: the model is not in fp32, the folder holds other things, or what was written does not load or differs from
             the model by more than the rounding.
-        CheckpointError: the disk is full; an earlier export is untouched.
+        WriteError: the disk is full; an earlier export is untouched.
     """
     if {parameter.dtype for parameter in model.parameters()} != {torch.float32}:
         raise ValueError("the model to export must be in float32: load it with dtype=torch.float32")
@@ -92,12 +92,12 @@ def write_checkpoint(
 
 
 def in_bfloat16(tensor: Tensor) -> Tensor:
-    """Rounded if it is of floating-point numbers."""
+    """The tensor rounded to bfloat16 if it is floating-point."""
     return tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor
 
 
 def _forget_places(path: Path) -> None:
-    """Where the parts were loaded from says nothing to others; transformers writes it into nested configurations."""
+    """Clear the local paths that transformers writes into nested configurations."""
     text = re.sub(r'("_name_or_path": )"[^"]*"', r'\1""', path.read_text(encoding="utf-8"))
     path.write_text(text, encoding="utf-8")
 

@@ -24,9 +24,9 @@ def language_card(
     """Markdown with the front matter that model hubs read.
 
     Args:
-        name: of the checkpoint.
-        model: what is described; its configuration knows stages and provenance.
-        licence: of the weights, an SPDX name.
+        name: name of the checkpoint.
+        model: the model to describe; its configuration holds stages and provenance.
+        licence: SPDX name of the licence of the weights.
         figures: the Markdown report of ``semhitok evaluate-mllm``, or nothing.
         data: the contents of the ``dataset.json`` of each training set of scenes.
     """
@@ -35,14 +35,14 @@ def language_card(
     sections = [
         "\n".join(front),
         f"# {name}",
-        "One causal language model that answers questions about images and draws images from text, over one vocabulary "
+        "One causal language model that answers questions about images and generates images from text, over one vocabulary "
         "(SemHiTok, arXiv 2503.06764, section 3.3).",
         _use(name, model),
         _facts(model, licence),
         _training(model),
         data_section(data),
         f"## Figures\n\n{figures.strip()}" if figures.strip() else "",
-        _limits(model, data),
+        _limits(data),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -91,12 +91,12 @@ def _training(model: SemHiTokForConditionalGeneration) -> str:
             counts = [f"{entry[key]:,}" if key in entry else NOT_STATED for key in ("steps", "rows")]
             rows.append([stage, *(str(entry.get(key, NOT_STATED)) for key in ("recipe", "data")), *counts])
     if not rows:
-        return "## How it was trained\n\nNot at all: what is not pretrained is random."
+        return "## How it was trained\n\nIt was not trained: parts that are not pretrained have random weights."
     return "## How it was trained\n\n" + table(["stage", "recipe", "data", "steps", "packed rows"], rows)
 
 
-def _limits(model: SemHiTokForConditionalGeneration, data: Sequence[Mapping[str, Any]]) -> str:
-    lines = ["It sees what the tokens of an image hold and no more."]
+def _limits(data: Sequence[Mapping[str, Any]]) -> str:
+    lines = ["It sees only what the tokens of an image hold."]
     if data:
         concepts = len({concept for entry in data for concept in entry.get("concepts", ())})
         known = f"{concepts} kinds of things" if concepts else "a few kinds of things"

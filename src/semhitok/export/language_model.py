@@ -1,4 +1,4 @@
-"""From a finished run of the unified language model to a checkpoint to share: bf16, without weights that are bundled already.
+"""Export a trained unified language model as a checkpoint to share: bf16, without weights that are bundled already.
 
 Everything but the image tokenizer is stored in bf16. A tokenizer that is bundled with the package is not written at all (see
 ``semhitok.mllm.shared_tokenizer``); another one stays in fp32, so that its ids are bit-identical.
@@ -32,14 +32,14 @@ def export_language_model(
     card: str,
     provenance: Mapping[str, Any],
 ) -> ExportedCheckpoint:
-    """Write a checkpoint to share; it is loaded and compared before it takes its place.
+    """Write a checkpoint to share; it is loaded and compared before it is moved into place.
 
     Args:
         model: in fp32, with the encoder side of its tokenizer.
-        processor: of the model.
-        folder: to write; may hold an earlier export, which is replaced, and nothing else.
+        processor: the model's own.
+        folder: folder to write; may hold an earlier export, which is replaced, and nothing else.
         card: Markdown of the model card.
-        provenance: added to what the model's configuration says of its origin, such as ``licence``.
+        provenance: added to the provenance in the model's configuration, such as ``licence``.
 
     Raises:
         ValueError: the model is not in fp32 or lacks the encoder side of its tokenizer, or the folder holds other things.
@@ -53,7 +53,7 @@ def export_language_model(
         return in_bfloat16(tensor)
 
     def load(place: Path) -> SemHiTokForConditionalGeneration:
-        """The decoder of a shared tokenizer is the bundled one's, whatever the model was trained beside: ids must agree."""
+        """Load and check the ids: the decoder of a shared tokenizer is the bundled one's, whatever it was in training."""
         loaded = SemHiTokForConditionalGeneration.from_pretrained(place, dtype=torch.float32)
         if tokenizer_fingerprint(loaded.image_tokenizer) != fingerprint:
             raise ValueError(f"{place} does not give the image tokenizer back: the export was not kept")
@@ -74,7 +74,7 @@ def export_language_model(
 
 
 def stored_as(shared_tokenizer: str | None) -> str:
-    """What an export rounds and leaves out, in words."""
+    """Description of what an export rounds and leaves out."""
     tokenizer = (
         f"the image tokenizer is the shipped {shared_tokenizer}" if shared_tokenizer else "image tokenizer in float32"
     )

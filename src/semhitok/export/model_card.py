@@ -1,4 +1,4 @@
-"""The model card of a checkpoint to share: what it is, how it was trained, on what, how good it is, where it ends."""
+"""The model card of a checkpoint to share: what it is, how and on what it was trained, how good it is, its limits."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def model_card(
     """Markdown with the front matter that model hubs read.
 
     Args:
-        name: of the checkpoint.
-        model: what is described; its configuration knows stages and provenance.
-        licence: of the weights, an SPDX name.
+        name: name of the checkpoint.
+        model: the model to describe; its configuration holds stages and provenance.
+        licence: SPDX name of the licence of the weights.
         figures: the content of a ``report.json`` of ``semhitok evaluate``.
         data: the contents of the ``dataset.json`` of each training set of scenes.
 
     Raises:
-        ValueError: figures or data are of another form, or the model has no tokens to describe.
+        ValueError: figures or data have an unexpected form, or the model has no tokens to describe.
     """
     facts = model.card_facts()
     front = ["---", *([f"license: {licence.lower()}"] if licence else []), "library_name: semhitok"]
@@ -55,19 +55,19 @@ def model_card(
 
 
 def read_figures(path: Path) -> dict[str, Any]:
-    """The report that ``semhitok evaluate`` wrote.
+    """Read a report of ``semhitok evaluate``.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the file is not one.
     """
     return _read(path, "groups", "a report.json of `semhitok evaluate`")
 
 
 def read_data(path: Path) -> dict[str, Any]:
-    """What a set of scenes was made from: its folder, or the ``dataset.json`` in it.
+    """Read what a set of scenes was made from; ``path`` is its folder or the ``dataset.json`` in it.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the file is not one.
     """
     return _read(
         path / "dataset.json" if path.is_dir() else path, "sources", "a dataset.json of `semhitok data scenes`"
@@ -75,7 +75,7 @@ def read_data(path: Path) -> dict[str, Any]:
 
 
 def data_sources(data: Iterable[Mapping[str, Any]]) -> list[tuple[str, str, int, list[str]]]:
-    """Source, licence, number of pictures and authors, of all sets together."""
+    """Source, licence, number of pictures and authors over all sets."""
     found: dict[str, tuple[int, set[str]]] = {}
     for entry in data:
         for title, row in entry["sources"].items():
@@ -105,12 +105,12 @@ def _split_title(title: str) -> tuple[str, str]:
 
 
 def _without_address(author: str) -> str:
-    """Names are credited; the e-mail addresses that some files give beside them are not passed on."""
+    """Credit names, but drop the e-mail addresses that some files give beside them."""
     return re.sub(r"\s*[(<\[]?\S+@\S+", "", author).strip(" ,;")
 
 
 def _bits(model: Tokenizer) -> float:
-    """Of an image of the default size."""
+    """Bits of an image of the default size."""
     return tokenizer_bits(model.num_tokens * model.codes_per_token, model.vocab_size)
 
 
@@ -161,7 +161,7 @@ def _training(model: Tokenizer) -> str:
             said = [str(entry.get(key, NOT_STATED)) for key in ("recipe", "data", "date")]
             rows.append([stage, said[0], said[1], steps, samples, entry.get("perceptual", "none"), said[2]])
     if not rows:
-        return "## How it was trained\n\nNot at all: the weights are random."
+        return "## How it was trained\n\nIt was not trained: the weights are random."
     head = ["stage", "recipe", "data", "steps", "images seen", "perceptual loss", "date"]
     return "## How it was trained\n\n" + table(head, rows)
 
@@ -242,9 +242,9 @@ def _language(groups: Mapping[str, Any]) -> list[str]:
 
 def _limits(model: Tokenizer, facts: CardFacts, data: Sequence[Mapping[str, Any]]) -> str:
     lines = [
-        f"An image is {_bits(model) / 8:,.0f} bytes: small text, faces and fine texture do not come back as they were.",
+        f"An image is {_bits(model) / 8:,.0f} bytes: small text, faces and fine texture are not reproduced faithfully.",
         *facts.limits,
-        "Ids are exact for the same software, device and batch shape; other devices may round a close choice otherwise.",
+        "Ids are exact for the same software, device and batch shape; other devices may round near-ties differently.",
     ]
     if data:
         lines.append(

@@ -1,4 +1,4 @@
-"""From a finished run to a tokenizer to share. What is rounded each tokenizer says itself (``Tokenizer.rounding``)."""
+"""Export a trained tokenizer as a checkpoint to share. Each tokenizer declares what is rounded (``Tokenizer.rounding``)."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def export_tokenizer(
     provenance: dict[str, Any],
     processor: Any = None,
 ) -> ExportedCheckpoint:
-    """Write a checkpoint to share; it is loaded and compared before it takes its place.
+    """Write a checkpoint to share; it is loaded and compared before it is moved into place.
 
     Args:
         model: in fp32, with its encoder side.
-        folder: to write; may hold an earlier export, which is replaced, and nothing else.
+        folder: folder to write; may hold an earlier export, which is replaced, and nothing else.
         card: Markdown of the model card.
-        provenance: added to what the model's configuration says of its origin, such as ``licence``.
-        processor: of images and texts, for a model with a text tower.
+        provenance: added to the provenance in the model's configuration, such as ``licence``.
+        processor: prepares images and texts, for a model with a text tower.
 
     Raises:
         ValueError: the model lacks its encoder side, is not in fp32 or has a text tower without a processor, or the folder

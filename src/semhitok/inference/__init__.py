@@ -1,12 +1,12 @@
-"""What one does with a loaded model, in Python; the names that matter most are exported by ``semhitok``.
+"""The Python API of loaded models; its most important names are exported by ``semhitok``.
 
 loading           a tokenizer or a language model by name, folder or hub id
 reconstruction    images to token ids and back, in batches
 token_files       ids on disk
-code_patches      the patches that fall on a semantic code
+code_patches      the patches assigned to a semantic code
 conversation      questions about images that refer to earlier ones
 answering         many questions or captions in batches
-text_generation   what these two share
+text_generation   text generation for conversations and batches
 image_generator   images from prompts and seeds
 """
 

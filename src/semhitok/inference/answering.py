@@ -1,7 +1,7 @@
-"""Ask a language model many questions about images, as in training: a chat that begins with the image, or the image alone
-for a caption.
+"""Ask a language model many questions about images, in the format of training: a chat that begins with the image, or the
+image alone for a caption.
 
-Answers are generated greedily; images are tokenized once, however many questions they raise.
+Answers are generated greedily; each image is tokenized once, however many questions there are about it.
 
 Shapes: Q prompts, B prompts of a batch, L positions, N tokens of one image, C codes per token.
 """
@@ -22,7 +22,7 @@ from semhitok.mllm.continuous import ContinuousProjector
 from semhitok.tokenizers.image_processing import ImageLike
 
 ANSWER_TOKENS, CAPTION_TOKENS = 16, 64
-"""Generation ends there at the latest."""
+"""Default maximum numbers of new tokens."""
 
 Progress = Callable[[int, int], None]
 """(prompts answered so far, prompts in all)."""
@@ -43,20 +43,22 @@ def answer_questions(
 
     Args:
         model: in eval mode.
-        processor: of the model.
-        images: for each question one; the same object under several questions is tokenized once. A tensor holds ids from
+        processor: the model's own.
+        images: one for each question; an object that occurs several times is tokenized once. A tensor holds ids from
             ``tokenize_images``, or with a projector pixel values (Q,3,H,W) in [-1,1].
-        questions: without a mark for the image.
-        batch_size: prompts at a time. Those of equal length go together: nothing is padded, and a batch answers like its rows.
-        max_new_tokens: of an answer.
-        projector: for a language model that was trained on the teacher's continuous features in place of ids.
+        questions: without the image placeholder.
+        batch_size: prompts per batch. Only prompts of equal length share a batch, so nothing is padded and answers do not
+            depend on the batch.
+        max_new_tokens: maximum length of an answer.
+        projector: for a language model trained on the teacher's continuous features in place of ids.
         progress: called after every batch.
 
     Returns:
         Answers in the order of the questions.
 
     Raises:
-        ValueError: images and questions differ in number, an empty or too long question, or a processor of another model.
+        ValueError: images and questions differ in number, a question is empty or too long, or the processor belongs to
+            another model.
     """
     if len(images) != len(questions):
         raise ValueError(f"each question needs its image, got {len(images)} images for {len(questions)} questions")
@@ -80,8 +82,8 @@ def answer_from_captions(
 ) -> list[str] | None:
     """Ask each question with a caption in place of the image.
 
-    What a model gets wrong here although the caption says it is no error of perception. Arguments, result and errors as for
-    ``answer_questions``, but None where a caption leaves no room for an answer.
+    Wrong answers to what the caption states are not perception errors. Arguments, result and errors are those of
+    ``answer_questions``, but the result is None if a caption leaves no room for an answer.
     """
     if len(captions) != len(questions):
         raise ValueError(
@@ -109,7 +111,7 @@ def caption_images(
     projector: ContinuousProjector | None = None,
     progress: Progress | None = None,
 ) -> list[str]:
-    """Describe each image; arguments, result and errors as for ``answer_questions``."""
+    """Caption each image; arguments, result and errors are those of ``answer_questions``."""
     prompts = [processor.token_ids(IMAGE)] * len(images)
     return _generate(model, processor, images, prompts, batch_size, max_new_tokens, projector, progress)
 
@@ -121,10 +123,10 @@ def tokenize_images(
     *,
     batch_size: int,
 ) -> Tensor:
-    """Images of any kind that the processor takes -> ids of the image tokenizer, (Q,N) or (Q,N,C), on the CPU.
+    """Tokenize images of any type that the processor accepts to ids (Q,N) or (Q,N,C) on the CPU.
 
     Raises:
-        ValueError: no image, one that cannot be read, or a model that was loaded without the encoder side of its tokenizer.
+        ValueError: no image, an unreadable one, or a model that was loaded without the encoder side of its tokenizer.
     """
     if not images:
         raise ValueError("there are no images to tokenize, at least one is needed")
@@ -136,9 +138,8 @@ def tokenize_images(
 
 def _prompts(processor: SemHiTokMLLMProcessor, chats: Sequence[list[dict[str, Any]]]) -> list[list[int]]:
     texts = [processor.apply_chat_template(chat, add_generation_prompt=True) for chat in chats]
-    return [
-        processor.token_ids(text, add_special_tokens=False) for text in texts
-    ]  # the template wrote the special ones
+    # The template has added the special tokens already.
+    return [processor.token_ids(text, add_special_tokens=False) for text in texts]
 
 
 def _generate(
@@ -151,7 +152,7 @@ def _generate(
     projector: ContinuousProjector | None,
     progress: Progress | None,
 ) -> list[str]:
-    """Greedy continuations of prompts with one image each, or with none and ``images`` of no tokens."""
+    """Continue prompts greedily; each has one image, or none if ``images`` holds no tokens."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     if processor.vocabulary != model.vocabulary:
@@ -159,7 +160,7 @@ def _generate(
     if not prompts:
         return []
     if projector is not None and not isinstance(images, Tensor):
-        raise ValueError("with a projector images are pixel values, as the image processor gives them")
+        raise ValueError("with a projector, images must be pixel values from the image processor")
     seen = images if isinstance(images, Tensor) else _ids_of(model, processor, images, batch_size)
     options = AnswerOptions(max_new_tokens)
     by_length: dict[int, list[int]] = {}

@@ -1,6 +1,6 @@
-"""Which patches of many images fall on which semantic code, and how alike those of one code look.
+"""Which patches of many images are assigned to which semantic code, and how alike the patches of one code look.
 
-Shapes: B images of a batch, I images in all, N tokens, K semantic codes, F numbers that describe what a patch looks like.
+Shapes: B images of a batch, I images in all, N tokens, K semantic codes, F values of a patch descriptor.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from semhitok.data.transforms import to_float
 from semhitok.quantizers.layout import IdLayout
 from semhitok.tokenizers.protocol import Tokenizer
 
-DESCRIPTOR_SIDE = 4  # pixels to which a patch is reduced to compare what it looks like
-FLAT = 0.05  # standard deviation, of [-1,1], below which a patch with its surroundings shows nothing
-FEW = 4  # a code seen in so few images is given half of its likeness when codes are ranked
+DESCRIPTOR_SIDE = 4  # side in pixels to which a patch is downscaled for comparison
+FLAT = 0.05  # standard deviation, on [-1,1], below which a patch and its neighbours count as featureless
+FEW = 4  # ranking halves the likeness of a code seen in this many images
 
 
 @dataclass(frozen=True)
 class Patch:
-    """One patch: image (index in the source), place in the token grid, pixel code under its semantic code."""
+    """One patch: image (index in the source), position in the token grid, pixel code under its semantic code."""
 
     image: int
     row: int
@@ -62,11 +62,11 @@ class CodePatches:
         return self._top(hits_K.double(), count)
 
     def most_alike(self, count: int) -> list[int]:
-        """The codes whose patches look most alike; a code of few images counts for less, as chance is in it."""
+        """The codes whose patches look most alike; codes seen in few images are discounted, as they may be alike by chance."""
         return self._top(self.likeness_K * self.seen_K / (self.seen_K + FEW), count)
 
     def subcode_counts(self, code: int) -> list[int]:
-        """Patches on each pixel code of a semantic code."""
+        """Number of patches for each pixel code of a semantic code."""
         semantic_ids_IN, pixel_ids_IN = self.layout.split(self.ids_IN)
         return torch.bincount(pixel_ids_IN[semantic_ids_IN == code], minlength=self.layout.sizes[code]).tolist()
 
@@ -76,7 +76,7 @@ class CodePatches:
         semantic_ids_IN, pixel_ids_IN = self.layout.split(self.ids_IN)
         for image, token in (semantic_ids_IN == code).nonzero().tolist():
             by_image.setdefault(image, []).append(token)
-        # Round by round one patch of each image, from its middle one on; the last round is thinned out evenly.
+        # Round robin over the images, from the middle patch of each; the last round is thinned out evenly.
         middle_first = {image: t[len(t) // 2 :] + t[: len(t) // 2] for image, t in by_image.items()}
         chosen: list[tuple[int, int]] = []
         for turn in range(max(map(len, by_image.values()), default=0)):
@@ -89,13 +89,13 @@ class CodePatches:
         return sorted(patches, key=lambda patch: (patch.subcode, patch.image, patch.row, patch.column))
 
     def facts(self, code: int, patches: Sequence[Patch], source: ImageSource, image_size: int) -> dict[str, Any]:
-        """A code and some of its patches, as JSON has it.
+        """A code and some of its patches, as JSON values.
 
         Args:
             code: the semantic code.
-            patches: of it, as ``choose`` gives them.
+            patches: some of its patches, from ``choose``.
             source: names the images.
-            image_size: side in pixels of the images that were encoded, in which boxes (left, top, right, bottom) are given.
+            image_size: side in pixels of the encoded images; boxes (left, top, right, bottom) refer to it.
         """
         counts = self.subcode_counts(code)
         high, wide = image_size / self.grid[0], image_size / self.grid[1]
@@ -132,7 +132,7 @@ class CodePatches:
 def find_patches(
     model: Tokenizer, images: SizedImages, progress: Callable[[int], None] = lambda done: None
 ) -> CodePatches:
-    """Encode the images and gather what is known of each semantic code.
+    """Encode images and collect the patches of each semantic code.
 
     Raises:
         ValueError: no image, or too many bad ones.
@@ -164,13 +164,14 @@ def find_patches(
 
 
 def patch_descriptors(pixel_values_BCHW: Tensor, grid: tuple[int, int]) -> Tensor:
-    """What each patch with its eight neighbours looks like, (B,N,F): reduced pixels, mean 0 in each colour, length 1.
+    """Descriptor of each patch with its eight neighbours, (B,N,F): downscaled pixels, mean 0 in each channel, length 1.
 
-    Without their means all blue skies are no longer alike: what counts is what can be seen in a patch. A flat one is 0.
+    Means are removed so that structure counts, not colour: otherwise all blue skies would look alike. Featureless patches
+    are 0.
 
     Args:
         pixel_values_BCHW: images in [-1,1].
-        grid: rows and columns of tokens; the picture is repeated beyond its border.
+        grid: rows and columns of tokens; images are padded by replicating their border.
     """
     s = DESCRIPTOR_SIDE
     small = F.adaptive_avg_pool2d(pixel_values_BCHW, (grid[0] * s, grid[1] * s))

@@ -13,16 +13,16 @@ from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcesso
 from semhitok.tokenizers.image_processing import ImageLike
 
 ANSWER_OPTIONS = AnswerOptions(max_new_tokens=128, num_beams=None, repetition_penalty=None)
-"""Greedy, but for what the language model asks for in its own generation configuration."""
+"""Greedy decoding, except for the settings of the language model's own generation configuration."""
 
 
 class Conversation:
     """Questions about images, and the answers so far.
 
     Args:
-        model, processor: as ``load_language_model`` gives them.
-        images: shown before the first question, as in training; there may be none. Paths, bytes, PIL images, uint8 arrays.
-        options: of all answers; drawn ones follow ``torch.manual_seed``.
+        model, processor: from ``load_language_model``.
+        images: shown before the first question, as in training; may be empty. Paths, bytes, PIL images or uint8 arrays.
+        options: for all answers; sampling follows ``torch.manual_seed``.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Conversation:
         self.images, self.turns = list(images), list[tuple[str, str]]()
 
     def show(self, images: Sequence[ImageLike]) -> None:
-        """Begin anew with other images."""
+        """Start a new conversation about other images."""
         self.images, self.turns = list(images), []
 
     def ask(
@@ -50,21 +50,21 @@ class Conversation:
 
         Args:
             question: without images, which are shown already.
-            on_text: called with each piece of the answer as soon as it is there; together they are the answer, but for blanks
-                at its end.
-            notice: told, in a sentence, when the conversation begins anew because it would outgrow the context.
+            on_text: called with each piece of the answer as soon as it is generated; joined, they are the answer up to
+                trailing whitespace.
+            notice: called with a sentence when the conversation starts over because it would exceed the context.
 
         Raises:
             ValueError: the question is empty, names an image mark, or leaves no room for an answer.
         """
         context = self.processor.context_length
-        # A long limit for answers must not make every question the first one: a quarter of the context is room enough.
+        # A large max_new_tokens must not restart the conversation at every question: a quarter of the context is enough.
         room = min(self.options.max_new_tokens, context // 4)
         if self.turns and self._length(question) + room > context:
             self.turns = []
             if notice is not None:
                 notice(
-                    f"the conversation would outgrow the context of {context} tokens, it begins anew with this question"
+                    f"the conversation would exceed the context of {context} tokens, so it starts over with this question"
                 )
         length = self._length(question)
         if length + 1 > context:
@@ -78,11 +78,15 @@ class Conversation:
         streamer = None if on_text is None else _Pieces(self.processor.tokenizer, on_text)
         (found,) = generate_text(self.model, self.processor, inputs, self.options, streamer=streamer)
         answer = found.text.strip()
-        self.turns.append((question, answer.replace(IMAGE, "")))  # words, not one more image
+        self.turns.append((question, answer.replace(IMAGE, "")))  # text, not another image
         return answer
 
     def _messages(self, question: str) -> list[dict[str, Any]]:
-        turns = [message for asked, answer in self.turns for message in (_user(asked), _assistant(answer))]
+        turns = [
+            message
+            for asked, answer in self.turns
+            for message in (_user(asked), {"role": "assistant", "content": answer})
+        ]
         shown = [{"type": "image", "image": image} for image in self.images]
         first, *rest = [*turns, _user(question)]
         return [{**first, "content": [*shown, *first["content"]]}, *rest]
@@ -96,7 +100,7 @@ class Conversation:
 
 
 class _Pieces(TextStreamer):
-    """Hands on an answer piece by piece, whole words at a time, without the blank that some templates leave before it."""
+    """Passes on an answer in whole words, without the leading space that some templates produce."""
 
     def __init__(self, text_tokenizer: Any, on_text: Callable[[str], None]) -> None:
         super().__init__(text_tokenizer, skip_prompt=True, skip_special_tokens=True)
@@ -111,7 +115,3 @@ class _Pieces(TextStreamer):
 
 def _user(text: str) -> dict[str, Any]:
     return {"role": "user", "content": [{"type": "text", "text": text}]}
-
-
-def _assistant(text: str) -> dict[str, Any]:
-    return {"role": "assistant", "content": text}

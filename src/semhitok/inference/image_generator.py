@@ -23,8 +23,8 @@ class ImageGenerator:
     (Unless a random number falls within rounding error of the border between two tokens.)
 
     Args:
-        model, processor: as ``load_language_model`` gives them; the encoder side of the image tokenizer is not needed.
-        guidance: classifier-free guidance, above 0; 1 is none.
+        model, processor: from ``load_language_model``; the encoder side of the image tokenizer is not needed.
+        guidance: scale of classifier-free guidance, above 0; 1 disables it.
         sampling: temperature, top_k and top_p; its seed is not used.
 
     Raises:
@@ -43,14 +43,14 @@ class ImageGenerator:
         self.guidance, self.sampling = guidance, sampling or Sampling()
 
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
-        """An image for each prompt and its seed; all are generated at once.
+        """Generate an image for each prompt and its seed, all in one batch.
 
         Args:
             prompts: see ``check``.
-            seeds: as many.
+            seeds: one for each prompt.
 
         Raises:
-            ValueError: prompts and seeds differ in number, or a prompt cannot be drawn from.
+            ValueError: prompts and seeds differ in number, or a prompt is unusable.
         """
         return self._decoded(self.ids(prompts, seeds))
 
@@ -66,10 +66,10 @@ class ImageGenerator:
 
     @torch.no_grad()
     def stream(self, prompts: Sequence[str], seeds: Sequence[int]) -> Iterator[list[Image.Image]]:
-        """The images after each row of tokens, grey where there are none yet; arguments and errors as for a call.
+        """The images after each row of tokens, grey where nothing is generated yet; arguments and errors as for a call.
 
-        Prompts whose seeds do not count up come one after the other: the list is shorter than the prompts until it is the
-        turn of the last ones. The last list is what a call returns.
+        Prompts whose seeds are not consecutive are generated one after the other: the list is shorter than the prompts
+        until the last ones are reached. The last list equals the result of a call.
         """
         finished: list[Image.Image] = []
         for part, sampling in self._runs(prompts, seeds):
@@ -81,13 +81,13 @@ class ImageGenerator:
             finished += images
 
     def check(self, prompts: Iterable[tuple[str, str]]) -> None:
-        """Refuse prompts that cannot be drawn from, before anything is drawn.
+        """Reject unusable prompts before anything is generated.
 
         Args:
-            prompts: what an error calls each, and its text.
+            prompts: for each the name that an error uses, and the text.
 
         Raises:
-            ValueError: for the first that is empty, has an image in it, or leaves no room for one in the context.
+            ValueError: for the first prompt that is empty, contains an image, or leaves no room for one in the context.
         """
         room = self.processor.context_length - self.processor.image_tokens
         for name, text in prompts:
@@ -103,7 +103,7 @@ class ImageGenerator:
                 )
 
     def _runs(self, prompts: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple[list[str], Sampling]]:
-        """What is generated at once: seeds that count up."""
+        """Prompts that are generated together: those with consecutive seeds."""
         if len(prompts) != len(seeds) or not prompts:
             raise ValueError(f"each prompt needs its seed, got {len(prompts)} prompts and {len(seeds)} seeds")
         for begin, end in stretches(seeds):
@@ -114,7 +114,7 @@ class ImageGenerator:
 
     @torch.no_grad()
     def _decoded(self, ids: Tensor) -> list[Image.Image]:
-        """One by one: in batches of other sizes single pixels are rounded the other way."""
+        """Decode one by one, because the batch size can change the rounding of single pixels."""
         return [image for own in ids.split(1) for image in self._pictures(self.model.decode_image_tokens(own))]
 
     def _pictures(self, pixel_values: Tensor) -> list[Image.Image]:
@@ -122,7 +122,7 @@ class ImageGenerator:
 
 
 def stretches(seeds: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Begin and end of the longest stretches of seeds that count up by one, as ``Sampling`` has those of a batch."""
+    """Start and end of each longest run of consecutive seeds, which is what ``Sampling`` uses for a batch."""
     begin = 0
     for end in range(1, len(seeds) + 1):
         if end == len(seeds) or seeds[end] != seeds[end - 1] + 1:
@@ -131,7 +131,7 @@ def stretches(seeds: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 
 def weights_digest(model: nn.Module) -> str:
-    """Hex digest of names and values of all tensors: which model drew the images, wherever it lies."""
+    """Hex digest of the names and values of all tensors: identifies a model, wherever it is stored."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         values = tensor.detach().cpu().contiguous().reshape(-1)

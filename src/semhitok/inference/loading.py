@@ -24,13 +24,13 @@ _DAMAGED = (SafetensorError, json.JSONDecodeError, UnicodeDecodeError)
 def load_tokenizer(
     name: str | Path = DEFAULT_TOKENIZER, device: str | None = None, *, encoder: bool = True
 ) -> Tokenizer:
-    """Load an image tokenizer, in eval mode and float32; of any registered kind, as the checkpoint says.
+    """Load an image tokenizer of any registered kind, in eval mode and float32.
 
     Args:
         name: a bundled checkpoint, the folder of a model, a hub id, or the folder of a training run, whose last finished
             stage is taken.
         device: see ``choose_device``.
-        encoder: False leaves out what only encoding needs.
+        encoder: False skips the parts that only encoding needs.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
@@ -57,7 +57,7 @@ def load_language_model(
     Args:
         name: see ``load_tokenizer``.
         device: see ``choose_device``.
-        encoder: False leaves out what only understanding images needs.
+        encoder: False skips the parts that only understanding images needs.
         dtype: of the weights; auto is the precision that they are stored in.
 
     Raises:
@@ -68,7 +68,7 @@ def load_language_model(
     try:
         if find_model_type(place) in TOKENIZERS:
             raise ValueError(
-                f"{name} holds an image tokenizer alone, a language model is needed ({SemHiTokMLLMConfig.model_type})"
+                f"{name} holds only an image tokenizer, but a language model is needed ({SemHiTokMLLMConfig.model_type})"
             )
         model = SemHiTokForConditionalGeneration.from_pretrained(place, encoder=encoder, dtype=dtype)
     except _DAMAGED as error:
@@ -83,7 +83,7 @@ def load_language_model(
 
 
 def load_processor(name: str | Path, model: Tokenizer) -> Any:
-    """What prepares the inputs of a tokenizer; with a text tokenizer where the model has a text tower.
+    """Load the processor of a tokenizer's inputs, with a text tokenizer if the model has a text tower.
 
     Raises:
         ValueError: the text tokenizer is missing or damaged.
@@ -95,7 +95,7 @@ def load_processor(name: str | Path, model: Tokenizer) -> Any:
 
 
 def find_model(name: str | Path) -> tuple[str, bool]:
-    """Where a model lies, of a training run its newest finished one; and whether it is a language model.
+    """Location of a model, or of a training run's last finished one, and whether it is a language model.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
@@ -111,14 +111,14 @@ def find_model(name: str | Path) -> tuple[str, bool]:
 def newest_model(place: Path) -> Path | None:
     """The model of the last finished stage of a run, or of one of its stages' folders; ``place`` itself if it is a model.
 
-    None if it is neither. A stage that was interrupted has a model, too; only a finished one says so.
+    None if it is neither. An interrupted stage has a model, too, but is not marked as finished.
     """
     if (place / "config.json").is_file():
         return place
     kinds = [*(tokenizer_kind(model_type).stages for model_type in TOKENIZERS), LANGUAGE_STAGES]
     if any(stage_is_finished(place, stage) for stages in kinds for stage in stages):
         return place / "model"
-    # From the first to the last; a run of a single stage has no folders of stages.
+    # From the first to the last; a single-stage run has no stage folders.
     in_order = [stage for stages in kinds if len(stages) > 1 for stage in stages]
     return next(
         (place / stage / "model" for stage in reversed(in_order) if stage_is_finished(place / stage, stage)), None
@@ -126,7 +126,7 @@ def newest_model(place: Path) -> Path | None:
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The device of that name, such as cpu, cuda or cuda:1; for None a GPU where there is one.
+    """The named device, such as cpu, cuda or cuda:1; None takes a GPU if available.
 
     Raises:
         ValueError: torch knows no such device, or this machine has none.
@@ -137,11 +137,11 @@ def choose_device(name: str | None) -> torch.device:
         raise ValueError(f"there is no device {name!r}: cpu, cuda or cuda:1 are accepted") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(
-            f"device {name} was asked for, but {torch.cuda.device_count()} GPUs were found; use --device cpu"
+            f"device {name} was requested, but {torch.cuda.device_count()} GPUs were found; use --device cpu"
         )
     return device
 
 
 def _place_of(name: str | Path) -> str:
-    """The model's folder of a run; a str, which keeps hub ids and shipped names apart from folders."""
+    """The model's folder of a run, or the name as it is: hub ids and bundled names stay strings."""
     return str(newest_model(Path(name)) or name)

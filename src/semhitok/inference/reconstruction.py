@@ -28,14 +28,14 @@ READERS = 4  # threads that read and decode images
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """One image, or the tiles of one image, that went through a tokenizer; n squares.
+    """The reconstruction of one image as n squares: the image itself or its tiles.
 
     Attributes:
-        source: the image as it was handed in.
+        source: the image as it was passed in.
         ids: (n,N) or (n,N,C) on the CPU.
         originals, copies: (n,3,H,W) in [-1,1] at the size that the tokenizer predicts.
-        layout: of the tiles, None for an image that was made square.
-        tile_size: side in pixels of a square as it was cut.
+        layout: layout of the tiles, None for an image that was made square.
+        tile_size: side in pixels at which squares were cut.
     """
 
     source: ImageLike
@@ -46,7 +46,7 @@ class Reconstruction:
     tile_size: int
 
     def image(self) -> Image.Image:
-        """The reconstruction; tiles are put together at the size that they were cut."""
+        """The reconstruction as an image; tiles are stitched at the size at which they were cut."""
         if self.layout is None:
             return to_pil(self.copies[0])
         return untile([to_pil(tile) for tile in resize(self.copies, self.tile_size, self.tile_size)], self.layout)
@@ -65,16 +65,16 @@ def encode_images(
 
     Args:
         tokenizer: with its encoder side.
-        images: paths, bytes, PIL images or uint8 arrays; any iterable, which is never held as a whole.
-        fit: what to do with other shapes: ``crop`` the centre, ``resize`` all of it to the square, None as the processor does.
-        batch_size: images at a time.
-        processor: in place of the one for the tokenizer's default size.
+        images: paths, bytes, PIL images or uint8 arrays; any iterable, consumed lazily.
+        fit: how to make images square: ``crop`` the centre, ``resize`` (squeeze), None for the processor's own setting.
+        batch_size: images per batch.
+        processor: replaces the one for the tokenizer's default size.
 
     Yields:
-        Ids of one batch after the other, (B,N) or (B,N,C), on the CPU.
+        Ids of each batch, (B,N) or (B,N,C), on the CPU.
 
     Raises:
-        ValueError: an image that cannot be read, a tokenizer without its encoder side, a batch_size below 1.
+        ValueError: an unreadable image, a tokenizer without its encoder side, or a batch_size below 1.
     """
     for _, pixel_values, _ in _read(images, processor or _processor(tokenizer), fit, batch_size):
         encoded = tokenizer.encode(pixel_values.to(tokenizer.device, tokenizer.dtype))
@@ -92,10 +92,10 @@ def decode_ids(
         tokenizer: its encoder side is not needed.
         ids: (B,N) or (B,N,C).
         grid: rows and columns of the tokens; None for a square.
-        batch_size: images at a time.
+        batch_size: images per batch.
 
     Raises:
-        ValueError: ids of another shape or outside the vocabulary, or another number of tokens than the grid has.
+        ValueError: the ids have another shape or are outside the vocabulary, or the grid has another number of tokens.
     """
     for part in ids.split(batch_size):
         yield from map(to_pil, tokenizer.decode(part.to(tokenizer.device), grid))
@@ -111,7 +111,7 @@ def reconstruct_images(
         tokenizer: with its encoder side.
         images: see ``encode_images``.
         fit: as there, or ``tile``: the image is cut into squares at its own resolution.
-        batch_size: images at a time, and squares where images are tiled.
+        batch_size: images per batch, and squares if images are tiled.
 
     Raises:
         ValueError: see ``encode_images``.
@@ -125,7 +125,7 @@ def reconstruct_images(
             copies.append(tokenizer.decode(encoded, grid).float().cpu())
         counts = [layout.rows * layout.columns if layout else 1 for layout in layouts]
         whole = torch.cat(copies)
-        # Where sides are no multiple of the patch, a tokenizer predicts the image resampled to whole patches.
+        # If sides are not a multiple of the patch size, a tokenizer predicts the image resampled to whole patches.
         columns = (torch.cat(ids), resize(pixel_values, *whole.shape[-2:]), whole)
         for parts in zip(batch, *(column.split(counts) for column in columns), layouts, strict=True):
             yield Reconstruction(*parts, tile_size=tokenizer.config.image_size)
@@ -138,7 +138,7 @@ def _processor(tokenizer: Tokenizer) -> TokenizerImageProcessor:
 def _read(
     images: Iterable[ImageLike], processor: TokenizerImageProcessor, fit: FitOrTile | None, batch_size: int
 ) -> Iterator[tuple[list[ImageLike], Tensor, tuple[TileLayout | None, ...]]]:
-    """Batches: the images as they were handed in, their squares (n,3,H,W) in [-1,1], the layout of each where it is tiled."""
+    """Batches of the images as passed in, their squares (n,3,H,W) in [-1,1], and the layout of each if it is tiled."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
 

@@ -1,4 +1,4 @@
-"""How text is generated, for conversations, batches of questions and benchmarks alike.
+"""Text generation for conversations, batches of questions and benchmarks.
 
 Shapes: B prompts, L positions, C codes per token.
 """
@@ -19,15 +19,15 @@ from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcesso
 
 @dataclass(frozen=True)
 class AnswerOptions:
-    """How answers are generated. Nothing else of the model's own generation configuration than its end ids is used.
+    """How answers are generated. Of the model's own generation configuration only the end ids are used.
 
     Attributes:
-        max_new_tokens: of an answer, at most; fewer where the context ends.
-        temperature: 0 takes the most likely id, above 0 is drawn.
-        top_p, top_k: of what is drawn from; 1 and 0 are all, top_p 0 is the most likely id.
-        num_beams: 1 is no search; None is the model's own setting.
-        repetition_penalty: 1 is none; None is the model's own setting.
-        stops: an answer ends before the first of them.
+        max_new_tokens: maximum length of an answer; it is shorter where the context ends.
+        temperature: 0 takes the most likely id, above 0 samples.
+        top_p, top_k: restrict sampling; 1 and 0 disable them, top_p 0 takes the most likely id.
+        num_beams: 1 disables beam search; None is the model's own setting.
+        repetition_penalty: 1 disables it; None is the model's own setting.
+        stops: stop strings; an answer ends before the first of them.
 
     Raises:
         ValueError: a value out of its range.
@@ -49,7 +49,7 @@ class AnswerOptions:
         if not 0 <= self.top_p <= 1:
             raise ValueError(f"top_p must lie in [0, 1], got {self.top_p}")
         if self.repetition_penalty is not None and not self.repetition_penalty > 0:
-            raise ValueError(f"repetition_penalty must be above 0 (1 is none), got {self.repetition_penalty}")
+            raise ValueError(f"repetition_penalty must be above 0 (1 disables it), got {self.repetition_penalty}")
 
 
 @dataclass(frozen=True)
@@ -74,19 +74,19 @@ def generate_text(
 
     Args:
         model: in eval mode.
-        processor: of the model.
+        processor: the model's own.
         inputs: ``input_ids`` and ``attention_mask`` (B,L) on the model's device, padded on the left; ``pixel_values`` for
             placeholders among the ids, ``visual_codes`` (B,L,C) for images that are ids already, where C > 1.
-        options: for all of them; drawn answers follow ``torch.manual_seed``.
-        end_id: ends an answer where the model's own configuration has no end id.
-        streamer: as in transformers; gets the ids of a single prompt while they are generated.
+        options: for all of them; sampling follows ``torch.manual_seed``.
+        end_id: ends an answer if the model's own configuration has no end id.
+        streamer: as in transformers; receives the ids of a single prompt while they are generated.
 
     Raises:
         ValueError: a prompt that leaves no room in the context.
     """
     length = inputs["input_ids"].shape[1]
-    # Each answer ends where its own context does, whatever stands beside it in the batch. A prompt that leaves no room is
-    # refused by the model, which says so.
+    # Each answer ends where its own context does, whatever else is in the batch. A prompt that leaves no room is rejected
+    # by the model itself.
     rooms = [room_of(model, used, options) for used in inputs["attention_mask"].sum(dim=1).tolist()]
     arguments: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
     if options.temperature > 0:
@@ -106,14 +106,14 @@ def generate_text(
 
 
 def room_of(model: SemHiTokForConditionalGeneration, used: int, options: AnswerOptions) -> int:
-    """Ids that an answer to a prompt of ``used`` ids may have, at least 1."""
+    """Maximum number of new ids after a prompt of ``used`` ids, at least 1."""
     return max(1, min(options.max_new_tokens, model.config.context_length - used))
 
 
 def texts_of(
     processor: SemHiTokMLLMProcessor, ids_BL: Tensor, rooms: Sequence[int], stops: Sequence[str] = ()
 ) -> list[GeneratedText]:
-    """Generated ids as texts: each row up to its room, without what pads it, up to the first stop string."""
+    """Decode generated ids: each row up to its room, without padding, up to the first stop string."""
     texts = []
     for ids, room in zip(ids_BL.tolist(), rooms, strict=True):
         found = ids[:room]
@@ -131,7 +131,7 @@ def before_stop(text: str, stops: Sequence[str]) -> str:
 
 
 class _StopStrings(StoppingCriteria):
-    """Ends a row once a stop string stands in it: saves time and changes no answer."""
+    """Ends a row once it contains a stop string; saves time and changes no answer."""
 
     def __init__(self, processor: SemHiTokMLLMProcessor, stops: Sequence[str], prompt_length: int) -> None:
         self.decode = processor.tokenizer.decode

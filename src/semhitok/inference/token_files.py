@@ -24,14 +24,14 @@ def save_ids(path: Path, ids: Tensor, grid: Grid, names: list[str]) -> None:
     ``.npy`` holds the ids as (B, rows, columns) or (B, rows, columns, C); the others hold ids as they are, grid and names.
 
     Raises:
-        ValueError: another ending.
+        ValueError: an unknown file suffix.
         WriteError: the disk is full, or the like.
     """
     check_format(path)
     ids = ids.cpu().contiguous()
     with atomic_file(path) as unfinished:
         if path.suffix == ".npy":
-            with unfinished.open("wb") as file:  # given a name, numpy would append its own ending
+            with unfinished.open("wb") as file:  # given a name, numpy would append its own suffix
                 np.save(file, ids.unflatten(1, grid).numpy())
         elif path.suffix == ".json":
             unfinished.write_text(json.dumps({"grid": list(grid), "names": names, "ids": ids.tolist()}))
@@ -40,7 +40,7 @@ def save_ids(path: Path, ids: Tensor, grid: Grid, names: list[str]) -> None:
 
 
 def load_ids(path: Path) -> tuple[Tensor, Grid | None]:
-    """Ids (B,N) or (B,N,C) and the grid, None where the file does not say and the images are square.
+    """Ids (B,N) or (B,N,C) and the grid, None if the file has no grid and the images are square.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -70,7 +70,7 @@ def codes_per_token(ids: Tensor) -> int:
 
 
 def check_format(path: Path) -> None:
-    """Raise a ``ValueError`` for a file name that says none of the formats."""
+    """Raise a ``ValueError`` for a file name with an unknown suffix."""
     if path.suffix not in FORMATS:
         raise ValueError(f"{path}: ids are read and written as {', '.join(FORMATS)}")
 

@@ -1,9 +1,9 @@
 """How much of its codebooks a tokenizer uses, counted over the ids of a data set.
 
-For a joint id of semantic code k and pixel code j three books are counted: the semantic codes k, the inner pixel codes
-j, the joint ids. A tokenizer with several codes per token has a book for each of them, counted apart. Usage is the share
-of codes hit at least once; it grows with the number of tokens counted, so that number goes with it. Perplexity is
-exp(entropy): as many equally likely codes would be as hard to predict.
+For a joint id of semantic code k and pixel code j three codebooks are counted: the semantic codes k, the inner pixel codes
+j and the joint ids. A tokenizer with several codes per token has a codebook for each, counted separately. Usage is the
+share of codes hit at least once; it grows with the number of tokens, which is therefore reported with it. Perplexity is
+exp(entropy), the number of equally likely codes that would be as hard to predict.
 
 Shapes: B images, N tokens, C codes per token, K semantic codes, m sub-codes (the largest number where it differs).
 """
@@ -40,11 +40,11 @@ class CodebookScores:
         semantic: their semantic part, [0, K); None for tokenizers without one.
         pixel: their inner part, [0, m); its perplexity is at most m.
         pixel_given_semantic: perplexity of the pixel code once the semantic code is known,
-            perplexity(joint) / perplexity(semantic): how many of its m sub-codes a semantic code has in effect.
+            perplexity(joint) / perplexity(semantic): the effective number of sub-codes of a semantic code, out of m.
         underused_subcodebooks: semantic codes, among those hit, with fewer than half of their sub-codes hit.
-        by_frequency: use of the sub-codebooks, from rare to frequent semantic codes.
-        by_codebook: each codebook by itself, where a token has several codes; for residual quantization each depth.
-        worst: the position in ``by_codebook`` of the lowest perplexity; None where a token has one code.
+        by_frequency: usage of the sub-codebooks, from rare to frequent semantic codes.
+        by_codebook: each codebook separately, if a token has several codes; for residual quantization each depth.
+        worst: the position in ``by_codebook`` of the lowest perplexity; None if a token has one code.
     """
 
     joint: BookScores
@@ -58,7 +58,7 @@ class CodebookScores:
 
 
 class CodebookMetrics:
-    """Counts ids batch by batch; everything else follows from these counts.
+    """Counts ids batch by batch; all scores follow from these counts.
 
     Args:
         vocab_size: number of joint ids, or of codes in one codebook where a token has several.

@@ -2,10 +2,10 @@
 
 d² = |mean₁ - mean₂|² + tr(cov₁ + cov₂ - 2 (cov₁ cov₂)^½)   (Heusel et al., 2017, arXiv 1706.08500)
 
-The number depends on the network, on how images are resized for it and on how many images there are: only
-figures of the same protocol compare, so every extractor carries its name and protocol. "rFID" is reserved for the
-Inception network of torch-fidelity; with any other network the figure keeps that network's name.
-The reference set is always the same cropped and resized images that the tokenizer was given.
+The distance depends on the network, on the resizing of its input and on the number of images: only figures of the same
+protocol are comparable, so every extractor carries its name and protocol. "rFID" is reserved for the Inception network of
+torch-fidelity; with any other network the figure is named after that network. The reference set is always the cropped and
+resized images that the tokenizer was given.
 
 Shapes: N images, D features.
 """
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from semhitok.teachers import EfficientNetLiteConfig, convert_efficientnet_lite
 
 MINIMUM_IMAGES = 100
-"""Reports leave the distance out below this: with so few images it is sampling error and little else."""
+"""Reports omit the distance below this number: with so few images it is mostly sampling error."""
 
 
 class FeatureStatistics:
@@ -98,7 +98,7 @@ class FeatureExtractor:
 
 @dataclass(frozen=True)
 class FrechetScore:
-    """A distance with what it takes to compare it: the extractor's name and protocol, and the number of images."""
+    """A distance with what makes it comparable: the extractor's name and protocol, and the number of images."""
 
     name: str
     protocol: str
@@ -132,7 +132,7 @@ def efficientnet_lite2_features(
     """Pooled features of EfficientNet-Lite2 (Tan and Le, 2019; ImageNet), which no training here ever sees.
 
     Args:
-        weights: the ``.pth`` at ``weights_path("efficientnet_lite2.pth")``, which ``semhitok data fetch weights`` brings.
+        weights: the ``.pth`` at ``weights_path("efficientnet_lite2.pth")``, from ``semhitok data fetch weights``.
         image_size: side in pixels to which images are resampled (bicubic, antialiased). The default suits CPUs and
             cannot see detail finer than that of a 128 px image; it is part of the protocol.
         device: where the network runs.

@@ -21,16 +21,16 @@ STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What the probe reached on the test images.
+    """Scores of the probe on the test images.
 
     Attributes:
-        accuracy: share of test images classified right.
+        accuracy: share of test images classified correctly.
         chance: accuracy of always answering the most frequent training class.
         balanced_accuracy: mean over classes of the class's own accuracy; its chance level is 1 / classes.
         per_class: accuracy by class, for the classes in the test set.
-        train_images, test_images: images used.
-        ignored: test images left out because no training image has their label.
-        strength: the l2 strength that the validation slice chose.
+        train_images, test_images: number of images used.
+        ignored: number of test images left out because no training image has their label.
+        strength: the l2 strength chosen on the validation slice.
     """
 
     accuracy: float
@@ -85,10 +85,10 @@ def probe(
     Args:
         train_features_ND, test_features_ND: one vector per image, for instance the mean over tokens of its codes.
         train_labels, test_labels: category of each image.
-        train_groups: what must not lie on both sides of the validation split, for instance the concept of each
-            training image, so that the strength is chosen for concepts unseen; by default every image is its own group.
+        train_groups: groups that the validation split must not divide, for instance the concept of each training image,
+            so that the strength is chosen for unseen concepts; by default every image is its own group.
         validation_share: share of the groups in the validation slice.
-        seed: of the choice of that slice.
+        seed: seed of the validation slice.
 
     Raises:
         ValueError: features and labels differ in number, fewer than two classes, or no test image has a known label.
@@ -99,7 +99,7 @@ def probe(
     _check(train_features_ND, train_labels, test_features_ND, test_labels, classes=len(names), known=len(known))
 
     mean_D = train_features_ND.double().mean(dim=0)
-    # A channel that never varies carries nothing; dividing by one leaves it at zero.
+    # A constant channel carries no information; dividing by one leaves it at zero.
     deviation_D = train_features_ND.double().std(dim=0, unbiased=False)
     deviation_D = torch.where(deviation_D > 1e-12, deviation_D, 1.0)
     train_ND = (train_features_ND.double() - mean_D) / deviation_D
@@ -133,7 +133,7 @@ def probe(
 
 
 def validation_slice(groups: Sequence[str], share: float, seed: int) -> Tensor:
-    """Which images are in the validation slice, (N,) bool: ``share`` of the groups, at least one of them."""
+    """Mask of the images in the validation slice, (N,) bool: ``share`` of the groups, at least one of them."""
     names = sorted(set(groups))
     order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed)).tolist()
     chosen = {names[index] for index in order[: max(1, round(share * len(names)))]}
@@ -144,7 +144,7 @@ def _validation_accuracy(
     features_ND: Tensor, labels_N: Tensor, validation_N: Tensor, classes: int, strength: float
 ) -> float:
     if validation_N.all():
-        return 0.0  # a single group: nothing left to fit on, the first candidate stands
+        return 0.0  # a single group leaves nothing to fit on: the first candidate is kept
     weights_DC = fit_logistic_regression(features_ND[~validation_N], labels_N[~validation_N], classes, strength)
     return (predict(features_ND[validation_N], weights_DC) == labels_N[validation_N]).double().mean().item()
 
@@ -154,7 +154,9 @@ def _check(
 ) -> None:
     for kind, features_ND, labels in (("training", train_ND, train_labels), ("test", test_ND, test_labels)):
         if len(features_ND) != len(labels):
-            raise ValueError(f"the probe got {len(features_ND)} {kind} features for {len(labels)} labels: one of each.")
+            raise ValueError(
+                f"the probe got {len(features_ND)} {kind} features for {len(labels)} labels: their numbers must agree."
+            )
     if classes < 2:
         raise ValueError(f"the probe needs training images of at least 2 categories, but got {classes}.")
     if known == 0:

@@ -1,8 +1,8 @@
 """Rate and distortion: PSNR against bits per image for the tokenizer, WebP, JPEG and plain down-sampling.
 
-A tokenizer spends N log2(V) bits on N ids of a vocabulary of V, its codebook being known to both sides. The codecs get
-the same courtesy: only their *payload* counts, the entropy-coded data without container, headers and tables, so their
-curves lie further left than the sizes of their files. Every curve is the mean over the same images.
+A tokenizer spends N log2(V) bits on N ids of a vocabulary of V, as its codebook is known to both sides. Likewise only the
+*payload* of the codecs counts, the entropy-coded data without container, headers and tables, so their curves are further
+left than their file sizes. Every curve is the mean over the same images.
 
 Shapes: N images, C = 3 channels, H x W pixels, uint8.
 """
@@ -41,7 +41,7 @@ class RatePoint:
 
 
 def tokenizer_bits(tokens: int, vocab_size: int) -> float:
-    """Bits of an image of that many ids: N log2(V)."""
+    """Bits of an image of N ids: N log2(V)."""
     return tokens * math.log2(vocab_size)
 
 
@@ -51,7 +51,7 @@ def codec_curve(images_NCHW: Tensor, codec: Codec, qualities: Sequence[int] = QU
     Args:
         images_NCHW: uint8 images.
         codec: ``WebP`` (lossy, slowest and best method) or ``JPEG`` (baseline, its standard Huffman tables).
-        qualities: of the encoder.
+        qualities: quality settings of the encoder.
     """
     points = []
     for quality in qualities:
@@ -70,13 +70,13 @@ def payload_bytes(data: bytes, codec: Codec) -> int:
     """Bytes of entropy-coded data in a lossy WebP or baseline JPEG file, without headers and tables.
 
     Raises:
-        ValueError: the data has another layout.
+        ValueError: the data has an unexpected layout.
     """
     if codec == "WebP":
         # RIFF container: "RIFF" size "WEBP", then one "VP8 " chunk with its size (little-endian).
         if data[12:16] == b"VP8 ":
             return int.from_bytes(data[16:20], "little")
-        raise ValueError("the WebP data holds no plain lossy image: a single 'VP8 ' chunk is expected.")
+        raise ValueError("the WebP data is not a plain lossy image: a single 'VP8 ' chunk is expected.")
     position = 2  # after the start-of-image marker come segments: marker (2 bytes), length (2 bytes, big-endian)
     while data[position : position + 1] == b"\xff":
         marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
@@ -101,7 +101,7 @@ def downsampling_curve(images_NCHW: Tensor, budgets: Iterable[float]) -> list[Ra
 
     Args:
         images_NCHW: uint8 images.
-        budgets: bits per image; each point uses the largest thumbnail that fits and reports what that one takes.
+        budgets: bits per image; each point uses the largest thumbnail that fits and reports its actual bits.
     """
     height, width = images_NCHW.shape[-2:]
     points = []
@@ -114,7 +114,7 @@ def downsampling_curve(images_NCHW: Tensor, budgets: Iterable[float]) -> list[Ra
 
 
 def rate_curves(images_NCHW: Tensor, tokenizer: RatePoint) -> dict[str, list[RatePoint]]:
-    """The tokenizer's point beside all curves, by label, over the same uint8 images.
+    """The tokenizer's point and all other curves, by label, over the same uint8 images.
 
     Down-sampling is sampled at powers of two around the tokenizer's bits, so one of its points has the same raw bits.
     """
@@ -137,5 +137,5 @@ def _tensor(image: Image.Image) -> Tensor:
 
 
 def _mean_psnr(originals_NCHW: Tensor, copies_NCHW: Tensor) -> float:
-    """Over uint8 images."""
+    """Mean PSNR of uint8 images."""
     return psnr_per_image(originals_NCHW.cpu() / 127.5 - 1, copies_NCHW / 127.5 - 1).mean().item()

@@ -1,8 +1,8 @@
 """How close a reconstruction is to its original: PSNR, SSIM and a perceptual distance, one image at a time.
 
-Every figure is the mean over images of the figure of one image. Images come in as [-1,1] and are clamped and mapped
-to [0,1] first, so the data range is 1.0 for PSNR and for SSIM alike (a data range of 2.0 on such images, which some
-published tables use, inflates SSIM).
+Every figure is computed per image and averaged over images. Images in [-1,1] are clamped and mapped to [0,1] first, so the
+data range is 1.0 for both PSNR and SSIM (a data range of 2.0 on such images, which some published tables use, inflates
+SSIM).
 
 Shapes: B images, C = 3 channels, H x W pixels.
 """
@@ -20,7 +20,7 @@ PerceptualDistance = Callable[[Tensor, Tensor], Tensor]
 """(reconstructions, originals), both (B,3,H,W) in [-1,1] -> (B,) distances."""
 
 MAXIMUM_PSNR = 100.0
-"""dB given to an exact copy, whose PSNR is infinite; keeps means and JSON finite."""
+"""PSNR in dB assigned to an exact copy in place of infinity; keeps means and JSON finite."""
 
 
 def unit_range(images_BCHW: Tensor) -> Tensor:
@@ -38,20 +38,20 @@ def psnr_per_image(originals_BCHW: Tensor, reconstructions_BCHW: Tensor) -> Tens
 def ssim_per_image(originals_BCHW: Tensor, reconstructions_BCHW: Tensor) -> Tensor:
     """Structural similarity, (B,), of images in [-1,1]; data range 1.0.
 
-    As torchmetrics has it: Gaussian window of 11 x 11 pixels, sigma 1.5, images mirrored at their border, so that every
-    pixel counts. (Scikit-image leaves a border of 5 pixels out, which moves the figure by about 0.001.)
+    As in torchmetrics: Gaussian window of 11 x 11 pixels, sigma 1.5, images mirrored at their border, so that every pixel
+    counts. (Scikit-image leaves out a border of 5 pixels, which changes the figure by about 0.001.)
     """
     similarity = structural_similarity_index_measure(
         unit_range(reconstructions_BCHW), unit_range(originals_BCHW), data_range=1.0, reduction="none"
     )
     assert isinstance(similarity, Tensor)
-    # One image comes back as a scalar from some torchmetrics releases.
+    # Some torchmetrics releases return a scalar for a single image.
     return similarity.reshape(-1)
 
 
 @dataclass(frozen=True)
 class ReconstructionScores:
-    """Means over ``images`` images at ``height`` x ``width`` pixels: PSNR in dB, SSIM, perceptual distance if asked."""
+    """Means over ``images`` images at ``height`` x ``width`` pixels: PSNR in dB, SSIM, perceptual distance if requested."""
 
     images: int
     height: int
@@ -84,14 +84,14 @@ class ReconstructionMetrics:
         if originals_BCHW.shape != reconstructions_BCHW.shape or (self.images and size != self._size):
             raise ValueError(
                 f"reconstructions of shape {tuple(reconstructions_BCHW.shape)} cannot be compared with originals of "
-                f"shape {tuple(originals_BCHW.shape)}: one size throughout is needed, resample first."
+                f"shape {tuple(originals_BCHW.shape)}: all must have one size, so resample first."
             )
         self._size = size
         psnr_B = psnr_per_image(originals_BCHW, reconstructions_BCHW)
         ssim_B = ssim_per_image(originals_BCHW, reconstructions_BCHW)
         distance_B = torch.zeros_like(psnr_B)
         if self.perceptual is not None:
-            # Clamped as the other figures are: overshoot beyond [-1,1] is never seen by a viewer.
+            # Clamped as for the other figures: overshoot beyond [-1,1] is never visible.
             distance_B = self.perceptual(reconstructions_BCHW.float().clamp(-1, 1), originals_BCHW.float())
         self._sums += torch.stack([psnr_B, ssim_B, distance_B.to(psnr_B)]).double().sum(dim=1).cpu()
         self.images += len(psnr_B)
@@ -104,7 +104,7 @@ class ReconstructionMetrics:
             ValueError: no image has been added.
         """
         if self.images == 0:
-            raise ValueError("there is no reconstruction figure without an image: add at least one batch first.")
+            raise ValueError("there are no reconstruction figures without images: add at least one batch first.")
         psnr, ssim, distance = (self._sums / self.images).tolist()
         perceptual = None if self.perceptual is None else distance
         return ReconstructionScores(self.images, *self._size, psnr=psnr, ssim=ssim, perceptual=perceptual)

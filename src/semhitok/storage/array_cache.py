@@ -159,7 +159,7 @@ class ArrayCache:
 
     @staticmethod
     def create(path: Path | str, key: CacheKey, shape: Sequence[int], dtype: Any) -> ArrayCacheWriter:
-        """Begin a cache of ``shape`` (rows first); float16 for features, int32 for ids.
+        """Start writing a cache of ``shape`` (rows first), usually float16 for features and int32 for ids.
 
         An existing cache at ``path`` stays as it is until the new one is finished.
         """
@@ -185,18 +185,18 @@ class ArrayCache:
                 raise ValueError(header["format"])
         except (ValueError, KeyError, TypeError):
             raise ValueError(
-                f"{path} is not a cache of this version of semhitok; delete it to have it made again."
+                f"{path} is not a cache of this version of semhitok; delete it to have it recomputed."
             ) from None
         expected = HEADER_BYTES + math.prod(shape) * dtype.itemsize
         if path.stat().st_size != expected:
             raise ValueError(
                 f"The cache {path} has {path.stat().st_size} bytes where its header says {expected}; "
-                "delete it to have it made again."
+                "delete it to have it recomputed."
             )
         differing = [name for name, value in asdict(key).items() if value != getattr(found, name)]
         if differing:
             raise ValueError(
                 f"The cache {path} was made from a different {' and '.join(differing)}; "
-                "delete it or name another folder to have it made again."
+                "delete it or choose another folder to have it recomputed."
             )
         return cls(np.memmap(path, dtype, "r", HEADER_BYTES, shape))

@@ -15,7 +15,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 UNFINISHED = ".unfinished-"
-"""Prefix of every temporary name: a hidden file, which no reader takes for an image, a token file or a checkpoint."""
+"""Prefix of every temporary name: hidden, so that no reader mistakes it for an image, a token file or a checkpoint."""
 
 LEFTOVER_SECONDS = 24 * 3600.0
 """An unfinished folder that was not touched for this long belongs to a process that was killed."""

@@ -20,7 +20,7 @@ class ByteRange(NamedTuple):
 
 
 def read_range(location: Path, offset: int, size: int) -> bytes:
-    """Bytes of a file; fewer than ``size`` if the file ends before.
+    """Bytes of a file; fewer than ``size`` if the file ends earlier.
 
     Raises:
         OSError: the file cannot be read.

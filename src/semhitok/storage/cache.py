@@ -17,7 +17,7 @@ def weights_path(name: str, cache: Path | None = None) -> Path:
 
 
 def require_weights(path: Path, need: str, otherwise: str = "") -> Path:
-    """Return the path of fetched weights, or say how to get them.
+    """Return the path of fetched weights, or raise an error that says how to get them.
 
     Args:
         path: file or folder, usually a ``weights_path``.

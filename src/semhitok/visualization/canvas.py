@@ -1,4 +1,4 @@
-"""What the pictures for people share: colours, Pillow's built-in font, the head, wrapped text, enlarged images."""
+"""Shared parts of all pictures: colours, Pillow's built-in font, the head, wrapped text, enlarged images."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def head_height(subtitle: str) -> int:
-    """Pixels that title and subtitle take at the top of a picture."""
+    """Height in pixels of title and subtitle at the top of a picture."""
     return MARGIN + 40 + 21 * len(subtitle.splitlines())
 
 
 def head_width(title: str, subtitle: str) -> int:
-    """Pixels that the longest line of title and subtitle takes, without margins."""
+    """Width in pixels of the longest line of title and subtitle, without margins."""
     return math.ceil(max([font(24).getlength(title), *map(font(15).getlength, subtitle.splitlines())]))
 
 
 def blank(width: int, height: int, *, title: str, subtitle: str = "") -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    """A picture with nothing but its head, and what draws on it."""
+    """A picture with nothing but its head, and its ``ImageDraw``."""
     picture = Image.new("RGB", (width, height), BACKGROUND)
     draw = ImageDraw.Draw(picture)
     draw.text((MARGIN, MARGIN), title, INK, font(24))
@@ -37,10 +37,7 @@ def blank(width: int, height: int, *, title: str, subtitle: str = "") -> tuple[I
 
 
 def wrapped(text: str, width: int, most: int | None = None) -> list[str]:
-    """Text in lines of at most ``width`` pixels in font 15, broken between words.
-
-    Where there are more than ``most`` lines, the last one ends in an ellipsis.
-    """
+    """Wrap text into lines of at most ``width`` pixels in font 15; of more than ``most`` lines the last ends in an ellipsis."""
     lines, face = [""], font(15)
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
@@ -52,11 +49,11 @@ def wrapped(text: str, width: int, most: int | None = None) -> list[str]:
 
 
 def scale_to(side: int, tile: int) -> int:
-    """How many times an image is enlarged so that its longer side has at least ``tile`` pixels: a whole number."""
+    """Whole factor by which an image is enlarged so that its longer side has at least ``tile`` pixels."""
     return max(1, math.ceil(tile / side))
 
 
 def enlarged(image: Image.Image, tile: int) -> Image.Image:
-    """An image enlarged by ``scale_to``, without smoothing, so that what is seen is what the tokenizer gave."""
+    """An image enlarged by ``scale_to`` without smoothing, so that the tokenizer's pixels are visible."""
     factor = scale_to(max(image.size), tile)
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)

@@ -14,16 +14,16 @@ from semhitok.inference.code_patches import CodePatches, Patch
 from semhitok.types import FitMode
 from semhitok.visualization.canvas import FAINT, INK, MARGIN, blank, font, head_height, head_width
 
-TILE = 96  # side of a tile in pixels, about
+TILE = 96  # approximate side of a tile in pixels
 GAP, GROUP_GAP = 4, 14
 CAPTION = 30  # height in pixels of the line under a row
-LABEL = 150  # width in pixels of what stands left of a row
-BEYOND = "#d5dae0"  # what lies beyond the border of an image
+LABEL = 150  # width in pixels of the label left of a row
+BEYOND = "#d5dae0"  # colour beyond the border of an image
 
 
 @dataclass(frozen=True)
 class CodeRow:
-    """One semantic code: its number, a line or two about it, its patches ordered by pixel code, a tile for each."""
+    """One semantic code: its number, lines of notes, its patches ordered by pixel code, a tile for each."""
 
     code: int
     notes: Sequence[str]
@@ -39,14 +39,14 @@ def code_rows(
     context: int = 1,
     fit: FitMode = "crop",
 ) -> list[CodeRow]:
-    """The rows of ``draw_codes``; tiles are cut from the images at a finer resolution than the tokenizer's.
+    """The rows of ``draw_codes``; tiles are cut from the images at a higher resolution than the tokenizer's.
 
     Args:
-        found: what is known of the codes.
-        source: the images, of which those with patches are read again.
-        patches: by semantic code.
-        context: patches shown to each side of a patch.
-        fit: as the images were encoded.
+        found: patches of all codes.
+        source: the images; those with patches are read again.
+        patches: patches to show, by semantic code.
+        context: neighbouring patches shown on each side of a patch.
+        fit: as in encoding.
     """
     detail, tiles = tile_detail(context), {}
     by_image: dict[int, list[Patch]] = {}
@@ -59,7 +59,7 @@ def code_rows(
 
 
 def tile_detail(context: int) -> int:
-    """Side in pixels at which a patch is drawn, so that it fills a tile together with its surroundings."""
+    """Side in pixels of a patch, so that it fills a tile together with its surroundings."""
     return TILE // (1 + 2 * context)
 
 
@@ -67,10 +67,10 @@ def cut_tile(image: Image.Image, patch: Patch, detail: int, context: int) -> Ima
     """A patch, framed, with ``context`` patches around it.
 
     Args:
-        image: whole, of ``detail`` pixels for each row and column of tokens.
-        patch: where to cut.
+        image: the whole image, with ``detail`` pixels for each row and column of tokens.
+        patch: the patch to cut out.
         detail: see ``tile_detail``.
-        context: patches to each side; beyond the border of the image the tile is grey.
+        context: neighbouring patches on each side; beyond the border of the image the tile is grey.
     """
     left, top = (patch.column - context) * detail, (patch.row - context) * detail
     side = (1 + 2 * context) * detail
@@ -86,7 +86,7 @@ def cut_tile(image: Image.Image, patch: Patch, detail: int, context: int) -> Ima
 
 
 def draw_codes(rows: Sequence[CodeRow], *, title: str, subtitle: str) -> Image.Image:
-    """The picture: for each code its number and notes, its tiles, and below them which pixel code they fall on."""
+    """Draw for each code its number and notes, and its tiles with their pixel codes below."""
     side = max((tile.width for row in rows for tile in row.tiles), default=TILE)
     widths = [_width(row, side) for row in rows]
     head = head_height(subtitle) + 12
@@ -113,7 +113,7 @@ def _notes(found: CodePatches, code: int) -> list[str]:
 def _draw_row(picture: Image.Image, row: CodeRow, x: int, y: int, side: int) -> None:
     draw = ImageDraw.Draw(picture)
     if not row.tiles:
-        draw.text((x, y + side // 2), "no patch of these images falls on it", FAINT, font(15), anchor="lm")
+        draw.text((x, y + side // 2), "no patch of these images is assigned to it", FAINT, font(15), anchor="lm")
     pairs = zip(row.patches, row.tiles, strict=True)
     for subcode, group in groupby(pairs, key=lambda pair: pair[0].subcode):
         start = x

@@ -11,7 +11,7 @@ from semhitok.data.transforms import to_pil
 from semhitok.visualization.canvas import enlarged
 
 GAP = 4  # white pixels between tiles
-SMALLEST_TILE = 128  # smaller images are enlarged by a whole number, without smoothing: pixels stay pixels
+SMALLEST_TILE = 128  # smaller images are enlarged by a whole factor, without smoothing
 
 
 def comparison(originals: Tensor, reconstructions: Tensor, *, columns: int = 8) -> Image.Image:
@@ -23,7 +23,7 @@ def comparison(originals: Tensor, reconstructions: Tensor, *, columns: int = 8) 
         columns: images per row.
 
     Raises:
-        ValueError: the shapes differ or are not those of images.
+        ValueError: the shapes differ or are not (B,3,H,W).
     """
     if originals.shape != reconstructions.shape or originals.ndim != 4 or originals.shape[1] != 3:
         shapes = f"{tuple(originals.shape)} and {tuple(reconstructions.shape)}"
@@ -42,6 +42,6 @@ def comparison(originals: Tensor, reconstructions: Tensor, *, columns: int = 8) 
 
 
 def save_comparison(path: Path, originals: Tensor, reconstructions: Tensor, *, columns: int = 8) -> None:
-    """Write ``comparison`` as PNG; folders are made."""
+    """Write ``comparison`` as PNG; creates missing folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     comparison(originals, reconstructions, columns=columns).save(path)

@@ -1,4 +1,4 @@
-"""Pictures for people: originals over reconstructions, drawn with Pillow and its built-in font."""
+"""Labelled pictures of originals over reconstructions, drawn with Pillow and its built-in font."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CAPTION = 32  # height in pixels of the line under a pair
 
 @dataclass(frozen=True)
 class Examples:
-    """A few images of a data set and what came back: (n,3,H,W) each, in [-1,1]."""
+    """A few images of a data set and their reconstructions: (n,3,H,W) each, in [-1,1]."""
 
     originals: Tensor
     reconstructions: Tensor
@@ -39,14 +39,13 @@ class Examples:
 def draw_examples(
     groups: Mapping[str, Examples], *, title: str, subtitle: str = "", tile: int = 160, columns: int = 8
 ) -> Image.Image:
-    """A labelled picture: for each group its heading, originals, their reconstructions below, and the PSNR of each.
+    """Draw each group with its heading, originals, their reconstructions below, and the PSNR of each.
 
     Args:
-        groups: by heading.
+        groups: examples by heading.
         title, subtitle: at the head of the picture; the subtitle may have several lines.
-        tile: side of a tile in pixels, reached by enlarging small images a whole number of times without smoothing,
-            so that what is seen is what the tokenizer gave.
-        columns: images beside each other; more of them go into further rows.
+        tile: side of a tile in pixels; small images are enlarged by a whole factor without smoothing.
+        columns: images per row.
     """
     blocks = {name: _blocks(examples, tile, columns) for name, examples in groups.items()}
     label_width = math.ceil(font(15).getlength("reconstruction")) + 16

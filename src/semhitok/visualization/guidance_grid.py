@@ -1,4 +1,4 @@
-"""A picture of what guidance does: a row for each prompt, a column for each guidance."""
+"""A picture of the effect of guidance: a row for each prompt, a column for each guidance scale."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ TEXT_WIDTH = 220  # pixels beside the images
 def guidance_picture(
     drawn: Mapping[str, Tensor], prompts: Sequence[str], *, title: str, subtitle: str = "", tile: int = 128
 ) -> Image.Image:
-    """Drawn images under their guidance, each row with its prompt beside it.
+    """Generated images in columns by guidance, with the prompt beside each row.
 
     Args:
-        drawn: by heading, images (N,3,H,W) in [-1,1] as ``draw_images`` gives them.
+        drawn: images (N,3,H,W) in [-1,1] by heading, from ``draw_images``.
         prompts: N texts.
         title, subtitle: at the head of the picture.
-        tile: side in pixels that images are enlarged to at least, a whole number of times and without smoothing.
+        tile: minimum side in pixels; images are enlarged by a whole factor without smoothing.
 
     Raises:
-        ValueError: no guidance or no prompt, or another number of images than of prompts.
+        ValueError: no guidance or no prompt, or the numbers of images and prompts differ.
     """
     if not drawn or not prompts:
         raise ValueError(f"a picture needs guidances and prompts, got {len(drawn)} and {len(prompts)}")

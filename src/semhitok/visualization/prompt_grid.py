@@ -19,10 +19,10 @@ from semhitok.visualization.canvas import (
     wrapped,
 )
 
-TILE = 160  # side of a tile in pixels, at least
+TILE = 160  # minimum side of a tile in pixels
 LABEL = 260  # width in pixels of the column with the prompts
-LINE = 19  # height in pixels of a line of it
-NOT_YET = "#e6e9ed"  # where an image is to come
+LINE = 19  # height in pixels of a line of a prompt
+NOT_YET = "#e6e9ed"  # colour of images still missing
 
 
 def draw_prompt_grid(
@@ -31,10 +31,10 @@ def draw_prompt_grid(
     """Draw the grid.
 
     Args:
-        prompts: written beside their rows, as far as the rows are high.
+        prompts: written beside their rows, truncated to the height of a row.
         seeds: written over the columns.
-        images: row by row, squares; may be fewer than there are places.
-        side: of an image in pixels. Images are enlarged a whole number of times without smoothing.
+        images: square images, row by row; there may be fewer than cells.
+        side: side of an image in pixels. Images are enlarged by a whole factor without smoothing.
         title: at the head of the picture.
     """
     tile = side * scale_to(side, TILE)

@@ -14,7 +14,7 @@ WIDTH, HEIGHT = 900, 560
 LEFT, RIGHT, TOP, BOTTOM = 70, 28, 110, 70
 SCALE = 3  # drawn this many times too large, then reduced: smooth lines and letters
 GRID = "#e4e8ec"
-# Okabe and Ito's palette, distinguishable with colour-blind eyes; the first curve is the tokenizer's.
+# Okabe and Ito's colour-blind safe palette; the first curve is the tokenizer's.
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#8a6fb0", "#56b4e9", "#e69f00")
 
 

@@ -169,8 +169,8 @@ def test_what_is_cut_or_means_nothing_is_said_once(folder: Path, warnings: list[
     lm = with_docs(plugin(folder), docs)
     lm.generate_until([chat_request(index, {"max_new_tokens": 2, "visual_cot": True}) for index in range(7)])
     assert warnings == [
-        "generation arguments that mean nothing to semhitok: visual_cot\n",
-        "2 of 7 prompts were cut on the left to fit a context of 160 tokens\n",
+        "generation arguments that semhitok does not support: visual_cot\n",
+        "2 of 7 prompts were truncated on the left to fit a context of 160 tokens\n",
     ]
 
 

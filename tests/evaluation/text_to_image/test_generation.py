@@ -184,7 +184,7 @@ def test_from_end_to_end(model, folder):
     )
     assert list(report.rows)[:4] == ["real", "reconstructed", "guidance 1", "guidance 3"]
     assert list(report.rows)[4] in ("shuffled (guidance 1)", "shuffled (guidance 3)")
-    assert ("drawing with guidance 3", 100, 100) in steps
+    assert ("generating with guidance 3", 100, 100) in steps
     scenes = read_scenes(folder, SIZE, bare=False)
     asked = prompts_of(scenes.truths, 100)
     chosen = [prompt.scene for prompt in asked]

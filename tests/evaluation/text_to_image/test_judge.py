@@ -196,11 +196,11 @@ def test_saves_and_loads(judge, tmp_path):
     assert loaded.find(to_float(images)) == judge.find(to_float(images))
     assert (loaded.concepts, loaded.fingerprint) == (judge.concepts, judge.fingerprint)
     assert [entry.name for entry in path.parent.iterdir()] == ["judge.safetensors"]
-    with pytest.raises(ValueError, match="was fitted on mean colours, given is other"):
+    with pytest.raises(ValueError, match="was fitted on mean colours, but was given other"):
         Judge.load(path, mean_colours().__class__("other", 3, GRID, mean_colours().extract))
     (tmp_path / "text").write_text("no judge")
     for wrong in (tmp_path / "text", tmp_path / "missing"):
-        with pytest.raises(ValueError, match="holds no judge"):
+        with pytest.raises(ValueError, match="does not hold a readable judge"):
             Judge.load(wrong, mean_colours())
 
 

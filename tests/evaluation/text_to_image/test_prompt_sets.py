@@ -262,7 +262,7 @@ def test_more_bad_input(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such file"):
         read_prompt_set(tmp_path / "nosuch", "plain")
     (tmp_path / "latin").write_bytes("ein Kätzchen".encode("latin-1"))
-    with pytest.raises(ValueError, match="no text in UTF-8"):
+    with pytest.raises(ValueError, match="not UTF-8 text"):
         read_prompt_set(tmp_path / "latin", "plain")
     with pytest.raises(ValueError, match="the layout mjhq has one image for each prompt, got 4"):
         read_prompt_set(write(tmp_path / "m.json", MJHQ), "mjhq", samples=4)

@@ -1,1 +1,1 @@
-"""The plug-in for lmms-eval."""
+"""The lmms-eval plug-in."""

@@ -1,4 +1,4 @@
-"""What a benchmark asks of a model: answers as it wants them generated, and how likely given answers are.
+"""What a benchmark needs from a model: answers under its generation settings, and likelihoods of given answers.
 
 Shapes: B conversations, K last positions, T text ids.
 """
@@ -16,21 +16,21 @@ from semhitok.inference.text_generation import AnswerOptions, generate_text
 from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
 
 ANSWER_SHARE = 4
-"""Of the context, an answer gets its ``max_new_tokens`` but at most one position in this many before a prompt is cut for it."""
+"""A prompt is truncated to leave room for ``max_new_tokens``, but for at most one position in this many of the context."""
 FILLER_STOPS = ("\n\n",)
-"""The stop string that lmms-eval writes into every task which names none; answers may have several paragraphs there."""
+"""The stop string that lmms-eval adds to every task without one; answers to such tasks may have several paragraphs."""
 
 
 def read_options(given: Mapping[str, Any], max_new_tokens: int) -> tuple[AnswerOptions, frozenset[str]]:
-    """The ``generation_kwargs`` of a task, and the names among them that mean nothing here.
+    """Parse the ``generation_kwargs`` of a task; returns the options and the names that are not supported here.
 
     Args:
-        given: None counts as absent. Answers are drawn if ``do_sample`` says so or, without it, if the temperature is
+        given: None counts as absent. Answers are sampled if ``do_sample`` is set or, without it, if the temperature is
             above 0.
-        max_new_tokens: where the task names none.
+        max_new_tokens: used if the task sets none.
 
     Raises:
-        ValueError: a value that is no number, or out of its range.
+        ValueError: a value is not a number, or out of range.
     """
     named = {name: value for name, value in given.items() if value is not None}
     until = named.pop("until", ())
@@ -41,7 +41,7 @@ def read_options(given: Mapping[str, Any], max_new_tokens: int) -> tuple[AnswerO
     do_sample = named.pop("do_sample", None)
     drawn = {name: _number(name, named.pop(name), kind) for name, kind in sampling.items() if name in named}
     temperature = drawn.get("temperature", 1.0 if do_sample else 0.0)
-    if do_sample or (do_sample is None and temperature > 0):  # tasks leave top_p 0 beside greedy decoding
+    if do_sample or (do_sample is None and temperature > 0):  # tasks with greedy decoding leave top_p at 0
         numbers |= drawn | {"temperature": temperature}
     numbers |= {name: _number(name, named.pop(name), kind) for name, kind in kinds.items() if name in named}
     return AnswerOptions(**numbers, stops=() if stops == FILLER_STOPS else stops), frozenset(named)
@@ -53,8 +53,8 @@ class Answer:
 
     Attributes:
         text: up to the first stop string.
-        tokens: generated ids.
-        cut: whether the conversation was too long for the context.
+        tokens: number of generated ids.
+        cut: whether the conversation was truncated to fit the context.
     """
 
     text: str
@@ -64,12 +64,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Likelihood:
-    """How a model takes a given answer.
+    """Likelihood of a given answer under the model.
 
     Attributes:
-        log_probability: of the whole answer, in nats, among all texts: ids that text generation never gives are left out.
+        log_probability: of the whole answer, in nats; ids that text generation never produces are excluded.
         greedy: whether each of its ids is the most likely one.
-        cut: whether the conversation was too long for the context.
+        cut: whether the conversation was truncated to fit the context.
     """
 
     log_probability: float
@@ -83,13 +83,13 @@ def generate_answers(
     conversations: Sequence[Messages],
     options: AnswerOptions,
 ) -> list[Answer]:
-    """Answers to one batch of conversations.
+    """Answer one batch of conversations.
 
     Args:
         model: in eval mode.
-        processor: of the model.
-        conversations: each ends with what is asked.
-        options: for all of them; drawn answers follow ``torch.manual_seed``.
+        processor: the model's own.
+        conversations: each ends with the question.
+        options: for all of them; sampling follows ``torch.manual_seed``.
 
     Raises:
         ValueError: see ``prompt_of``.
@@ -109,11 +109,11 @@ def answer_likelihoods(
     conversations: Sequence[Messages],
     answers: Sequence[str],
 ) -> list[Likelihood]:
-    """How likely one given answer to each conversation is; one batch.
+    """Likelihood of one given answer to each conversation of a batch.
 
     Args:
         model, processor, conversations: see ``generate_answers``.
-        answers: as many. An empty one is certain; one that fills the context keeps its end.
+        answers: one for each conversation. An empty answer has probability 1; one too long for the context keeps its end.
 
     Raises:
         ValueError: see ``prompt_of``.

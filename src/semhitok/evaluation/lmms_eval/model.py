@@ -1,7 +1,7 @@
 """The unified model under lmms-eval: ``lmms-eval --model semhitok --model_args pretrained=FOLDER --tasks pope``.
 
-lmms-eval knows two kinds of requests. Chat requests bring messages; simple requests bring a text and the images beside it.
-Only simple ones can rank given answers (output type multiple_choice), so there is a class for each kind.
+lmms-eval has two kinds of requests: chat requests hold messages, simple requests a text and separate images. Only simple
+ones can rank given answers (output type multiple_choice), so there is a class for each kind.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class SemHiTok(lmms):
 
     Args:
         pretrained: see ``load_language_model``.
-        device: by default a GPU if there is one; several processes (torchrun, accelerate) take one each.
+        device: by default a GPU if available; several processes (torchrun, accelerate) take one each.
         dtype: "auto" (as stored), "float32", "bfloat16" or "float16".
-        batch_size: requests at a time.
-        max_new_tokens: of an answer, where the task names none.
-        unknown: refused; lmms-eval hands on whatever it is given.
+        batch_size: requests per batch.
+        max_new_tokens: maximum length of an answer if the task sets none.
+        unknown: rejected; lmms-eval passes on whatever it is given.
 
     Raises:
-        ValueError: an unknown argument, a value out of its range, a checkpoint of another class or that does not fit.
+        ValueError: an unknown argument, a value out of range, or a checkpoint of another class or that does not fit.
         FileNotFoundError: there is no checkpoint.
     """
 
@@ -86,7 +86,7 @@ class SemHiTok(lmms):
         return [GenerationResult(each.text, TokenCounts(output_tokens=each.tokens)) for each in answers]
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[list[str]]:  # pyright: ignore
-        """The answers of all rounds to each request; the task makes the next round of the answers so far and may end it."""
+        """The answers of all rounds to each request; the task builds the next round from the answers so far and may end it."""
         options = self._options(requests)
         outputs: list[list[str]] = [[] for _ in requests]
         infos: list[Any] = [None] * len(requests)
@@ -107,7 +107,7 @@ class SemHiTok(lmms):
                 if written is not None:
                     outputs[index] = list(written)
                 if not ended:
-                    waiting[index] = partial(_same, following)
+                    waiting[index] = partial(list, following)
         for request, output in zip(requests, outputs, strict=True):
             kept = (_arguments(request)[0], self._generation_kwargs(request))
             self.cache_hook.add_partial("generate_until_multi_round", kept, output)
@@ -146,7 +146,7 @@ class SemHiTok(lmms):
         options: Sequence[AnswerOptions],
         keep: Callable[[int, Answer], None] | None = None,
     ) -> list[Answer]:
-        """Answers in order; requests with equal options go together, and only one batch of images is in memory."""
+        """Answers in order; requests with equal options share batches, and only one batch of images is in memory."""
         groups: dict[AnswerOptions, list[int]] = {}
         for index, option in enumerate(options):
             groups.setdefault(option, []).append(index)
@@ -177,7 +177,7 @@ class SemHiTok(lmms):
     def _round(
         self, request: Instance, number: int, outputs: list[str], info: Any
     ) -> tuple[Messages, bool, list[str] | None, Any]:
-        """A later round: its conversation, whether there is none, answers rewritten by the task, what it wants to see again."""
+        """A later round: its conversation, whether the task is done, answers rewritten by the task, state for its next call."""
         source = _arguments(request)[3] if self.is_simple else _arguments(request)[1]
         step = source(self._doc(request), round_idx=number, previous_output=list(outputs), previous_round_info=info)
         match step:
@@ -194,7 +194,7 @@ class SemHiTok(lmms):
         read = [read_options(self._generation_kwargs(request), self.max_new_tokens) for request in requests]
         unread = sorted(frozenset[str]().union(*(names for _, names in read)))
         if unread:
-            logger.warning(f"generation arguments that mean nothing to semhitok: {', '.join(unread)}")
+            logger.warning(f"generation arguments that semhitok does not support: {', '.join(unread)}")
         return [options for options, _ in read]
 
     def _doc(self, request: Instance) -> Any:
@@ -202,24 +202,24 @@ class SemHiTok(lmms):
         return self.task_dict[task][split][doc_id]
 
     def _visuals(self, request: Instance) -> Sequence[Any]:
-        """The images of a simple request; a task of text alone has no function for them, or one that gives nothing."""
+        """The images of a simple request; a text-only task has no function for them, or one that returns nothing."""
         doc_to_visual = _arguments(request)[2]
         return (doc_to_visual(self._doc(request)) if doc_to_visual is not None else None) or []
 
     def _report_cuts(self, cuts: int, count: int) -> None:
         if cuts:
             context = self.model.config.context_length
-            logger.warning(f"{cuts} of {count} prompts were cut on the left to fit a context of {context} tokens")
+            logger.warning(f"{cuts} of {count} prompts were truncated on the left to fit a context of {context} tokens")
 
 
 class SemHiTokSimple(SemHiTok):
-    """Simple requests, and with them tasks that rank given answers: ``--force_simple``."""
+    """Simple requests (``--force_simple``), including tasks that rank given answers."""
 
     is_simple = True
 
 
 def _arguments(request: Instance) -> tuple[Any, ...]:
-    """All requests end with doc id, task and split; before them stand
+    """Arguments of a request, which end with doc id, task and split and begin with
 
     chat      text, doc_to_messages, generation kwargs
     simple    text, generation kwargs, doc_to_visual, and with rounds doc_to_text
@@ -231,10 +231,6 @@ def _arguments(request: Instance) -> tuple[Any, ...]:
 def _user_turn(images: Sequence[Any], text: str) -> Messages:
     parts = [{"type": "image", "image": image} for image in images]
     return [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
-
-
-def _same(conversation: Messages) -> Messages:
-    return conversation
 
 
 def _progress(batches: Sequence[Any], rank: int) -> Iterator[Any]:

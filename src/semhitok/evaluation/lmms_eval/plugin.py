@@ -1,6 +1,6 @@
-"""What lmms-eval finds under the entry point group ``lmms_eval.models``.
+"""The entry point of the group ``lmms_eval.models``.
 
-Apart from the model: lmms-eval reads this while it is itself being imported, and the model needs it whole.
+Separate from the model: lmms-eval loads it during its own import, and the model needs lmms-eval fully imported.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ MODEL_ID = "semhitok"
 
 
 def manifest() -> ModelManifest:
-    """``--model semhitok``; with ``--force_simple`` tasks that rank given answers run too."""
+    """Manifest of ``--model semhitok``; with ``--force_simple``, tasks that rank given answers run, too."""
     from lmms_eval.models.registry_v2 import ModelManifest
 
     return ModelManifest(

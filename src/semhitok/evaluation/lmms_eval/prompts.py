@@ -1,7 +1,7 @@
-"""Conversations of benchmarks as prompts: images where the conversation has them, text cut where the context ends.
+"""Conversations of benchmarks as prompts: images where the conversation has them, text truncated to fit the context.
 
-A benchmark asks thousands of questions, and some are longer than a small model's context. An error would end the run, so
-they are cut on the left, and the caller counts them.
+Some of a benchmark's thousands of questions exceed a small model's context. An error would end the run, so they are
+truncated on the left, and the caller counts them.
 
 Shapes: B prompts, L positions, N tokens of one image.
 """
@@ -23,18 +23,18 @@ Messages = Sequence[Mapping[str, Any]]
 """Messages with "role" and "content", a text or parts; images are under "image", "path" or "url"."""
 
 TEXT_SHARE = 8
-"""Of a prompt that is cut, text keeps at least one position in this many; images that leave it less go, the first one first."""
+"""A truncated prompt keeps at least one position in this many for text; images are dropped, first ones first, to allow it."""
 WRITTEN_MARK = "[image]"
-"""What a mark becomes that belongs to no image: the processor has no other way to write it."""
+"""Replaces an image mark without an image, which the processor cannot represent."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """Ids of a prompt and the images that go to its placeholders.
+    """Ids of a prompt and the images of its placeholders.
 
     Attributes:
-        ids: begin, N placeholders, end for every image.
-        images: in order, whatever the image processor takes.
+        ids: each image is begin id, N placeholders, end id.
+        images: in order, of any type that the image processor accepts.
         cut: whether something was left out.
     """
 
@@ -44,22 +44,22 @@ class Prompt:
 
 
 def prompt_of(processor: SemHiTokMLLMProcessor, conversation: Messages) -> Prompt:
-    """The prompt that asks for the answer to a conversation, through the chat template, of any length.
+    """The prompt for the answer to a conversation, from the chat template, of any length.
 
     Raises:
-        ValueError: a message without role or content, or a part that is neither text nor an image, as a video is.
+        ValueError: a message without role or content, or a part that is neither text nor an image, such as a video.
     """
     messages = [placed(message) for message in conversation]
     _, images = flattened(messages, IMAGE)
     text = processor.apply_chat_template(messages, add_generation_prompt=True)
-    # The template has written the special tokens already.
+    # The template has added the special tokens already.
     return Prompt(tuple(processor.token_ids(text, add_special_tokens=False)), tuple(images))
 
 
 def answer_ids(processor: SemHiTokMLLMProcessor, conversation: Messages, answer: str) -> tuple[int, ...]:
-    """Ids that a given answer has after ``prompt_of``: as in training, without the end of the turn.
+    """Ids of a given answer after ``prompt_of``: as in training, without the end of the turn.
 
-    Spaces around the answer are the template's affair: benchmarks put one before it, as plain language models need.
+    Spaces around the answer are left to the template: benchmarks add one before it for plain language models.
     """
     if not answer.strip():
         return ()
@@ -100,7 +100,7 @@ def placed(message: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def fitted(vocabulary: Vocabulary, prompt: Prompt, limit: int) -> Prompt:
-    """The prompt in at most ``limit`` positions: text goes from the left, images stay whole or go whole.
+    """Truncate a prompt to at most ``limit`` positions: text from the left, images only as a whole.
 
     Args:
         vocabulary: the id layout.
@@ -153,6 +153,6 @@ def padded(processor: SemHiTokMLLMProcessor, prompts: Sequence[Prompt], device: 
 
 
 def _text(part: Any) -> str:
-    """The text of a part, empty for all that is none."""
+    """The text of a part, empty if it is not text."""
     text = part.get("text") if isinstance(part, Mapping) else None
     return text if isinstance(text, str) else ""

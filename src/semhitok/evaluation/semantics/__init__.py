@@ -1,1 +1,1 @@
-"""What the codes mean: labels, texts, variance."""
+"""How much meaning the codes carry: labels, texts, variance."""

@@ -1,4 +1,4 @@
-"""Tokenizers that place images and texts in one space, as far as the evaluation needs to know them.
+"""Protocols of tokenizers that embed images and texts in one space, as far as the evaluation needs them.
 
 Shapes: B images, T texts, L text ids of the longest text, E channels of the shared space.
 """
@@ -31,7 +31,7 @@ class TextEmbedder(Protocol):
 
 
 class TextTokenizer(Protocol):
-    """What a text tokenizer of transformers does with a list of texts: ``input_ids`` and ``attention_mask``, (T,L)."""
+    """A text tokenizer of transformers: a list of texts to ``input_ids`` and ``attention_mask``, (T,L)."""
 
     def __call__(
         self, text: list[str], *, padding: bool, truncation: bool, return_tensors: str
@@ -42,13 +42,13 @@ class TextTokenizer(Protocol):
 def embed_texts(
     model: TextEmbedder, text_tokenizer: TextTokenizer, texts: Sequence[str], *, batch_size: int = 256
 ) -> Tensor:
-    """Embeddings of texts (T,E), fp32 on the CPU; a text that is too long is cut by its tokenizer.
+    """Embeddings of texts (T,E), fp32 on the CPU; the text tokenizer truncates texts that are too long.
 
     Args:
-        model: on any device; texts go there.
+        model: on any device; texts are moved there.
         text_tokenizer: the model's own.
         texts: at least one.
-        batch_size: texts at a time.
+        batch_size: texts per batch.
     """
     device = getattr(model, "device", "cpu")
     parts = []

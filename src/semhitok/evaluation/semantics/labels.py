@@ -1,8 +1,8 @@
-"""Labelled features for the category probe, gathered from a tokenizer and the metadata of a source."""
+"""Labelled features for the category probe, from a tokenizer and the metadata of a source."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -11,13 +11,14 @@ from semhitok.tokenizers.protocol import ImageTokenizer, ProjectedFeatures
 
 
 class ProbeFeatures:
-    """Features of labelled images, one vector per image and kind; unlabelled images are passed over.
+    """Features of labelled images, one vector per image and kind; unlabelled images are skipped.
 
     Attributes:
-        features: by kind, batches (B,d). ``semantic`` and ``pixel``: the codes, mean over an image's tokens; likewise
-            what a tokenizer adds to them (``ProjectedFeatures``; UniTok's ``projected``). ``image``: the embedding of the whole image, where one is given.
+        features: batches (B,d) by kind. ``semantic`` and ``pixel`` are the codes averaged over an image's tokens, as are
+            the features that a tokenizer adds (``ProjectedFeatures``; UniTok's ``projected``). ``image`` is the embedding
+            of the whole image, if one is given.
         labels: category of each image.
-        concepts: what each image shows; images of one concept must not lie on both sides of a validation split.
+        concepts: what each image shows; images of one concept must be on the same side of a validation split.
     """
 
     def __init__(self) -> None:
@@ -33,8 +34,7 @@ class ProbeFeatures:
         image_embeddings: Tensor | None = None,
     ) -> None:
         """Add a batch: ids (B,N) or (B,N,C), the metadata of each image, and embeddings (B,E) of the images."""
-        found = [label_of(entry) for entry in metadata]
-        chosen = [index for index, label in enumerate(found) if label is not None]
+        chosen = _labelled(metadata)
         if not chosen:
             return
         embedded = model.embed(ids[chosen])
@@ -44,16 +44,20 @@ class ProbeFeatures:
         vectors = {kind: features.float().mean(dim=1) for kind, features in tokens.items() if features is not None}
         if image_embeddings is not None:
             vectors["image"] = image_embeddings[chosen].float()
-        for kind, features in vectors.items():
-            self.features.setdefault(kind, []).append(features.cpu())
-        for label, concept in (label for label in found if label is not None):
+        self.add(vectors, [metadata[index] for index in chosen])
+
+    def add(self, vectors: Mapping[str, Tensor], metadata: Sequence[dict[str, Any]]) -> None:
+        """Add vectors (B,d) by kind, and the metadata of each image."""
+        for kind, vectors_BD in vectors.items():
+            self.features.setdefault(kind, []).append(vectors_BD[_labelled(metadata)].cpu())
+        for label, concept in filter(None, map(label_of, metadata)):
             self.labels.append(label)
-            # Of unknown concept: a group of its own.
+            # An image of unknown concept is a group of its own.
             self.concepts.append(concept if concept is not None else f"image {len(self.labels)}")
 
 
 def label_of(metadata: dict[str, Any]) -> tuple[str, str | None] | None:
-    """Category of an image and its concept where known; None if it has no label.
+    """Category of an image, and its concept if known; None if it has no label.
 
     A scene's label is the category of its largest object; other data sets have a ``class`` or a ``label``.
     """
@@ -64,6 +68,10 @@ def label_of(metadata: dict[str, Any]) -> tuple[str, str | None] | None:
         if metadata.get(name) is not None:
             return str(metadata[name]), None
     return None
+
+
+def _labelled(metadata: Sequence[dict[str, Any]]) -> list[int]:
+    return [index for index, entry in enumerate(metadata) if label_of(entry) is not None]
 
 
 def _area(box: Sequence[float]) -> float:

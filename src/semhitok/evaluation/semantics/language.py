@@ -1,4 +1,4 @@
-"""What a tokenizer with a text tower says about images in words: zero-shot classification and retrieval.
+"""How well a tokenizer with a text tower matches images and texts: zero-shot classification and retrieval.
 
 Classes and captions come from the metadata of the images themselves, as scenes and captioned data sets carry them.
 
@@ -26,8 +26,8 @@ class LanguageScores:
     """Images and texts of one source.
 
     Attributes:
-        zero_shot: by what is named: ``categories`` and ``concepts`` of scenes, ``classes`` of other data sets.
-        retrieval: of captions; None without any.
+        zero_shot: by kind of class: ``categories`` and ``concepts`` of scenes, ``classes`` of other data sets.
+        retrieval: between images and captions; None without captions.
     """
 
     zero_shot: dict[str, ZeroShotResult]
@@ -35,7 +35,7 @@ class LanguageScores:
 
 
 class LanguageMeasurement:
-    """Gathers embeddings of images with the words that belong to them; images without words are passed over."""
+    """Collects image embeddings with the labels and captions of the images; images without any are skipped."""
 
     def __init__(self) -> None:
         self.labelled: dict[str, list[tuple[Tensor, str]]] = {}
@@ -51,7 +51,7 @@ class LanguageMeasurement:
                 self.captioned.append((embedding_E, captions))
 
     def result(self, model: TextEmbedder, text_tokenizer: TextTokenizer) -> LanguageScores | None:
-        """The scores, or None if no image came with words; a kind with a single class is left out."""
+        """The scores, or None if no image has a label or caption; a kind with a single class is left out."""
         found = {}
         for kind, entries in self.labelled.items():
             embeddings, labels = zip(*entries, strict=True)
@@ -66,7 +66,7 @@ class LanguageMeasurement:
 
 
 def class_names(metadata: dict[str, Any]) -> dict[str, str]:
-    """What the image shows, by kind, as for the category probe: of scenes the largest object; numbers name nothing."""
+    """Class of an image by kind, as in the category probe: for scenes that of the largest object; numbers are no names."""
     label = label_of(metadata)
     if label is None:
         return {}
@@ -77,14 +77,14 @@ def class_names(metadata: dict[str, Any]) -> dict[str, str]:
 
 
 def captions_of(metadata: dict[str, Any]) -> list[str]:
-    """The caption, or where there is none the several ``captions``; of scenes these are parts of the caption."""
+    """The caption, or without one the list ``captions``; in scenes these are parts of the caption."""
     one, several = metadata.get("caption"), metadata.get("captions")
     found = [one] if isinstance(one, str) else several if isinstance(several, list) else []
     return [text for text in found if isinstance(text, str) and text.strip()]
 
 
 def language_section(groups: Mapping[str, LanguageScores]) -> str:
-    """Markdown of one or several sources: a table of classes and a table of retrieval, chance beside each figure."""
+    """Markdown for one or more sources: a table of classification and one of retrieval, with chance levels."""
     classes = [
         [name, kind, *_zero_shot_cells(score)]
         for name, group in groups.items()
@@ -122,7 +122,7 @@ def _recall_cells(recall: Recall) -> list[str]:
 
 
 def language_protocol() -> list[str]:
-    """How it was measured, in sentences."""
+    """Sentences on how it was measured."""
     prompts = ", ".join(f'"{template}"' for template in TEMPLATES)
     return [
         "Zero-shot: the class whose text embedding has the largest cosine with the image embedding, among all classes of "

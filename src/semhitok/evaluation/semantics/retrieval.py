@@ -1,6 +1,6 @@
 """Image-text retrieval: does a caption find its image among all images, and an image one of its captions?
 
-Captions of the same words are one text, which describes every image that has it: none of them is a wrong answer.
+Identical captions are one text, which matches every image that has it: none of these images is a wrong answer.
 
 Shapes: N images, M texts, Q queries of a chunk, E channels of the shared space.
 """
@@ -26,7 +26,7 @@ class Recall:
     Attributes:
         at: share of queries with a right answer among the k nearest, by k. A wrong answer that is exactly as near as the
             nearest right one counts as nearer.
-        chance: the same for answers in random order.
+        chance: the same for a random order of answers.
     """
 
     at: dict[int, float]
@@ -35,12 +35,12 @@ class Recall:
 
 @dataclass(frozen=True)
 class RetrievalResult:
-    """Recall both ways; it falls with the number of images and texts, so these go with it.
+    """Recall in both directions, with the numbers of images and texts, as it falls with them.
 
     Attributes:
         text_to_image: a text finds one of its images.
         image_to_text: an image finds one of its texts.
-        images, texts: how many, different texts only.
+        images, texts: their numbers; equal texts count once.
     """
 
     text_to_image: Recall
@@ -62,7 +62,7 @@ def retrieve(
     Args:
         model, text_tokenizer: see ``embed_texts``.
         images_NE: image embeddings, l2-normalised.
-        captions: of each image, one or several.
+        captions: one or more for each image.
 
     Raises:
         ValueError: see ``retrieval``.
@@ -77,12 +77,12 @@ def retrieve(
 
 
 def retrieval(images_NE: Tensor, texts_ME: Tensor, pairs_P2: Tensor, *, chunk: int = 1024) -> RetrievalResult:
-    """Recall at 1, 5 and 10 both ways, by cosine.
+    """Recall at 1, 5 and 10 in both directions, by cosine similarity.
 
     Args:
         images_NE, texts_ME: embeddings, l2-normalised.
-        pairs_P2: (P,2) int64, which image (first) goes with which text (second); many to many, each pair once.
-        chunk: queries at a time.
+        pairs_P2: (P,2) int64, indices of matching images (first) and texts (second); many to many, each pair once.
+        chunk: queries per chunk.
 
     Raises:
         ValueError: an image or a text has no partner.
@@ -119,6 +119,6 @@ def _recall(queries_QE: Tensor, answers_AE: Tensor, pairs_P2: Tensor, chunk: int
 
 
 def chance_of_recall(right: int, answers: int, k: int) -> float:
-    """Probability that k of ``answers`` drawn at random hold one of the ``right`` ones: 1 - C(A - r, k) / C(A, k)."""
+    """Probability that k of ``answers`` chosen at random include one of the ``right`` ones: 1 - C(A - r, k) / C(A, k)."""
     k = min(k, answers)
     return 1 - math.comb(answers - right, k) / math.comb(answers, k)

@@ -1,10 +1,10 @@
 """The observation behind SemHiTok, measured: patches of one semantic code look alike (paper section 3.2, Figure 5).
 
 One-way analysis of variance of patches grouped by semantic code: total = within + between, and eta^2 = between / total is
-the share that the code explains. Any K groups explain something; labels dealt at random explain (K - 1) / (N - 1) in
-expectation, whatever the sizes of the groups, which is printed beside. Two kinds of vectors are compared: the pixel
-encoder's features before quantization, of length 1 as the sub-codebooks see them (an encoder trained under
-semantic guidance may have learned to fit it), and the raw pixels of patches, which no training has touched.
+the share that the code explains. Any K groups explain something: random labels explain (K - 1) / (N - 1) in expectation,
+whatever the group sizes, and this chance level is reported as well. Two kinds of vectors are compared: the pixel encoder's
+features before quantization, of length 1 as the sub-codebooks see them (an encoder trained under semantic guidance may
+have adapted to it), and the raw pixels of patches, which do not depend on training.
 
 Shapes: B images, N vectors (patches), D channels, K semantic codes.
 """
@@ -30,7 +30,7 @@ class VarianceShare:
 
     Attributes:
         vectors: N.
-        groups: groups that occur.
+        groups: number of groups that occur.
         within: mean squared distance of a vector to the mean of its group.
         between: mean squared distance of a vector's group mean to the mean of all; within + between is the variance.
     """
@@ -42,18 +42,18 @@ class VarianceShare:
 
     @property
     def explained(self) -> float:
-        """eta^2 = between / (within + between), in [0,1]; 0 where nothing varies."""
+        """eta^2 = between / (within + between), in [0,1]; 0 if nothing varies."""
         total = self.within + self.between
         return self.between / total if total > 0 else 0.0
 
     @property
     def chance(self) -> float:
-        """Expected eta^2 of labels dealt at random."""
+        """Expected eta^2 of random labels."""
         return (self.groups - 1) / (self.vectors - 1) if self.vectors > 1 else 0.0
 
 
 class GroupedVariance:
-    """Sums up vectors by group, batch by batch, in fp64.
+    """Accumulates vectors by group, batch by batch, in fp64.
 
     Args:
         groups: number of groups K.
@@ -87,7 +87,7 @@ class GroupedVariance:
     def errors(self) -> Tensor:
         """(K,) variance of each group: the error of a single code, for ``quantizers.allotment``.
 
-        Groups of few vectors are drawn towards the mean of all groups, which counts as one more degree of freedom.
+        Groups of few vectors are shrunk towards the mean of all groups, which counts as one more degree of freedom.
         """
         within_K = self._sums_within()
         freedom_K = (self.counts_K - 1).clamp(min=0)
@@ -102,7 +102,7 @@ class GroupedVariance:
 
 @dataclass(frozen=True)
 class Explained:
-    """How much of one kind of vector is explained by semantic codes, and by the same groups dealt at random."""
+    """Share of the variance of one kind of vector explained by semantic codes, and by random groups of the same sizes."""
 
     by_code: VarianceShare
     at_random: VarianceShare
@@ -122,10 +122,10 @@ class CodeVariance:
     """Variance of patches within and between semantic codes.
 
     Attributes:
-        features: of the pixel encoder, before quantization, l2-normalised.
-        pixels: of the patches themselves, in [-1,1].
-        counts: (K,) patches of each semantic code.
-        errors: (K,) variance of the features of each code; with ``counts`` what ``allot_sizes`` takes.
+        features: for the pixel encoder's features before quantization, l2-normalised.
+        pixels: for the raw patches, in [-1,1].
+        counts: (K,) number of patches of each semantic code.
+        errors: (K,) variance of the features of each code; with ``counts`` the input of ``allot_sizes``.
     """
 
     features: Explained
@@ -150,8 +150,8 @@ def code_variance(model: SemHiTokModel, images: SizedImages, *, seed: int = 0) -
 
     Args:
         model: in eval mode, with its encoder side.
-        images: read at the size of the model.
-        seed: of the random groups: the same labels in another order, so that all sizes stay.
+        images: read at the model's image size.
+        seed: seed of the random groups, a permutation of the labels that keeps all group sizes.
 
     Raises:
         ValueError: no image could be read.

@@ -1,4 +1,4 @@
-"""Zero-shot classification: the class whose description lies nearest to the image (Radford et al. 2021, section 3.1).
+"""Zero-shot classification: the class whose description is nearest to the image (Radford et al. 2021, section 3.1).
 
 A class is described by several prompts; its vector is the mean of their unit vectors, at unit length.
 
@@ -29,20 +29,20 @@ TEMPLATES = (
     "{} in front of a landscape",
     "a close view of {}",
 )
-"""Prompts; ``{}`` stands for the class with its article. Ours: CLIP's are made for ImageNet."""
+"""Prompts; ``{}`` stands for the class with its article. Our own, as CLIP's are made for ImageNet."""
 TOP = 5
 
 
 @dataclass(frozen=True)
 class ZeroShotResult:
-    """What naming the nearest description reached.
+    """Scores of choosing the class with the nearest description.
 
     Attributes:
         top1, top5: share of images whose class is nearest, or among the five nearest. A class that is exactly as near as
             the right one counts as nearer.
-        chance_top1, chance_top5: the same for always naming the most frequent class, or the five most frequent ones.
+        chance_top1, chance_top5: the same for always choosing the most frequent class, or the five most frequent ones.
         balanced_accuracy: mean over classes of the class's own top-1 share; its chance level is 1 / classes.
-        classes, images: how many.
+        classes, images: their numbers.
     """
 
     top1: float
@@ -66,7 +66,7 @@ def class_embeddings(
 
     Args:
         model, text_tokenizer: see ``embed_texts``.
-        names: of the classes, singular nouns without article.
+        names: class names, singular nouns without article.
         templates: prompts with one ``{}``.
 
     Raises:
@@ -92,11 +92,11 @@ def zero_shot(
         images_NE: image embeddings, l2-normalised.
         labels: the class of each image, one of ``names``.
         classes_KE: from ``class_embeddings``.
-        names: of the classes, all different.
-        chunk: images at a time.
+        names: class names, all different.
+        chunk: images per chunk.
 
     Raises:
-        ValueError: no image, numbers that do not agree, or a label that is none of the names.
+        ValueError: no image, numbers that do not agree, or a label that is not among the names.
     """
     number = {name: index for index, name in enumerate(names)}
     if not labels or len(labels) != len(images_NE) or len(number) != len(classes_KE):
@@ -128,7 +128,7 @@ def zero_shot(
 
 
 def _phrase(name: str) -> str:
-    # Names of other data sets may begin with anything; an article needs a word.
+    # Class names of other data sets may begin with any character; only words get an article.
     return with_article(name) if name[:1].isalpha() else name
 
 

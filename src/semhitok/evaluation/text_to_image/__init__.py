@@ -1,1 +1,1 @@
-"""Images from prompts, and a judge of them."""
+"""Images generated from prompts, and a judge that scores them."""

@@ -1,7 +1,7 @@
-"""Text-to-image: draw from captions of test scenes, and let a judge say whether the images show what was asked for.
+"""Text-to-image: generate images from captions of test scenes, and let a judge score whether they show what the prompts say.
 
-The same judge looks at the real scenes and at their reconstructions, which bound what a drawing can reach, and at drawings
-that were made for other prompts, which show what is reached without reading the prompt.
+The same judge scores real scenes and their reconstructions, which are an upper bound for generated images, and images
+generated for other prompts, which show the level reached without reading the prompt.
 
 Shapes: N prompts, C = 3 channels, H x W pixels.
 """
@@ -40,9 +40,7 @@ from semhitok.mllm.prompts import check_guidance
 from semhitok.scenes.truth import Progress, read_scenes
 from semhitok.storage.cache import weights_path
 
-SCENES = (
-    4000  # test scenes that are read at most: prompts come from some, the others are the Fréchet distance's reference
-)
+SCENES = 4000  # maximum number of test scenes: some give prompts, the others are the reference of the Fréchet distance
 BATCH = 32
 
 
@@ -61,29 +59,29 @@ def draw_and_judge(
     extractor: FeatureExtractor | None = None,
     progress: Progress | None = None,
 ) -> GenerationReport:
-    """Draw an image for each prompt with each guidance, and score them beside real and reconstructed scenes.
+    """Generate an image for each prompt at each guidance scale, and score them beside real and reconstructed scenes.
 
     Args:
         model, processor: the unified model, with the encoder side of its image tokenizer.
         judge: knows the concepts of the scenes.
-        folder: of test scenes (tars).
-        guidances: each above 0; 1 is none.
-        prompts: how many at most, one for a scene; see ``prompts_of``.
-        seed: prompt i is drawn from seed + i, whatever the batch and the guidance.
-        batch_size: prompts drawn at once.
+        folder: folder of test scenes (tars).
+        guidances: guidance scales above 0; 1 disables guidance.
+        prompts: maximum number of prompts, one for each scene; see ``prompts_of``.
+        seed: prompt i is generated from seed + i, whatever the batch and the guidance.
+        batch_size: prompts per batch.
         top_k, top_p: see ``Sampling``; the temperature is 1.
-        extractor: for the Fréchet distance to scenes that gave no prompt; None for EfficientNet-Lite2 with the fetched
-            weights. Left out with fewer than ``MINIMUM_IMAGES`` images on either side.
-        progress: called with what is done, how much of it, of how much.
+        extractor: for the Fréchet distance to scenes without a prompt; None for EfficientNet-Lite2 with the fetched
+            weights. Skipped with fewer than ``MINIMUM_IMAGES`` images on either side.
+        progress: called with a description, the number done and the total.
 
     Raises:
-        ValueError: no scenes with objects in the folder, no prompts or guidances asked for, a guidance of 0 or less, or a
-            wanted concept that the judge does not know.
+        ValueError: no scenes with objects in the folder, no prompts or guidances, a guidance of 0 or less, or a concept
+            that the judge does not know.
     """
     if prompts < 1:
         raise ValueError(f"the number of prompts must be at least 1, got {prompts}")
     if not guidances:
-        raise ValueError("at least one guidance is needed; 1 is none")
+        raise ValueError("at least one guidance is needed; 1 disables it")
     for guidance in guidances:
         check_guidance(guidance)
     scenes = read_scenes(folder, model.config.tokenizer_config.image_size, limit=SCENES, bare=False, progress=progress)
@@ -148,10 +146,10 @@ def draw_images(
     top_p: float = 1.0,
     progress: Progress | None = None,
 ) -> Tensor:
-    """An image for each text, (N,3,H,W) in [-1,1]; text i is generated from seed + i, whatever the batch.
+    """Generate an image for each text, (N,3,H,W) in [-1,1]; text i is generated from seed + i, whatever the batch.
 
     Raises:
-        ValueError: guidance <= 0, or a text that is no prompt.
+        ValueError: guidance <= 0, or a text that is unusable as a prompt.
     """
     generator = ImageGenerator(model.eval(), processor, guidance, Sampling(top_k=top_k, top_p=top_p))  # pyright: ignore
     images = []
@@ -160,13 +158,13 @@ def draw_images(
         ids = generator.ids(part, range(seed + start, seed + start + len(part)))
         images.append(model.decode_image_tokens(ids).float().cpu())
         if progress is not None:
-            progress(f"drawing with {guidance_name(guidance)}", start + len(ids), len(texts))
+            progress(f"generating with {guidance_name(guidance)}", start + len(ids), len(texts))
     return torch.cat(images)
 
 
 @torch.no_grad()
 def reconstruct(model: SemHiTokForConditionalGeneration, images_NCHW: Tensor) -> Tensor:
-    """Images (N,3,H,W) in [-1,1] as the model's image tokenizer gives them back."""
+    """Reconstructions of images (N,3,H,W) in [-1,1] by the model's image tokenizer."""
     tokenizer, found = model.image_tokenizer, []
     for part in images_NCHW.split(BATCH):
         ids = tokenizer.encode(part.to(model.device, tokenizer.dtype)).ids
@@ -175,7 +173,7 @@ def reconstruct(model: SemHiTokForConditionalGeneration, images_NCHW: Tensor) ->
 
 
 def score(found: Sequence[Sequence[Found]], prompts: Sequence[Prompt]) -> GenerationScores:
-    """What was found in the image of each prompt against what the prompt asks for."""
+    """Compare the objects found in the image of each prompt with those that the prompt asks for."""
     wanted = right = exact = related = holding = 0
     for things, prompt in zip(found, prompts, strict=True):
         numbers = count_of(things)
@@ -195,7 +193,7 @@ def score(found: Sequence[Sequence[Found]], prompts: Sequence[Prompt]) -> Genera
 
 
 class _Frechet:
-    """Distances to one reference; none where there are too few images."""
+    """Distances to one reference; None if there are too few images."""
 
     def __init__(self, extractor: FeatureExtractor | None, reference: FeatureStatistics) -> None:
         self.extractor, self.reference = extractor, reference

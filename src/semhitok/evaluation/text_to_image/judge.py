@@ -1,9 +1,9 @@
-"""A judge that says which things an image shows, how many of them and where.
+"""A judge that detects which objects an image shows, how many of them and where.
 
-A small convolutional head over frozen features gives, for each cell of a grid and each concept, the probability that the
-centre of such a thing lies there. Things are the local maxima above the concept's threshold: their number is the number
-found, their cells are the places. ``judge_training.fit_judge`` fits it on scenes with ground truth, half of them as the
-image tokenizer gives them back, so that the decoder's blur is no reason for missing something in a drawn image.
+A small convolutional head over frozen features predicts, for each cell of a grid and each concept, the probability that
+the centre of such an object is there. Detections are the local maxima above the concept's threshold.
+``judge_training.fit_judge`` fits it on scenes with ground truth, half of them reconstructed by the image tokenizer, so that
+the decoder's blur does not hide objects in generated images.
 
 Shapes: B images, D feature channels, K concepts, G rows and columns of the grid.
 """
@@ -28,16 +28,16 @@ from semhitok.storage.cache import weights_path
 
 FORMAT = "semhitok-judge-1"
 BATCH = 32
-RARE = -5.0  # logit that the head begins with: centres of a given concept are rare
+RARE = -5.0  # initial logit of the head: centres of a given concept are rare
 
 
 class JudgeHead(nn.Module):
-    """Standardise, mix channels, look at the neighbours, name the concept.
+    """Standardise, mix channels, mix neighbours, classify the concept.
 
     Args:
         channels: D.
         concepts: K.
-        width: channels within.
+        width: hidden channels.
     """
 
     def __init__(self, channels: int, concepts: int, width: int) -> None:
@@ -64,7 +64,7 @@ class JudgeHead(nn.Module):
 
 @dataclass(frozen=True)
 class Found:
-    """A thing that the judge sees: its concept, the place of its centre in [0,1] from left and top, its probability."""
+    """A detected object: its concept, the position of its centre in [0,1] from left and top, its probability."""
 
     concept: str
     x: float
@@ -73,14 +73,14 @@ class Found:
 
 
 class Judge:
-    """Finds things in images.
+    """Detects objects in images.
 
     Args:
         head: fitted; put into eval mode.
-        features: what it reads.
+        features: input features of the head.
         concepts: K names, in the order of the head's outputs.
-        thresholds_K: probability from which on a local maximum is a thing, in (0,1).
-        fingerprint: of all that the judge was fitted on.
+        thresholds_K: minimum probability of a detection, in (0,1).
+        fingerprint: identifies everything that the judge was fitted on.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Judge:
 
     @torch.no_grad()
     def find(self, images_BCHW: Tensor) -> list[list[Found]]:
-        """What each image shows, the most certain first; images (B,3,H,W) in [-1,1]."""
+        """Detections in each image, the most certain first; images (B,3,H,W) in [-1,1]."""
         found: list[list[Found]] = []
         for part in images_BCHW.split(BATCH):
             features_BDGG = self.features.extract(part).to(self.head.mean.device)
@@ -107,7 +107,7 @@ class Judge:
         return found
 
     def find_in_heat(self, heat_BKGG: Tensor) -> list[list[Found]]:
-        """The same from probabilities (B,K,G,G)."""
+        """Detections from probabilities (B,K,G,G)."""
         grid = heat_BKGG.shape[-1]
         peaks = peaks_of(heat_BKGG) & (heat_BKGG >= self.thresholds_K.to(heat_BKGG)[:, None, None])
         found: list[list[Found]] = [[] for _ in heat_BKGG]
@@ -118,7 +118,7 @@ class Judge:
         return [sorted(things, key=lambda thing: -thing.score) for things in found]
 
     def check_knows(self, concepts: Sequence[str]) -> None:
-        """Refuse concepts that the judge was not fitted on.
+        """Reject concepts that the judge was not fitted on.
 
         Raises:
             ValueError: names the first of them.
@@ -130,7 +130,7 @@ class Judge:
             )
 
     def save(self, path: Path | str) -> None:
-        """Write head and thresholds; a file of this name is whole, whatever interrupts the writing."""
+        """Write head and thresholds atomically."""
         document = {
             "format": FORMAT,
             "concepts": self.concepts,
@@ -146,23 +146,23 @@ class Judge:
         """Read what ``save`` wrote.
 
         Args:
-            path: of the file.
+            path: the file.
             features: those that the judge was fitted on; None for EfficientNet-Lite2 with the fetched weights.
 
         Raises:
-            ValueError: no such file, not a judge, or one of other features.
+            ValueError: no such file, not a judge, or a judge fitted on other features.
         """
         try:
             with safe_open(path, framework="pt") as file:
                 document = json.loads((file.metadata() or {})["judge"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- not iterable itself
         except (OSError, KeyError, ValueError, SafetensorError) as error:
-            raise ValueError(f"{path} holds no judge that can be read: {error!r}") from error
+            raise ValueError(f"{path} does not hold a readable judge: {error!r}") from error
         if document.get("format") != FORMAT:
             raise ValueError(f"{path} has the format {document.get('format')}, this version reads {FORMAT}")
         features = features or default_features()
         if document["features"] != features.protocol:
-            raise ValueError(f"{path} was fitted on {document['features']}, given is {features.protocol}")
+            raise ValueError(f"{path} was fitted on {document['features']}, but was given {features.protocol}")
         thresholds_K = tensors.pop("thresholds")
         head = JudgeHead(features.channels, len(document["concepts"]), width=tensors["head.mix.bias"].shape[0])
         head.load_state_dict({name.removeprefix("head."): tensor for name, tensor in tensors.items()})
@@ -170,12 +170,12 @@ class Judge:
 
 
 def default_features() -> GridFeatures:
-    """EfficientNet-Lite2 with the weights that ``semhitok data fetch weights`` brings; ValueError without them."""
+    """EfficientNet-Lite2 with the weights from ``semhitok data fetch weights``; ValueError without them."""
     return lite2_grid(weights_path("efficientnet_lite2.pth"))
 
 
 def peaks_of(heat_BKGG: Tensor) -> Tensor:
-    """Cells higher than their eight neighbours, bool (B,K,G,G); of equal neighbours the first in reading order counts."""
+    """Cells higher than their eight neighbours, bool (B,K,G,G); of equal neighbours the first in row-major order wins."""
     side = heat_BKGG.shape[-1]
     padded = F.pad(heat_BKGG, (1, 1, 1, 1), value=-torch.inf)
     peaks = torch.ones_like(heat_BKGG, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""What the judge sees of an image: a grid of features of a frozen network.
+"""The judge's input: a grid of features from a frozen network.
 
 Shapes: B images, D feature channels, G rows and columns of the grid.
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from semhitok.teachers import EfficientNetLiteConfig, convert_efficientnet_lite
 
-# Blocks of EfficientNet-Lite2 that end its grids of stride 8 (48 channels) and 16 (120 channels). The grid of stride 32 made
+# Blocks of EfficientNet-Lite2 that end its grids of stride 8 (48 channels) and 16 (120 channels). Adding stride 32 made
 # judges worse: composed scenes repeat the same cut-outs, which are recognised by detail rather than by kind.
 FINE, COARSE = 6, 14
 GRID = 12
@@ -28,7 +28,7 @@ class GridFeatures:
     """A frozen network whose grid of features the judge reads.
 
     Attributes:
-        protocol: network, layers and resizing; a judge works on the features that it was fitted on, and on no others.
+        protocol: network, layers and resizing; a judge only works on the features that it was fitted on.
         channels, grid: D and G.
         extract: images (B,3,H,W) in [-1,1] -> features (B,D,G,G).
     """
@@ -46,7 +46,7 @@ def lite2_grid(weights: Path | str, *, device: torch.device | str = "cpu") -> Gr
     stride 8 within it.
 
     Args:
-        weights: the ``.pth`` at ``weights_path("efficientnet_lite2.pth")``, which ``semhitok data fetch weights`` brings.
+        weights: the ``.pth`` at ``weights_path("efficientnet_lite2.pth")``, from ``semhitok data fetch weights``.
         device: where the network runs.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How far a judge can be trusted: what it finds in images whose ground truth is known."""
+"""How reliable a judge is: its detections in images with ground truth."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch import Tensor
 
 from semhitok.evaluation.text_to_image.judge import Found, Judge
 from semhitok.scenes.truth import Placed, SceneTruth, relations_of
+from semhitok.visualization.markdown import percent
 
 
 @dataclass(frozen=True)
 class JudgeScores:
-    """Shares in [0,1], None where there was nothing to count.
+    """Shares in [0,1], None if there was nothing to count.
 
     Attributes:
-        recall: of the concepts that images show, the share that was found.
-        precision: of the concepts that were found in images, the share that they show.
-        count: of the concepts that images show, the share of which exactly as many were found as there are.
-        place: of the true relations between single things that were both found, the share that holds between the places
-            found.
-        images: how many.
+        recall: share of the shown concepts that were found.
+        precision: share of the found concepts that are shown.
+        count: share of the shown concepts that were found exactly as often as they are shown.
+        place: share of the true relations between single objects, both found, that hold between the positions found.
+        images: number of images.
     """
 
     recall: float | None
@@ -32,18 +32,19 @@ class JudgeScores:
     images: int
 
     def sentence(self) -> str:
-        """All in one line."""
+        """All scores in one line."""
         shares = {"recall": self.recall, "precision": self.precision, "count": self.count, "place": self.place}
-        return ", ".join(f"{name} {_percent(share)}" for name, share in shares.items()) + f" ({self.images:,} images)"
+        said = (f"{name} {'none' if share is None else percent(share)}" for name, share in shares.items())
+        return f"{', '.join(said)} ({self.images:,} images)"
 
 
 def judge_recall(judge: Judge, images_BCHW: Tensor, scenes: Sequence[SceneTruth]) -> JudgeScores:
-    """Let the judge find things in images (B,3,H,W) in [-1,1], and compare with what they show."""
+    """Run the judge on images (B,3,H,W) in [-1,1], and compare its detections with the ground truth."""
     return compare(judge.find(images_BCHW), scenes)
 
 
 def compare(found: Sequence[Sequence[Found]], scenes: Sequence[SceneTruth]) -> JudgeScores:
-    """Compare what was found in each image with what it shows."""
+    """Compare the detections in each image with its ground truth."""
     shown = said = right = exact = related = holding = 0
     for things, truth in zip(found, scenes, strict=True):
         numbers, true_numbers = count_of(things), Counter(thing.concept for thing in truth.objects)
@@ -65,15 +66,15 @@ def compare(found: Sequence[Sequence[Found]], scenes: Sequence[SceneTruth]) -> J
 
 
 def count_of(things: Sequence[Found]) -> Counter[str]:
-    """How many of each concept were found."""
+    """Number of detections of each concept."""
     return Counter(thing.concept for thing in things)
 
 
 def holds(things: Sequence[Found], first: str, relation: str, second: str) -> bool:
-    """Whether both concepts were found and the relation is true of the most certain thing of each.
+    """Whether both concepts were found and the relation holds between the most certain detection of each.
 
-    The rule is that of the captions: centres more than 12 % of the side apart along the axis, and further than along the
-    other one.
+    The rule is that of the captions: centres are more than 12 % of the side apart along the axis, and further than along
+    the other one.
     """
     best = [next((thing for thing in things if thing.concept == concept), None) for concept in (first, second)]
     if None in best:
@@ -84,7 +85,3 @@ def holds(things: Sequence[Found], first: str, relation: str, second: str) -> bo
 
 def _share(part: int, whole: int) -> float | None:
     return part / whole if whole else None
-
-
-def _percent(share: float | None) -> str:
-    return "none" if share is None else f"{100 * share:.1f} %"

@@ -1,10 +1,10 @@
-"""Fit a judge on scenes with ground truth, every second of them as the image tokenizer gives it back.
+"""Fit a judge on scenes with ground truth, every second one reconstructed by the image tokenizer.
 
-The judge is no part of any model: its features come from a network that no tokenizer here is trained with, and its head is
-fitted once, on training scenes, before anything is drawn. A tenth of these scenes is held back for the thresholds.
+The judge is independent of the models that it scores: its features come from a network that no tokenizer here is trained
+with, and its head is fitted once, on training scenes. A tenth of these scenes is held out to choose the thresholds.
 
-Loss: focal (Lin et al. 2017, arXiv 1708.02002) over cells and concepts, with the neighbours of a centre left out, since
-they show the same thing (the heat maps of Zhou et al. 2019, arXiv 1904.07850, with a hard edge), per centre.
+Loss: focal loss (Lin et al. 2017, arXiv 1708.02002) over cells and concepts, per centre. The neighbours of a centre are
+left out, as they show the same object (the heat maps of Zhou et al. 2019, arXiv 1904.07850, with a hard edge).
 
 Shapes: N scenes, B of them in a batch, D feature channels, K concepts, G rows and columns of the grid.
 """
@@ -31,7 +31,7 @@ from semhitok.storage.array_cache import digest_of_module, digest_of_text
 
 BATCH = 32
 HELD_BACK = 10  # one scene in this many
-PRIOR = 20.0  # scenes' worth of all concepts in the threshold of one: few held-back scenes show a given concept
+PRIOR = 20.0  # weight, in scenes, of all concepts in the threshold of one: few held-out scenes show a given concept
 THRESHOLDS = torch.linspace(0.05, 0.9, 86)
 
 Centre = tuple[int, int, int]
@@ -43,10 +43,10 @@ class JudgeConfig:
     """How the head is fitted.
 
     Attributes:
-        width: channels within the head.
-        epochs: over the scenes.
-        learning_rate, weight_decay: of AdamW; the rate falls to 0 along a cosine after a short rise.
-        gamma: of the focal loss; 0 is cross-entropy.
+        width: hidden channels of the head.
+        epochs: passes over the scenes.
+        learning_rate, weight_decay: of AdamW; cosine schedule to 0 after a short warm-up.
+        gamma: exponent of the focal loss; 0 is cross-entropy.
     """
 
     width: int = 128
@@ -66,28 +66,27 @@ def fit_judge(
     features: GridFeatures | None = None,
     config: JudgeConfig | None = None,
 ) -> Judge:
-    """A judge of the concepts that the scenes show.
+    """Fit a judge to the concepts of the scenes.
 
     Args:
-        source_folder: of training scenes (tars).
-        tokenizer: of images, under the protocol ``ImageTokenizer``; scenes are read at its size, and every second one is
-            encoded and decoded by it before the judge sees it.
-        limit: at most this many scenes, evenly spaced over the folder; None for all. Features of all of them are in
-            memory: 90 kB a scene.
-        seed: of the head's weights and of the order of scenes; the same seed gives the same judge.
-        progress: called with what is done, how much of it, of how much.
+        source_folder: folder of training scenes (tars).
+        tokenizer: an ``ImageTokenizer``; scenes are read at its image size, and every second one is reconstructed by it.
+        limit: at most this many scenes, evenly spaced over the folder; None for all. Features of all of them are held in
+            memory: 90 kB per scene.
+        seed: decides the head's weights and the order of scenes; the same seed gives the same judge.
+        progress: called with a description, the number done and the total.
         features: None for EfficientNet-Lite2 with the fetched weights.
-        config: of the fit.
+        config: settings of the fit.
 
     Raises:
-        ValueError: no scenes with objects there, or fewer than 20.
+        ValueError: no scenes with objects, or fewer than 20 scenes.
     """
     features, config = features or default_features(), config or JudgeConfig()
     scenes = read_scenes(source_folder, tokenizer.config.image_size, limit=limit, progress=progress)
     concepts = concepts_of(scenes.truths)
     if len(scenes.truths) < 2 * HELD_BACK:
         raise ValueError(f"a judge needs at least {2 * HELD_BACK} scenes, {source_folder} has {len(scenes.truths)}")
-    # In pairs: one of them as it is, one as the tokenizer gives it back.
+    # In pairs: one original and one reconstruction.
     held_back = torch.arange(len(scenes.truths)) // 2 % HELD_BACK == HELD_BACK // 2
     features_NDGG = _features(scenes, tokenizer, features, progress)
     centres = [centres_of(truth, concepts, features.grid) for truth in scenes.truths]
@@ -107,7 +106,7 @@ def fit_judge(
 
 
 def centres_of(truth: SceneTruth, concepts: Sequence[str], grid: int) -> list[Centre]:
-    """The cells in which the centres of the scene's objects lie."""
+    """The cells with the centres of the scene's objects."""
     place = {concept: index for index, concept in enumerate(concepts)}
     last = grid - 1
     return [
@@ -117,7 +116,7 @@ def centres_of(truth: SceneTruth, concepts: Sequence[str], grid: int) -> list[Ce
 
 
 def targets_of(centres: Sequence[Sequence[Centre]], concepts: int, grid: int) -> tuple[Tensor, Tensor]:
-    """Where centres are, and where a concept's loss counts: both bool (B,K,G,G)."""
+    """Masks of the centres and of the cells where a concept's loss counts, both bool (B,K,G,G)."""
     positive = torch.zeros(len(centres), concepts, grid, grid, dtype=torch.bool)
     counted = torch.ones_like(positive)
     for image, things in enumerate(centres):
@@ -128,7 +127,7 @@ def targets_of(centres: Sequence[Sequence[Centre]], concepts: int, grid: int) ->
 
 
 def focal_loss(logits_BKGG: Tensor, positive_BKGG: Tensor, counted_BKGG: Tensor, gamma: float) -> Tensor:
-    """Sum over the counted cells, per centre; a scalar."""
+    """Focal loss summed over the counted cells, divided by the number of centres; a scalar."""
     signed = torch.where(positive_BKGG, logits_BKGG, -logits_BKGG)
     cells = -F.logsigmoid(signed) * torch.sigmoid(-signed) ** gamma
     return (cells * counted_BKGG).sum() / positive_BKGG.sum().clamp(min=1)
@@ -136,7 +135,7 @@ def focal_loss(logits_BKGG: Tensor, positive_BKGG: Tensor, counted_BKGG: Tensor,
 
 @torch.no_grad()
 def _features(scenes: TrueScenes, tokenizer: Any, features: GridFeatures, progress: Progress | None) -> Tensor:
-    """Features of all scenes, fp16 (N,D,G,G); every second scene goes through the tokenizer first."""
+    """Features of all scenes, fp16 (N,D,G,G); every second scene is reconstructed by the tokenizer first."""
     found: Tensor | None = None
     parameter = next(tokenizer.parameters())
     tokenizer.eval()
@@ -184,7 +183,7 @@ def _fit(
         )
         given = features_NDGG[rows]
         if mirrored[batch]:
-            # The features of a mirrored image are nearly its mirrored features, and cost nothing.
+            # Mirroring features is nearly the same as extracting them from the mirrored image, and costs nothing.
             given, positive, counted = given.flip(-1), positive.flip(-1), counted.flip(-1)
         warm = min(1.0, (step + 1) / 50)
         optimizer.param_groups[0]["lr"] = config.learning_rate * warm * (1 + math.cos(math.pi * step / steps)) / 2
@@ -213,12 +212,12 @@ def _thresholds(head: JudgeHead, features_NDGG: Tensor, centres: Sequence[Sequen
 def best_thresholds(highest_NK: Tensor, shown_NK: Tensor) -> Tensor:
     """(K) thresholds, each with the best F1 of its concept's presence.
 
-    F1 = 2 right / (said + shown). Few of the held-back scenes show a given concept, so the counts of all concepts
-    together are added to its own, as much of them as ``PRIOR`` scenes that show it.
+    F1 = 2 right / (said + shown). Few of the held-out scenes show a given concept, so the pooled counts of all concepts
+    are added to its own, with the weight of ``PRIOR`` scenes that show it.
 
     Args:
         highest_NK: the highest probability of each concept in each scene.
-        shown_NK: bool, whether the scene shows it.
+        shown_NK: bool, whether the scene shows the concept.
     """
     said = np.stack([(highest_NK >= threshold).numpy() for threshold in THRESHOLDS])
     right_TK = torch.from_numpy((said & shown_NK.numpy()).sum(axis=1)).double()

@@ -1,4 +1,4 @@
-"""Benchmarks of drawing from prompts: their files of prompts, and images in the layouts that their scorers read.
+"""Text-to-image benchmarks: their prompt files, and images in the layouts that their scorers read.
 
     layout       prompts                     images
     geneval      evaluation_metadata.jsonl   00000/samples/0000.png ... with 00000/metadata.jsonl; 4 a prompt
@@ -9,14 +9,14 @@
 GenEval: ``evaluation/evaluate_images.py`` (github.com/djghosh13/geneval) goes through the folders whose names are digits,
 reads ``metadata.jsonl`` as one JSON object, that of the prompt's line, and scores each ``samples/<digits>.png``.
 
-MJHQ-30K: clean-fid (github.com/GaParmar/clean-fid), ``fid.compute_fid(reference, drawn)``, takes every image file below both
-folders, whatever its name. The reference (huggingface.co/datasets/playgroundai/MJHQ-30K) has a folder for each category, so
-that the same folders serve for the overall distance and for that of a category.
+MJHQ-30K: clean-fid (github.com/GaParmar/clean-fid), ``fid.compute_fid(reference, generated)``, takes every image file below
+both folders, whatever its name. The reference (huggingface.co/datasets/playgroundai/MJHQ-30K) has a folder for each
+category, so the same folders serve for the overall distance and for that of a category.
 
 GenAI-Bench: ``genai_bench/evaluate.py`` (github.com/linzhiqiu/t2v_metrics) reads ``<output_dir>/<gen_model>/<id>.jpeg`` for
 each key of the file; the folder written here is ``<output_dir>/<gen_model>``.
 
-No other images may lie in such a folder, and all of its images come from the same settings, which lie beside them.
+Such a folder holds no other images, and all of its images come from the same settings, which are stored beside them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from semhitok.storage.atomic import atomic_file, write_text
 from semhitok.types import PromptLayout
 
 Draw = Callable[[Sequence[str], Sequence[int]], Sequence[Image.Image]]
-"""Prompts and as many seeds to images; consecutive images of a set have consecutive seeds."""
+"""(prompts, seeds) -> images; consecutive images of a set have consecutive seeds."""
 
 SETTINGS = "settings.json"
 GENEVAL_SAMPLES = 4
@@ -46,11 +46,11 @@ _STREAM = 0x6472_6177  # tells these random numbers from others of the same seed
 
 @dataclass(frozen=True)
 class Prompt:
-    """What to draw.
+    """One prompt.
 
     Attributes:
         key: names its images.
-        text: to draw from.
+        text: the prompt itself.
         extra: GenEval's line of metadata, MJHQ's category; empty otherwise.
     """
 
@@ -61,13 +61,13 @@ class Prompt:
 
 @dataclass(frozen=True)
 class PromptSet:
-    """A file of prompts; its images are numbered, those of one prompt one after the other.
+    """A file of prompts; its images are numbered consecutively, prompt by prompt.
 
     Attributes:
-        layout: of the images.
+        layout: layout of the images.
         prompts: in the order of the file.
-        samples: images for each prompt.
-        digest: of the file's content.
+        samples: images per prompt.
+        digest: digest of the file's content.
     """
 
     layout: PromptLayout
@@ -76,15 +76,15 @@ class PromptSet:
     digest: str
 
     def __len__(self) -> int:
-        """How many images there are to draw."""
+        """Number of images of the set."""
         return len(self.prompts) * self.samples
 
     def prompt(self, number: int) -> Prompt:
-        """What image ``number`` is drawn from."""
+        """Prompt of image ``number``."""
         return self.prompts[number // self.samples]
 
     def image(self, folder: Path, number: int) -> Path:
-        """Where image ``number`` lies."""
+        """Path of image ``number``."""
         prompt = self.prompt(number)
         match self.layout:
             case "geneval":
@@ -97,7 +97,7 @@ class PromptSet:
                 return folder / f"{prompt.key}.png"
 
     def missing(self, folder: Path) -> list[int]:
-        """Numbers of the images that are not there; an empty file, which a power failure can leave, is none."""
+        """Numbers of the missing images; an empty file, which a power failure can leave behind, counts as missing."""
         return [number for number in range(len(self)) if not _has_content(self.image(folder, number))]
 
 
@@ -105,14 +105,14 @@ def read_prompt_set(file: Path, layout: PromptLayout, samples: int | None = None
     """Read the prompts of a benchmark.
 
     Args:
-        file: as it is published; see the head of this file.
-        layout: what it is.
-        samples: images for each prompt: any number for GenEval, whose own is 4; one in the other layouts.
+        file: as published; see the docstring of this module.
+        layout: its format.
+        samples: images per prompt: any number for GenEval, by default 4; one in the other layouts.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a line or key has no prompt or lacks what the scorer reads, a key cannot name a file, there are no
-            prompts, or several images are asked for where the layout has one.
+            prompts, or ``samples`` is above 1 in a layout with one image per prompt.
     """
     if samples is None:
         samples = GENEVAL_SAMPLES if layout == "geneval" else 1
@@ -124,7 +124,7 @@ def read_prompt_set(file: Path, layout: PromptLayout, samples: int | None = None
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is no text in UTF-8") from error
+        raise ValueError(f"{file} is not UTF-8 text") from error
     match layout:
         case "geneval":
             prompts = [_geneval(line, index, file) for index, line in enumerate(_lines(text))]
@@ -140,7 +140,7 @@ def read_prompt_set(file: Path, layout: PromptLayout, samples: int | None = None
 
 
 def image_seeds(seed: int, numbers: Sequence[int]) -> list[int]:
-    """The seed of each image of a set, by its number alone; other seeds of the set give quite other ones."""
+    """The seeds of images of a set by their numbers; different set seeds give unrelated image seeds."""
     first = int(random_bits(seed, _STREAM, np.zeros(1, dtype=np.int64))[0] >> np.uint64(2))
     return [first + number for number in numbers]
 
@@ -155,22 +155,22 @@ def draw_prompt_set(
     settings: Mapping[str, Any],
     advance: Callable[[int, int], None] | None = None,
 ) -> int:
-    """Draw the images that are not there yet.
+    """Generate the missing images of a set.
 
-    Each is drawn from a seed of its own and appears whole or not at all, so that a set that was interrupted ends up as one
-    that was not (as far as ``draw`` gives an image the same numbers in any batch).
+    Each image has its own seed and is written atomically, so an interrupted set ends up the same as an uninterrupted one
+    (as far as the images of ``draw`` do not depend on the batch).
 
     Args:
-        prompts: to draw from.
-        folder: to write to; new, empty, or of an earlier call with the same arguments.
-        draw: gives the images.
-        seed: of the whole set.
-        batch_size: images at a time.
-        settings: whatever else decides the images, as JSON has it.
-        advance: called with the numbers of images that are there and of all.
+        prompts: the prompts.
+        folder: folder to write to; new, empty, or of an earlier call with the same arguments.
+        draw: generates the images.
+        seed: seed of the whole set.
+        batch_size: images per batch.
+        settings: all other settings that images depend on, as JSON values.
+        advance: called with the number of existing images and the total.
 
     Returns:
-        How many images were drawn now.
+        Number of images generated by this call.
 
     Raises:
         ValueError: the folder holds images of other settings, or other files.
@@ -194,7 +194,7 @@ def draw_prompt_set(
 
 
 def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Write the settings of a set into its folder, or compare them with those that lie there.
+    """Write the settings of a set into its folder, or compare them with those found there.
 
     Raises:
         ValueError: they differ, or the folder is not empty and has none.
@@ -218,7 +218,7 @@ def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def save_image(image: Image.Image, path: Path) -> None:
-    """Write a PNG, or by its name a JPEG of quality 95 with full colour resolution; it appears whole or not at all."""
+    """Write a PNG or, depending on the suffix, a JPEG of quality 95 without chroma subsampling; the write is atomic."""
     with atomic_file(path) as unfinished:
         if path.suffix == ".jpeg":
             image.save(unfinished, "JPEG", quality=95, subsampling=0)
@@ -231,7 +231,7 @@ def _has_content(path: Path) -> bool:
 
 
 def _lines(text: str) -> list[str]:
-    """Lines as files have them: not at the other characters that Unicode counts as line ends, which prompts may hold."""
+    """Split at newlines only, not at other Unicode line ends, which prompts may contain."""
     return [line.strip() for line in text.rstrip().split("\n")] if text.strip() else []
 
 
@@ -247,7 +247,7 @@ def _geneval(line: str, index: int, file: Path) -> Prompt:
     except ValueError:
         fields = None
     place = f"line {index + 1}"
-    _text(fields, "tag", place, file)  # without it the scorer stops, after everything has been drawn
+    _text(fields, "tag", place, file)  # without it the scorer fails, after all images have been generated
     return Prompt(f"{index:05d}", _text(fields, "prompt", place, file), extra=line)
 
 
@@ -258,7 +258,7 @@ def _keyed(key: str, fields: Any, file: Path, folder: str | None = None) -> Prom
     for name in (key, *([extra] if folder else [])):
         if not re.fullmatch(r"[\w-][\w.-]*", name):
             raise ValueError(
-                f"{file}: key {key} gives {name!r}, which cannot name a file (letters, digits, -, _ and . can)"
+                f"{file}: key {key} gives {name!r}, which cannot name a file (only letters, digits, -, _ and . can)"
             )
     return Prompt(key, text, extra)
 

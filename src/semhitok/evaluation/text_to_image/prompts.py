@@ -1,4 +1,4 @@
-"""Prompts for drawing, from the captions of test scenes, with what a drawn image must show."""
+"""Text-to-image prompts from the captions of test scenes, with what a generated image must show."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Prompt:
 
     Attributes:
         text: "two horses and an owl", or "an owl above a horse".
-        kind: single, one thing; several, more of them; relation, two things and where they are.
+        kind: single, one object; several, more of them; relation, two objects and their relative position.
         scene: index of the scene whose caption it is.
         numbers: (concept, how many), each concept once.
         relation: (concept, "left of", "right of", "above" or "below", concept); None for the other kinds.
@@ -33,10 +33,10 @@ class Prompt:
 
 
 def prompts_of(truths: Sequence[SceneTruth], count: int) -> list[Prompt]:
-    """At most ``count`` prompts, the three kinds in turn as long as there are any; a scene gives one at most.
+    """At most ``count`` prompts, one per scene, alternating between the three kinds while there are any.
 
-    What stands behind the things is left out: "two horses", not "two horses in front of green grass". A scene with
-    relations gives one of them or all its things, whichever kind has fewer prompts so far.
+    The background is left out: "two horses", not "two horses in front of green grass". A scene with relations gives one of
+    them or all its objects, whichever kind has fewer prompts so far.
 
     Raises:
         ValueError: count is below 1, or no scene has objects.
@@ -49,14 +49,14 @@ def prompts_of(truths: Sequence[SceneTruth], count: int) -> list[Prompt]:
             prompt = _prompt(index, truth, everything=len(by_kind["relation"]) > len(by_kind["several"]))
             by_kind[prompt.kind].append(prompt)
     if not any(by_kind.values()):
-        raise ValueError("none of the scenes shows an object, there is nothing to ask for")
+        raise ValueError("none of the scenes shows an object, so there are no prompts")
     longest = max(map(len, by_kind.values()))
     in_turn = [found[turn] for turn in range(longest) for found in by_kind.values() if turn < len(found)]
     return in_turn[:count]
 
 
 def _prompt(index: int, truth: SceneTruth, *, everything: bool) -> Prompt:
-    """Of all things, or of a relation where there is one."""
+    """A prompt for all objects, or for a relation if there is one."""
     numbers = Counter(thing.concept for thing in truth.objects)
     related = [
         (truth.objects[one].concept, relation, truth.objects[other].concept)

@@ -1,4 +1,4 @@
-"""The report on drawn images: figures as JSON, and one table."""
+"""The report on generated images: figures as JSON, and one table."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ REAL, RECONSTRUCTED = "real", "reconstructed"
 
 @dataclass(frozen=True)
 class GenerationScores:
-    """What the judge found in images, one for each prompt. Shares lie in [0,1].
+    """The judge's scores of images, one for each prompt. Shares are in [0,1].
 
     Attributes:
-        objects: of all concepts that the prompts name, the share found.
-        number: of the prompts, the share of which every named concept was found exactly as often as asked for.
-        place: of the prompts with a relation, the share of which both things were found and the relation holds between the
+        objects: share of the concepts named by the prompts that were found.
+        number: share of the prompts for which every concept was found exactly as often as requested.
+        place: share of the prompts with a relation for which both objects were found and the relation holds between the
             most certain ones; None without such prompts.
-        images: prompts and images.
-        relations: of them, prompts with a relation.
-        frechet: distance to test scenes that gave no prompt; None if it was not measured.
+        images: number of prompts and images.
+        relations: number of prompts with a relation.
+        frechet: distance to test scenes without a prompt; None if it was not measured.
     """
 
     objects: float
@@ -35,17 +35,17 @@ class GenerationScores:
 
 @dataclass(frozen=True)
 class GenerationReport:
-    """Drawn images beside real and reconstructed ones.
+    """Scores of generated images, and of real and reconstructed ones.
 
     Attributes:
         rows: scores by name: real, reconstructed, one for each guidance, shuffled.
         guidances: in the order given.
-        judge: how far the judge agrees with the ground truth of real and of reconstructed scenes.
-        judge_fingerprint: of what the judge was fitted on.
+        judge: agreement of the judge with the ground truth of real and of reconstructed scenes.
+        judge_fingerprint: identifies what the judge was fitted on.
         frechet_protocol: network, layer and resizing; None if no distance was measured.
-        frechet_reference: test scenes that the distance is measured to.
-        scenes_fingerprint: of the test scenes.
-        seed, top_k, top_p: of the drawings.
+        frechet_reference: number of test scenes in the reference of the distance.
+        scenes_fingerprint: identifies the test scenes.
+        seed, top_k, top_p: settings of generation.
     """
 
     rows: dict[str, GenerationScores]
@@ -61,7 +61,7 @@ class GenerationReport:
 
     @property
     def ratios(self) -> dict[float, float | None]:
-        """By guidance: objects found in drawn images over those found in reconstructed ones; None if these are none."""
+        """By guidance: objects found in generated images over those in reconstructed ones; None if there are none in these."""
         best = self.rows[RECONSTRUCTED].objects
         return {
             guidance: self.rows[guidance_name(guidance)].objects / best if best else None for guidance in self.guidances
@@ -72,7 +72,7 @@ class GenerationReport:
         return json.dumps(asdict(self) | {"ratios": {f"{g:g}": ratio for g, ratio in self.ratios.items()}}, indent=1)
 
     def to_markdown(self) -> str:
-        """One table, and what is needed to read it."""
+        """One table with explanations."""
         head = ["images", "objects", "number", "place", "Fréchet", "n"]
         body = [[name, *_cells(scores)] for name, scores in self.rows.items()]
         ratios = ", ".join(
@@ -81,18 +81,18 @@ class GenerationReport:
         )
         relations = self.rows[REAL].relations
         lines = [
-            f"Objects found in drawn images over those found in reconstructed ones: {ratios}.",
+            f"Objects found in generated images over those found in reconstructed ones: {ratios}.",
             "",
-            "* objects: share of the concepts named by the prompts that the judge finds; number: share of the prompts of "
-            "which every concept is found as often as asked for; place: share of the prompts with a relation "
-            f"({relations:,}) of which both things are found and the relation holds.",
-            "* shuffled: the same images against the prompts of other images: what is found without reading the prompt.",
+            "* objects: share of the concepts named by the prompts that the judge finds; number: share of the prompts "
+            "for which every concept is found as often as requested; place: share of the prompts with a relation "
+            f"({relations:,}) for which both objects are found and the relation holds.",
+            "* shuffled: the same images scored on other prompts: the level reached without reading the prompt.",
             *(f"* the judge on {name} scenes: {scores.sentence()}." for name, scores in self.judge.items()),
         ]
         if self.frechet_protocol is not None:
             lines.append(
                 f"* Fréchet distance to {self.frechet_reference:,} other test scenes, {self.frechet_protocol}. It falls with "
-                "n; the row of real scenes shows what is left at this n."
+                "n; the row of real scenes shows its floor at this n."
             )
         return table(head, body) + "\n\n" + "\n".join(lines) + "\n"
 

@@ -1,1 +1,1 @@
-"""What a tokenizer gives back, uses and leaves untouched."""
+"""Reconstruction, codebook usage and rate of a tokenizer, and whether its stages conflict."""

@@ -1,4 +1,4 @@
-"""Evaluate a tokenizer on one or several sources of images: encode, decode, measure, report.
+"""Evaluate a tokenizer on one or more sources of images: encode, decode, measure, report.
 
 Shapes: B images, C = 3 channels, H x W pixels.
 """
@@ -54,22 +54,22 @@ def evaluate(
     max_bad_share: float = 0.05,
     progress: Progress | None = None,
 ) -> EvaluationReport:
-    """Measure a tokenizer; every source is reported apart.
+    """Measure a tokenizer; every source is reported separately.
 
     Args:
         model: the tokenizer; it is put into eval mode. Images are moved to its device and dtype.
-        sources: images by the name of their group, for instance ``photographs`` and ``scenes (held out)``.
-        name: of the tokenizer, in the report.
+        sources: images by group name, for instance ``photographs`` and ``scenes (held out)``.
+        name: name of the tokenizer in the report.
         limit: at most this many images of each source, evenly spaced; None for all.
         fit: how an image becomes a square of ``model.config.image_size`` pixels.
         perceptual: distance of (reconstructions, originals) in [-1,1], on the model's device.
-        extractors: networks for Fréchet distances, left out for sources of fewer than ``MINIMUM_IMAGES`` images.
+        extractors: networks for Fréchet distances, skipped for sources of fewer than ``MINIMUM_IMAGES`` images.
         probe_train: labelled images on which the category probe is fitted; it is tested on every source with labels.
-        text_tokenizer: of a tokenizer with a text tower, for zero-shot classification and retrieval on sources whose
-            images have labels or captions.
-        before: an earlier stage of the same tokenizer, whose semantic ids must be the same on all images.
+        text_tokenizer: the text tokenizer of a model with a text tower, for zero-shot classification and retrieval on
+            sources with labels or captions.
+        before: an earlier stage of the same tokenizer, whose semantic ids are compared on all images.
         example_images, rate_images: images of each source in the picture and in the rate curves; 0 leaves them out.
-        max_bad_share: share of bad images in a source that is an error.
+        max_bad_share: a larger share of bad images in a source is an error.
         progress: called after every batch.
 
     Raises:
@@ -145,7 +145,7 @@ class _Measurement:
         self.scores = ReconstructionMetrics(perceptual=perceptual)
         self.native_scores = ReconstructionMetrics(perceptual=perceptual)
         self.frechet = [FrechetMetric(extractor) for extractor in extractors]
-        # Tokenizers with semantic ids say in their configuration how many inner ids each of these has.
+        # The configuration of a tokenizer with semantic ids says how many inner ids each of them has.
         sizes = getattr(model.config, "subcodebook_sizes", None) or getattr(model.config, "subcodebook_size", None)
         self.codes = CodebookMetrics(model.vocab_size, sizes, model.codes_per_token)
         self.training = training
@@ -164,8 +164,8 @@ class _Measurement:
         originals = pixel_values.float()
         self.codes.update(encoded.ids)
         if reconstructions.shape != originals.shape:
-            # The tokenizer predicts a whole number of patches (384 px with patch 14: it predicts 378): the figures at
-            # the size of the image come first, those at its own size beside them.
+            # The tokenizer predicts a whole number of patches (378 px for 384 px with patch 14): report figures at the
+            # image size first, and those at the predicted size as well.
             self.native_scores.update(_resample(originals, reconstructions.shape[-2:]), reconstructions)
             reconstructions = _resample(reconstructions, originals.shape[-2:])
         psnr = self.scores.update(originals, reconstructions).tolist()
@@ -245,13 +245,13 @@ def _batches(sized: SizedImages, name: str, progress: Progress | None) -> Iterat
 
 
 def _pixels(batch: SizedBatch, model: ImageTokenizer) -> Tensor:
-    """Images in [-1,1] where the model is and in its dtype."""
+    """Images in [-1,1] on the model's device and in its dtype."""
     device, dtype = getattr(model, "device", "cpu"), getattr(model, "dtype", torch.float32)
     return to_float(batch.images.to(device)).to(dtype)
 
 
 def _embeddings(model: ImageTokenizer, pixel_values: Tensor) -> Tensor | None:
-    """Embeddings (B,E) of whole images, of tokenizers that have them."""
+    """Embeddings (B,E) of whole images, if the tokenizer has them."""
     return model.image_embedding(pixel_values) if isinstance(model, ImageEmbedder) else None
 
 

@@ -27,16 +27,16 @@ class GroupReport:
     """Everything measured on one source of images; sources are never averaged with each other.
 
     Attributes:
-        fingerprint: of the source.
-        images_in_source: how many it holds; ``reconstruction.images`` says how many of them were measured.
+        fingerprint: identifies the source.
+        images_in_source: images in the source; ``reconstruction.images`` says how many of them were measured.
         reconstruction: at the size of the images given to the tokenizer.
-        reconstruction_native: at the size that the tokenizer predicts, where it is another (384 px with patch 14).
+        reconstruction_native: at the size that the tokenizer predicts, if it differs (384 px with patch 14).
         codebooks: usage and perplexity.
         frechet: distances, each with its protocol.
-        probe: category probes by the features they read; empty without labelled images.
+        probe: category probes by kind of features; empty without labelled images.
         language: zero-shot classification and retrieval; None without a text tower, labels and captions.
         rate: curves by label, over ``rate_images`` images.
-        bad: images left out.
+        bad: unreadable images, which are left out.
         examples: a few images for the picture; not part of the JSON.
     """
 
@@ -59,16 +59,16 @@ class EvaluationReport:
     """All groups of one tokenizer.
 
     Attributes:
-        name: of the tokenizer.
-        image_size: side in pixels of the square images it was given.
-        fit: how images were brought to that size, ``crop`` or ``resize``.
+        name: name of the tokenizer.
+        image_size: side in pixels of its square input images.
+        fit: how images were made square, ``crop`` or ``resize``.
         tokens: per image.
         vocab_size: number of joint ids, or of codes in one codebook where a token has several.
         bits: per image, tokens * codes per token * log2(vocab_size).
         groups: by the name of the source.
         codes_per_token: C.
-        stage_conflict: comparison with an earlier stage, where one was given.
-        environment: date, versions, device: whatever is needed to repeat the run.
+        stage_conflict: comparison with an earlier stage, if one was given.
+        environment: date, versions and device, to reproduce the run.
     """
 
     name: str
@@ -182,7 +182,7 @@ class EvaluationReport:
         return {name: group.language for name, group in self.groups.items() if group.language is not None}
 
     def _rate_table(self) -> str:
-        """The tokenizer against two points of each curve: the nearest in bits, and the cheapest that is as good."""
+        """The tokenizer and two points of each curve: the nearest in bits, and the cheapest of at least its PSNR."""
         rows = []
         for name, group in self.groups.items():
             (own,) = group.rate.get(TOKENIZER, [None])
@@ -199,13 +199,13 @@ class EvaluationReport:
     def _protocol(self) -> list[str]:
         fitted = {"crop": "shorter side resized, centre cropped", "resize": "squeezed to the square"}[self.fit]
         lines = [
-            f"Images: {fitted}, {self.image_size} x {self.image_size} pixels; that is what reconstructions are "
-            "compared with.",
+            f"Images: {fitted}, {self.image_size} x {self.image_size} pixels; reconstructions are compared with "
+            "these images.",
             "PSNR and SSIM: images clamped to [0, 1], data range 1.0, mean over images of the image's own figure; SSIM "
             "as in torchmetrics (Gaussian window of 11 x 11 pixels, sigma 1.5, mirrored border).",
         ]
         scores = [score for group in self.groups.values() for score in group.frechet]
-        note = "figures of different numbers of images do not compare"
+        note = "figures of different numbers of images are not comparable"
         lines += _unique(f"{score.name}: {score.protocol}; {note}." for score in scores)
         if any(group.probe for group in self.groups.values()):
             whole = any("image" in group.probe for group in self.groups.values())

@@ -1,6 +1,6 @@
-"""Do the stages conflict? Stages 2 and 3 must leave what stage 1 learned untouched, to the last bit.
+"""Do the stages conflict? Stages 2 and 3 must leave what stage 1 learned bit-identical.
 
-SemHiTok's claim (arXiv 2503.06764, section 3.2, "non-conflicting extension"), checked on images instead of trusted.
+This checks SemHiTok's claim (arXiv 2503.06764, section 3.2, "non-conflicting extension") on images.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class StageConflict:
     Attributes:
         images, tokens: how many were compared.
         ids_changed: tokens whose semantic id differs.
-        largest_feature_change: largest absolute difference of the image's mean semantic feature, what a probe reads.
-        identical: no id and no feature differs by a single bit.
+        largest_feature_change: largest absolute difference of an image's mean semantic features, the input of the probe.
+        identical: whether all ids and features are bit-identical.
     """
 
     images: int
@@ -43,7 +43,7 @@ class StageConflict:
 
 
 def semantic_features(model: ImageTokenizer, ids: Tensor) -> Tensor:
-    """Mean over an image's tokens of its semantic codes, (B,d_s): what the category probe reads."""
+    """Semantic codes averaged over an image's tokens, (B,d_s): the input of the category probe."""
     semantic = model.embed(ids).semantic
     assert semantic is not None
     return semantic.float().mean(dim=1)

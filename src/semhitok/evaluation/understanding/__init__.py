@@ -1,1 +1,1 @@
-"""Answers about composed scenes, and what is reached without looking."""
+"""Questions about composed scenes and captions of them, with blind baselines."""

@@ -1,8 +1,8 @@
-"""What answers to questions about scenes, and captions of them, are worth.
+"""Scores of answers to questions about scenes and of captions.
 
-An answer is right if it is the expected one, letter for letter, after ``normalised``. Existence has POPE's metrics (Li et al.
+An answer is right if it equals the expected one after ``normalised``. Existence questions have POPE's metrics (Li et al.
 2023, "Evaluating Object Hallucination in Large Vision-Language Models") with "yes" as the positive answer. A caption is
-judged by the concepts it names.
+scored by the concepts that it names.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from semhitok.scenes.naming import plural
 from semhitok.scenes.questions import Question
 
 BACKGROUND = " in front of "
-"""What follows in a scene's caption tells of the photograph, where nobody labelled the things."""
+"""The rest of a scene's caption describes the photograph, whose objects are not labelled."""
 
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 Named = Mapping[str, int | None]
-"""Concepts that a caption names, with the number that it gives, None without one."""
+"""Concepts that a caption names, with the number that it states, or None."""
 
 
 def normalised(answer: str) -> str:
-    """Lower case, without a final full stop and space around."""
+    """The answer in lower case, without surrounding whitespace and final full stop."""
     return answer.strip().lower().removesuffix(".").rstrip()
 
 
 @dataclass(frozen=True)
 class Share:
-    """A share of things counted.
+    """A share with its standard error.
 
     Attributes:
-        total: how many things; 0 makes the share 0.
+        total: size of the whole; the share of 0 is 0.
         share: in [0,1].
-        standard_error: of the share, binomial: sqrt(share (1 - share) / total).
+        standard_error: binomial, sqrt(share (1 - share) / total).
     """
 
     total: int
@@ -57,11 +57,11 @@ class ExistenceScores:
 
     Attributes:
         accuracy: over all questions; an answer that is neither yes nor no is wrong.
-        precision: share of right ones among the answers "yes"; 0 without any.
-        recall: share of the things there that were answered with "yes".
-        f1: harmonic mean of the two.
-        yes: share of the answers "yes", 0.5 for a model without bias on balanced questions.
-        other: how many answers were neither yes nor no.
+        precision: share of the answers "yes" that are right; 0 without any.
+        recall: share of the questions with the answer "yes" that were answered so.
+        f1: harmonic mean of precision and recall.
+        yes: share of the answers "yes", 0.5 for an unbiased model on balanced questions.
+        other: number of answers that are neither yes nor no.
     """
 
     accuracy: Share
@@ -73,7 +73,7 @@ class ExistenceScores:
 
     @classmethod
     def of(cls, expected: Sequence[str], answers: Sequence[str]) -> ExistenceScores:
-        """From answers, expected and given, as ``normalised`` leaves them."""
+        """Scores of ``normalised`` answers, expected and given."""
         pairs = list(zip(expected, answers, strict=True))
         true_yes, said, there = pairs.count(("yes", "yes")), answers.count("yes"), expected.count("yes")
         return cls(
@@ -96,7 +96,7 @@ def accuracies(questions: Sequence[Question], answers: Sequence[str]) -> dict[st
 
 
 def existence_scores(questions: Sequence[Question], answers: Sequence[str]) -> dict[str, ExistenceScores]:
-    """POPE's metrics over all questions about existence, and by how the negatives were drawn."""
+    """POPE's metrics over all questions about existence, and by how the negatives were sampled."""
     found: dict[str, tuple[list[str], list[str]]] = {}
     for question, answer in zip(questions, answers, strict=True):
         for group in groups_of(question) if question.kind == "existence" else ():
@@ -108,14 +108,14 @@ def existence_scores(questions: Sequence[Question], answers: Sequence[str]) -> d
 
 @dataclass(frozen=True)
 class CaptionScores:
-    """Concepts named in captions against those shown; each counts once per image, summed over all images.
+    """Concepts named in captions compared with those shown; each counts once per image, summed over all images.
 
     Attributes:
-        captions: how many.
-        precision: of the concepts named, those that are shown.
-        recall: of the concepts shown, those that are named.
-        f1: harmonic mean of the two.
-        numbers: of the concepts rightly named with a number ("two horses"), those shown that many times.
+        captions: number of captions.
+        precision: share of the named concepts that are shown.
+        recall: share of the shown concepts that are named.
+        f1: harmonic mean of precision and recall.
+        numbers: share of the concepts correctly named with a number ("two horses") that are shown that many times.
     """
 
     captions: int
@@ -126,7 +126,7 @@ class CaptionScores:
 
     @classmethod
     def of(cls, named: Sequence[Named], shown: Sequence[Sequence[str]]) -> CaptionScores:
-        """From what the caption of each image names, and the concepts of the image's objects."""
+        """Scores from the concepts that each caption names and those of the image's objects."""
         right = said = there = counted = exact = 0
         for names, concepts in zip(named, shown, strict=True):
             said, there = said + len(names), there + len(set(concepts))
@@ -144,22 +144,22 @@ class CaptionScores:
 
 
 class ConceptFinder:
-    """Finds the concepts that a caption names, in the singular or the plural; the longest name goes first.
+    """Finds the concepts that a caption names, in the singular or the plural; longer names take precedence.
 
     "two grey wolves and an owl in front of a tree" -> {"grey wolf": 2, "owl": None}.
 
     Args:
-        concepts: all that count.
+        concepts: all concepts to look for.
     """
 
     def __init__(self, concepts: Iterable[str]) -> None:
         names = sorted(set(concepts))
-        # A name that is also another's plural stands for itself.
+        # A name that is also the plural of another one means itself.
         self._concepts = {_words(plural(name)): name for name in names} | {_words(name): name for name in names}
         self._lengths = sorted({len(words) for words in self._concepts}, reverse=True)
 
     def named(self, caption: str) -> dict[str, int | None]:
-        """Each concept with the number right before it, None without one; of one named twice the first counts."""
+        """Each concept with the number right before it, or None; if a concept is named twice, the first one counts."""
         words, found, place = _words(caption.split(BACKGROUND)[0]), {}, 0
         while place < len(words):
             spans = (words[place : place + length] for length in self._lengths)

@@ -1,6 +1,6 @@
-"""What answers without looking reach: the most frequent answer of the training questions, and another scene's image.
+"""Blind baselines: the most frequent answer to the training questions, and answers about another scene's image.
 
-A model is worth what it knows beyond these.
+What counts is how far a model exceeds them.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from semhitok.scenes.questions import Question
 
 
 class Prior:
-    """Answers by the frequencies of training scenes alone.
+    """Answers from the frequencies in training scenes alone.
 
-    Existence and count: the most frequent answer about the same concept, or of the kind for a concept that was never asked
-    about. Position: of the questions for left or right, or for above or below. Category: of the kind, since the question
-    names no concept. Between equally frequent answers the alphabet decides.
+    The answer is the most frequent one among training questions that share a cue. Existence and count: the same concept,
+    or the kind for a concept never asked about. Position: left or right, or above or below. Category: the kind, as these
+    questions name no concept. Ties are broken alphabetically.
 
     Args:
-        scenes: of training.
+        scenes: the training scenes.
 
     Raises:
         ValueError: none of them has a question.
@@ -38,7 +38,7 @@ class Prior:
                 for cue in _cues(question):
                     self._answers.setdefault(cue, Counter())[normalised(question.answer)] += 1
         if not self._answers:
-            raise ValueError("the training scenes have no questions, which the blind prior is learned from")
+            raise ValueError("the training scenes have no questions, from which the blind prior is learned")
 
     @property
     def concepts(self) -> frozenset[str]:
@@ -55,7 +55,7 @@ class Prior:
         return min(known, key=lambda answer: (-known[answer], answer))
 
     def chance(self, questions: Sequence[Question]) -> float:
-        """Expected accuracy of an answer drawn evenly from those that training has for such questions.
+        """Expected accuracy of an answer sampled uniformly from those that training has for such questions.
 
         Raises:
             ValueError: as ``answer``.
@@ -63,7 +63,7 @@ class Prior:
         return sum(1 / len(self._known(each, _cues(each)[-1:])) for each in questions) / len(questions)
 
     def caption_concepts(self) -> frozenset[str]:
-        """The concepts to name in every caption alike: the most frequent ones, as many as give the best F1 in training."""
+        """Concepts to name in every caption: the most frequent ones, as many as maximise F1 in training."""
         best, chosen, right = 0.0, 0, 0
         ranked = sorted(self._frequency, key=lambda concept: (-self._frequency[concept], concept))
         for count, concept in enumerate(ranked, start=1):
@@ -81,7 +81,7 @@ class Prior:
 
 
 def _cues(question: Question) -> list[tuple[str, ...]]:
-    """What a question tells without its image, the most telling first."""
+    """What a question reveals without its image, the most specific cue first."""
     match question.kind:
         case "existence" | "count":
             return [(question.kind, question.concept), (question.kind,)]
@@ -92,7 +92,7 @@ def _cues(question: Question) -> list[tuple[str, ...]]:
 
 
 def other_scenes(count: int) -> list[int]:
-    """For each scene another one, each of them once: half of them further on.
+    """A permutation that assigns each scene another one: the one half of the scenes further on.
 
     Raises:
         ValueError: there are fewer than two.

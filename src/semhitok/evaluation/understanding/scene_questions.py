@@ -1,4 +1,4 @@
-"""Composed scenes with the questions about them and the concepts of their objects, read beside the images."""
+"""Composed scenes with their questions and the concepts of their objects, read together with the images."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ GROUPS = (
     "position, above or below",
     "category",
 )
-"""What questions are scored by; see ``groups_of``."""
+"""Groups in which questions are scored; see ``groups_of``."""
 
 
 @dataclass(frozen=True)
 class AskedScene:
-    """What is known about a scene; its image goes beside.
+    """The ground truth of a scene, without its image.
 
     Attributes:
         key: its name within the folder.
-        concepts: of its objects, one for each object; empty for a bare photograph.
-        questions: about it.
-        description: all that its captions say, empty without captions.
+        concepts: one for each of its objects; empty for a bare photograph.
+        questions: questions about it.
+        description: its captions as one text, empty without captions.
     """
 
     key: str
@@ -46,17 +46,18 @@ class AskedScene:
 
 
 class AskedScenes:
-    """Iterates over the scenes of a folder: batches of images (B,3,size,size) uint8 and what is asked about each.
+    """Iterates over the scenes of a folder: batches of images (B,3,size,size) uint8 and the ground truth of each.
 
     Args:
-        folder: of webdataset tars, as ``semhitok data scenes`` writes them.
-        size: side of the images in pixels; the shorter side is resized and the centre kept.
-        limit: the first so many scenes, None for all. Questions are balanced within a tar: whole tars keep the balance.
-        batch_size: images of a batch.
+        folder: folder of webdataset tars, as ``semhitok data scenes`` writes them.
+        size: side of the images in pixels; the shorter side is resized and the centre cropped.
+        limit: number of scenes from the first on, None for all. Questions are balanced within a tar: whole tars keep the
+            balance.
+        batch_size: images per batch.
 
     Raises:
-        ValueError: there is nothing to read, or limit is below 1; while iterating: too many bad images, or a question that
-            is none.
+        ValueError: there is nothing to read, or limit is below 1; while iterating: too many bad images, or an invalid
+            question.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class AskedScenes:
         self._images = SizedImages(self.source, size, batch_size=batch_size)
 
     def __len__(self) -> int:
-        """Scenes that will be tried."""
+        """Number of scenes to read, unreadable ones included."""
         return len(self.source)
 
     @property
@@ -84,10 +85,10 @@ class AskedScenes:
 
 
 def asked_scene(metadata: Mapping[str, Any], key: str) -> AskedScene:
-    """Objects, questions and captions from the JSON beside an image; all are empty where there are none.
+    """Objects, questions and captions from the JSON beside an image; each is empty if there are none.
 
     Raises:
-        ValueError: an object without concept, or a question without kind, question, answer or concept, or of another kind.
+        ValueError: an object without concept, or a question without kind, question, answer or concept, or of unknown kind.
     """
     try:
         concepts = tuple(str(each["concept"]) for each in metadata.get("objects") or ())
@@ -109,12 +110,12 @@ def _question(fields: Mapping[str, Any]) -> Question:
 
 
 def axis_of(question: Question) -> str:
-    """Of a question about positions: which of two answers it asks for."""
+    """Which pair of answers a question about positions offers."""
     return "above or below" if " above or below " in question.question else "left or right"
 
 
 def groups_of(question: Question) -> tuple[str, ...]:
-    """The entries of ``GROUPS`` that a question counts for: its kind, and a part of it where there are parts."""
+    """The entries of ``GROUPS`` that a question belongs to: its kind, and its subgroup if there is one."""
     if question.kind == "position":
         return "position", f"position, {axis_of(question)}"
     if question.kind == "existence" and question.negatives is not None:

@@ -1,4 +1,4 @@
-"""What a unified model understands: questions about composed scenes and captions, beside what is reached without looking."""
+"""How well a unified model understands images: questions about composed scenes and captions, with blind baselines."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ from semhitok.visualization.markdown import percent, table
 
 PRIOR_SCENES = 20_000
 Progress = Callable[[str, int, int], None]
-"""(what is being done, how much of it is done, of how much)."""
+"""(description, number done, total)."""
 
 
 @dataclass(frozen=True)
 class AnswerScores:
-    """What one way to answer reached.
+    """Scores of one way of answering.
 
     Attributes:
         accuracy: exact matches by group of questions, see ``groups_of``.
         existence: POPE's metrics by group.
-        captions: of the scenes with objects; None without any.
+        captions: scores over the scenes with objects; None without any.
     """
 
     accuracy: dict[str, Share]
@@ -57,19 +57,19 @@ class AnswerScores:
 
 @dataclass(frozen=True)
 class UnderstandingReport:
-    """A model's answers about scenes beside answers without looking; ``dataclasses.asdict`` of it is JSON.
+    """A model's answers about scenes and blind baselines; ``dataclasses.asdict`` of it is JSON.
 
     Attributes:
-        fingerprint: of the scenes.
-        scenes: with objects or questions; bare photographs are not asked about.
-        questions: by group.
-        model: asked about each scene.
-        in_words: the model, with the scene's captions in the place of its image, without captions of its own; None where a
-            scene that is asked about has none, or more than the context holds.
-        prior: the most frequent answer in training, see ``blind.Prior``; as a caption the same concepts for all.
-        other_image: the model, shown another of the scenes.
-        chance: accuracy of an answer drawn evenly, by group.
-        bad: images that could not be read.
+        fingerprint: identifies the scenes.
+        scenes: number of scenes with objects or questions; there are no questions about bare photographs.
+        questions: number by group.
+        model: the model, shown each scene.
+        in_words: the model, given the scene's captions in place of its image and asked questions only; None if a scene
+            with questions has no captions, or more than fit into the context.
+        prior: the most frequent answer in training, see ``blind.Prior``; its caption names the same concepts for all.
+        other_image: the model, shown another scene.
+        chance: accuracy of an answer sampled uniformly, by group.
+        bad: unreadable images.
     """
 
     fingerprint: str
@@ -120,18 +120,18 @@ class UnderstandingReport:
 
     def _protocol(self) -> list[str]:
         lines = [
-            f"{self.scenes:,} scenes with objects or questions; answers are generated greedily and compared letter for letter "
-            "without case and final full stop; ± is one binomial standard error.",
+            f"{self.scenes:,} scenes with objects or questions; answers are generated greedily and must match exactly, "
+            "except for case and a final full stop; ± is one binomial standard error.",
             "Blind prior: the most frequent answer of the training questions about the same concept or of the same form; as a "
             "caption the most frequent concepts, the same for all images.",
-            "Another image: the model is shown another of the scenes. Chance: evenly drawn from the answers in training.",
+            "Another image: the model is shown another scene. Chance: sampled uniformly from the answers in training.",
         ]
         if self.in_words is not None:
-            lines.append("Told in words: the captions of the scene stand where its image stood.")
+            lines.append("Told in words: the captions of the scene take the place of its image.")
         if self.model.captions is not None:
             lines.append(
-                "Captions: concepts named before 'in front of' against those of the scene's objects; right numbers: of the "
-                "concepts rightly named with a number."
+                "Captions: concepts named before 'in front of' against those of the scene's objects; right numbers: share "
+                "of the concepts correctly named with a number."
             )
         if self.bad:
             lines.append(
@@ -151,16 +151,16 @@ def understand(
     projector: ContinuousProjector | None = None,
     progress: Progress | None = None,
 ) -> UnderstandingReport:
-    """Ask a model all questions about scenes and let it describe them.
+    """Ask a model all questions about scenes and let it caption them.
 
     Args:
         model: in eval mode, with the encoder side of its image tokenizer.
-        processor: of the model.
-        folder: of webdataset tars of scenes, as ``semhitok data scenes`` writes them.
-        train_folder: of the training scenes, from whose first ``PRIOR_SCENES`` the blind prior is learned.
-        limit: the first so many scenes; None for all. Whole tars keep the balance of the questions.
-        batch_size: images, and prompts, at a time.
-        projector: for a model that was trained on the teacher's continuous features in place of ids.
+        processor: the model's own.
+        folder: folder of webdataset tars of scenes, as ``semhitok data scenes`` writes them.
+        train_folder: the training scenes; the blind prior is learned from the first ``PRIOR_SCENES`` of them.
+        limit: number of scenes from the first on; None for all. Whole tars keep the questions balanced.
+        batch_size: images, or prompts, per batch.
+        projector: for a model trained on the teacher's continuous features in place of ids.
         progress: called after every batch.
 
     Raises:
@@ -244,7 +244,7 @@ class _Exam:
         batch_size: int,
         report: Progress,
     ) -> AnswerScores | None:
-        """The model's answers about what the captions of each scene say; None where some have none, or too many."""
+        """The model's answers from the captions of each scene; None if a scene has none, or more than fit into the context."""
         if not all(self._told):
             return None
         texts = [question.question for question in self._questions]
@@ -253,7 +253,7 @@ class _Exam:
         return None if answers is None else self._scores([normalised(each) for each in answers], None)
 
     def blind(self) -> AnswerScores:
-        """The prior's."""
+        """The answers of the blind prior."""
         named = dict.fromkeys(self.prior.caption_concepts())
         return self._scores([self.prior.answer(each) for each in self._questions], [named] * len(self._shown))
 
@@ -271,7 +271,7 @@ def _seen(
     projector: ContinuousProjector | None,
     images: list[Any],
 ) -> Tensor:
-    """What is kept of images to ask about them: ids, or with a projector pixel values."""
+    """The model inputs of images: ids, or with a projector pixel values."""
     if projector is None:
         return tokenize_images(model, processor, images, batch_size=len(images))
     return processor.image_processor(images)["pixel_values"]
