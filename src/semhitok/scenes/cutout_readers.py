@@ -180,7 +180,8 @@ _EMOJI_DROPPED = re.compile(r"cjk|katakana|squared|symbol|ideograph|silhouette")
 def _emoji(cache: Path) -> Iterator[Candidate]:
     folder = source_folder("emoji-datasource-google", cache) / "package"
     fluent = source_folder("@lobehub/fluent-emoji-3d", cache) / "package/assets"
-    three_dimensional = _by_code_point(fluent) if is_fetched("@lobehub/fluent-emoji-3d", cache) else {}
+    found = sorted(fluent.glob("*.webp")) if is_fetched("@lobehub/fluent-emoji-3d", cache) else []
+    three_dimensional = {_code_point(path.stem): path for path in found}
     for entry in sorted(json.loads((folder / "emoji.json").read_text()), key=lambda item: item["unified"]):
         kind = entry["subcategory"]
         if entry["category"] in ("Flags", "Symbols", "Component") or kind in ("emotion", "person-symbol"):
@@ -215,10 +216,6 @@ def _emoji_concept(name: str, kind: str) -> str:
 
 def _code_point(text: str) -> str:
     return re.sub(r"-fe0f", "", text.lower())
-
-
-def _by_code_point(folder: Path) -> dict[str, Path]:
-    return {_code_point(path.stem): path for path in sorted(folder.glob("*.webp"))}
 
 
 # --- Tux Paint stamps ---

@@ -92,12 +92,7 @@ def _write_shard(directory: Path, recipe: SceneRecipe, material: Material, shard
     indices = range(first, min(first + recipe.per_shard, recipe.count))
     scenes = [
         compose(
-            recipe.seed,
-            index,
-            *recipe.size,
-            material,
-            bare_share=recipe.bare_share,
-            object_counts=recipe.object_counts,
+            recipe.seed, index, *recipe.size, material, bare_share=recipe.bare_share, object_counts=recipe.object_counts
         )
         for index in indices
     ]

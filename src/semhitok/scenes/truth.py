@@ -67,12 +67,7 @@ class TrueScenes:
 
 
 def read_scenes(
-    folder: Path | str,
-    size: int,
-    *,
-    limit: int | None = None,
-    bare: bool = True,
-    progress: Progress | None = None,
+    folder: Path | str, size: int, *, limit: int | None = None, bare: bool = True, progress: Progress | None = None
 ) -> TrueScenes:
     """Read scenes with their ground truth.
 

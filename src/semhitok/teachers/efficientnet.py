@@ -87,11 +87,7 @@ class EfficientNetLiteConfig(PreTrainedConfig):
     model_type = "efficientnet_lite"
 
     def __init__(
-        self,
-        width_multiplier: float = 1.0,
-        depth_multiplier: float = 1.0,
-        num_blocks: int | None = None,
-        **kwargs: Any,
+        self, width_multiplier: float = 1.0, depth_multiplier: float = 1.0, num_blocks: int | None = None, **kwargs: Any
     ) -> None:
         available = len(block_shapes(width_multiplier, depth_multiplier))
         if num_blocks is not None and not 1 <= num_blocks <= available:
@@ -141,14 +137,7 @@ class SameConv2d(nn.Conv2d):
     """Convolution with TensorFlow's SAME padding: output side = ceil(input side / stride), odd padding at the end."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
-        super().__init__(
-            inputs,
-            outputs,
-            kernel,
-            stride,
-            padding=kernel // 2 if stride == 1 else 0,
-            groups=groups,
-        )
+        super().__init__(inputs, outputs, kernel, stride, padding=kernel // 2 if stride == 1 else 0, groups=groups)
 
     def forward(self, input: Tensor) -> Tensor:
         """(B,C,H,W) to (B,C',ceil(H / stride),ceil(W / stride))."""
@@ -220,12 +209,7 @@ class EfficientNetLiteModel(PreTrainedModel):
             ``pooler_output`` (B,D), its mean; ``hidden_states``: tokens after the stem, each block and the head.
         """
         # In channels-last format depthwise convolutions are 1.2 to 1.8 times faster, and the tokens are a view.
-        grids = [
-            functional.relu6(
-                self.stem(pixel_values.contiguous(memory_format=torch.channels_last)),
-                inplace=True,
-            )
-        ]
+        grids = [functional.relu6(self.stem(pixel_values.contiguous(memory_format=torch.channels_last)), inplace=True)]
         for block in self.blocks:
             grids = [*grids, block(grids[-1])] if output_hidden_states else [block(grids[-1])]
         if self.head is not None:
@@ -252,24 +236,9 @@ def convert_efficientnet_lite(path: Path | str, config: EfficientNetLiteConfig) 
         for index, shape in enumerate(config.blocks):
             ours, theirs = f"blocks.{index}", f"_blocks.{index}"
             if shape.expansion > 1:
-                state |= _fold(
-                    published,
-                    f"{ours}.expand",
-                    f"{theirs}._expand_conv",
-                    f"{theirs}._bn0",
-                )
-            state |= _fold(
-                published,
-                f"{ours}.depthwise",
-                f"{theirs}._depthwise_conv",
-                f"{theirs}._bn1",
-            )
-            state |= _fold(
-                published,
-                f"{ours}.project",
-                f"{theirs}._project_conv",
-                f"{theirs}._bn2",
-            )
+                state |= _fold(published, f"{ours}.expand", f"{theirs}._expand_conv", f"{theirs}._bn0")
+            state |= _fold(published, f"{ours}.depthwise", f"{theirs}._depthwise_conv", f"{theirs}._bn1")
+            state |= _fold(published, f"{ours}.project", f"{theirs}._project_conv", f"{theirs}._bn2")
         if config.has_head:
             state |= _fold(published, "head", "_conv_head", "_bn1")
         model.load_state_dict(state, strict=True)
@@ -287,10 +256,7 @@ def _fold(published: dict[str, Tensor], name: str, convolution: str, norm: str) 
     )
     scale = weight / torch.sqrt(variance + BATCH_NORM_EPSILON)
     kernel = published[f"{convolution}.weight"].double() * rearrange(scale, "c -> c 1 1 1")
-    return {
-        f"{name}.weight": kernel.float(),
-        f"{name}.bias": (bias - mean * scale).float(),
-    }
+    return {f"{name}.weight": kernel.float(), f"{name}.bias": (bias - mean * scale).float()}
 
 
 AutoConfig.register(EfficientNetLiteConfig.model_type, EfficientNetLiteConfig, exist_ok=True)

@@ -25,11 +25,7 @@ from transformers import (
 
 from semhitok.storage.cache import weights_path
 from semhitok.teachers.configuration import EFFICIENTNET_LITE0_BLOCKS, TeacherConfig
-from semhitok.teachers.efficientnet import (
-    EfficientNetLiteConfig,
-    EfficientNetLiteModel,
-    convert_efficientnet_lite,
-)
+from semhitok.teachers.efficientnet import EfficientNetLiteConfig, EfficientNetLiteModel, convert_efficientnet_lite
 
 
 class Teacher(nn.Module):
@@ -93,10 +89,7 @@ class Teacher(nn.Module):
             image_std=image_std,
         )
         backbone, report = AutoModel.from_pretrained(
-            name_or_path,
-            config=backbone_config,
-            dtype=torch.float32,
-            output_loading_info=True,
+            name_or_path, config=backbone_config, dtype=torch.float32, output_loading_info=True
         )
         if report["missing_keys"]:
             raise ValueError(f"{name_or_path} lacks weights of the vision tower: {sorted(report['missing_keys'])}.")
@@ -177,21 +170,12 @@ class Teacher(nn.Module):
         ):  # keeping every layer would cost memory, and only the last is supported
             return backbone(normalised_BCHW).last_hidden_state
         if isinstance(backbone, Siglip2VisionModel):  # takes flattened patches and their grid
-            patches_BNC = rearrange(
-                normalised_BCHW,
-                "b c (h p) (w q) -> b (h w) (p q c)",
-                p=self.stride,
-                q=self.stride,
-            )
+            patches_BNC = rearrange(normalised_BCHW, "b c (h p) (w q) -> b (h w) (p q c)", p=self.stride, q=self.stride)
             mask_BN = torch.ones(patches_BNC.shape[:2], dtype=torch.long, device=patches_BNC.device)
             shapes_B2 = torch.tensor([[h, w]] * len(patches_BNC), device=patches_BNC.device)
             outputs = backbone(patches_BNC, mask_BN, shapes_B2, output_hidden_states=True)
         elif "interpolate_pos_encoding" in inspect.signature(backbone.forward).parameters:
-            outputs = backbone(
-                normalised_BCHW,
-                interpolate_pos_encoding=True,
-                output_hidden_states=True,
-            )
+            outputs = backbone(normalised_BCHW, interpolate_pos_encoding=True, output_hidden_states=True)
         else:  # DINOv2 always interpolates; others have rotary encodings
             outputs = backbone(normalised_BCHW, output_hidden_states=True)
         return outputs.hidden_states[layer]
@@ -215,9 +199,7 @@ def _native_image_size(config: PreTrainedConfig) -> int:
     raise ValueError(f"'{config.model_type}' states the image size {size}: pass image_size in pixels.")
 
 
-def _processor_normalisation(
-    name_or_path: str | Path,
-) -> tuple[list[float], list[float]]:
+def _processor_normalisation(name_or_path: str | Path) -> tuple[list[float], list[float]]:
     """Mean and deviation of the checkpoint's image processor, read without building it (it may need torchvision)."""
     try:
         processor, _ = ImageProcessingMixin.get_image_processor_dict(name_or_path)

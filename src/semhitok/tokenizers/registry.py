@@ -13,10 +13,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
 # ``model_type`` to the package that defines the kind as ``TOKENIZER``.
-TOKENIZERS = {
-    "semhitok": "semhitok.tokenizers.semhitok",
-    "unitok": "semhitok.tokenizers.unitok",
-}
+TOKENIZERS = {"semhitok": "semhitok.tokenizers.semhitok", "unitok": "semhitok.tokenizers.unitok"}
 
 
 @dataclass(frozen=True)

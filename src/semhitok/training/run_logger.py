@@ -30,15 +30,7 @@ class RunLogger:
         evaluate: None for no evaluation.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        task: Task,
-        feed: Feed,
-        state: TrainState,
-        *,
-        evaluate: Evaluate | None,
-    ):
+    def __init__(self, directory: Path, task: Task, feed: Feed, state: TrainState, *, evaluate: Evaluate | None):
         self._directory, self._task, self._feed, self._state = directory, task, feed, state
         self._evaluate = evaluate
         self._preview: Batch | None = None

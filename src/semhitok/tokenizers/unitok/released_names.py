@@ -68,10 +68,6 @@ TEXT_LAYER = {
 }
 
 
-def _itself(tensor: Tensor) -> Tensor:
-    return tensor
-
-
 @dataclass(frozen=True)
 class Source:
     """The source of one of our tensors.
@@ -82,7 +78,7 @@ class Source:
     """
 
     names: tuple[str, ...]
-    build: Callable[..., Tensor] = _itself
+    build: Callable[..., Tensor] = lambda tensor: tensor
 
 
 def unitok_source(name: str, num_codebooks: int) -> Source:
@@ -98,7 +94,10 @@ def unitok_source(name: str, num_codebooks: int) -> Source:
         case "project_up":
             return _projection("post_quant_proj.", rest.removeprefix("map."))
         case "quantizer":
-            return Source(tuple(f"quantizer.codebooks.{n}.codebook.weight" for n in range(num_codebooks)), _stacked)
+            return Source(
+                tuple(f"quantizer.codebooks.{n}.codebook.weight" for n in range(num_codebooks)),
+                lambda *tensors: torch.stack(tensors),
+            )
         case "image_head":
             return Source((_renamed(rest, IMAGE_HEAD),))
         case "text_model":
@@ -144,7 +143,7 @@ def _text(prefix: str, name: str) -> Source:
     """The source of a text tower's tensor: open_clip joins queries, keys and values and transposes the projection."""
     name = name.removeprefix("text_model.")
     if name == "text_projection.weight":
-        return Source((f"{prefix}text_projection",), _transposed)
+        return Source((f"{prefix}text_projection",), lambda tensor: tensor.T.contiguous())
     if name.startswith("embeddings."):
         token = "token_embedding" in name
         return Source((f"{prefix}{'token_embedding.weight' if token else 'positional_embedding'}",))
@@ -162,19 +161,8 @@ def _third(index: int) -> Callable[[Tensor], Tensor]:
     return lambda tensor: tensor.tensor_split(3)[index].clone()  # a file does not hold views of one tensor
 
 
-def _transposed(tensor: Tensor) -> Tensor:
-    return tensor.T.contiguous()
-
-
-def _stacked(*tensors: Tensor) -> Tensor:
-    return torch.stack(tensors)
-
-
 def take(
-    path: Path,
-    shapes: Mapping[str, torch.Size],
-    source: Callable[[str], Source | None],
-    found: Mapping[str, Tensor],
+    path: Path, shapes: Mapping[str, torch.Size], source: Callable[[str], Source | None], found: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Build our tensors, fp32, from those of a file.
 

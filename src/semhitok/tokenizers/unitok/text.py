@@ -59,10 +59,7 @@ def train_text_tokenizer(
     # tokens keep their order, which makes the training reproducible and gives the ids CLIP's layout.
     symbols = _byte_symbols()
     trainer = BpeTrainer(  # pyright: ignore[reportCallIssue]
-        vocab_size=vocab_size - 2,
-        special_tokens=symbols,
-        end_of_word_suffix=END_OF_WORD,
-        show_progress=False,
+        vocab_size=vocab_size - 2, special_tokens=symbols, end_of_word_suffix=END_OF_WORD, show_progress=False
     )
     untrained = CLIPTokenizer().backend_tokenizer
     learner = Tokenizer(BPE(end_of_word_suffix=END_OF_WORD))

@@ -83,11 +83,7 @@ class Adversary:
         loss = generator_hinge_loss(logits)
         generator = cut_at(reconstruction, loss)
         weight = adaptive_weight(
-            visible,
-            generator,
-            last_layer,
-            minimum=self.config.minimum_weight,
-            all_reduce=all_reduce_sum,
+            visible, generator, last_layer, minimum=self.config.minimum_weight, all_reduce=all_reduce_sum
         )
         done = state.step - self.config.start + 1
         rise = min(1.0, done / self.config.warmup) if self.config.warmup else 1.0
