@@ -54,7 +54,7 @@ class ImageFolder:
         try:
             contents = {s: (self.path / n).read_bytes() for s, n in beside.items() if n in self._descriptions}
         except OSError as error:
-            raise ImageError(f"{self.path / name}: its metadata cannot be read: {error}.") from error
+            raise ImageError(f"{self.path / name}: the metadata cannot be read: {error}.") from error
         return Sample(image=image, key=name, metadata=parse_metadata(contents, str(self.path / name)))
 
 

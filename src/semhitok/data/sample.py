@@ -73,7 +73,7 @@ def parse_metadata(contents: Mapping[str, bytes], name: str) -> dict[str, Any]:
         if ".json" in contents:
             metadata.update(json.loads(contents[".json"]))
     except (ValueError, TypeError) as error:
-        raise ImageError(f"{name}: its metadata cannot be read: {error}.") from error
+        raise ImageError(f"{name}: the metadata cannot be read: {error}.") from error
     return metadata
 
 
