@@ -1,7 +1,6 @@
-"""Imports that wait, so that ``import semhitok`` and ``semhitok --help`` answer at once.
+"""Lazy imports, so that ``import semhitok`` and ``semhitok --help`` start at once.
 
-Public names are resolved when they are first used, and what has to follow the import of transformers follows it, whoever
-imports it and when.
+Public names are resolved on first use, and callbacks run after transformers is imported, whoever imports it and when.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ _OWN = __name__.partition(".")[0] + "."
 
 
 def lazy_names(package: str, places: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """``__getattr__`` and ``__dir__`` of a package whose public names are imported when they are first used.
+    """``__getattr__`` and ``__dir__`` of a package whose public names are imported on first use.
 
     Args:
-        package: ``__name__`` of the package. Its submodules are found, too, as if they had been imported.
-        places: by public name, the module that defines it.
+        package: ``__name__`` of the package, whose submodules are also imported on first use.
+        places: public names to the modules that define them.
     """
     own = vars(sys.modules[package])
 
@@ -45,13 +44,13 @@ def lazy_names(package: str, places: Mapping[str, str]) -> tuple[Callable[[str],
 
 
 def after_transformers(callback: Callable[[], None]) -> Callable[[], None]:
-    """Call back once transformers has been imported: now if it has been, otherwise right after its import.
+    """Run a callback once transformers has been imported: now if it has been, otherwise right after its import.
 
-    Where a module of this package is the one that imports it, the call waits until the outermost of them is complete, so
-    that the callback may import any module.
+    If a module of this package imports it, the callback runs after the outermost of these imports, so that it may import
+    any module.
 
     Returns:
-        What takes the wish back; without effect after the call.
+        A function that cancels the callback; it has no effect after the callback has run.
     """
     if _WATCHED in sys.modules and not _imports.depth:
         callback()
@@ -63,7 +62,7 @@ def after_transformers(callback: Callable[[], None]) -> Callable[[], None]:
 
 
 class _Imports(MetaPathFinder):
-    """Finds nothing itself; counts how deep the watched imports are nested, and notices when the outermost is complete."""
+    """Finds no modules itself, but tracks the nesting of watched imports to detect when the outermost is complete."""
 
     def __init__(self) -> None:
         self.depth = 0
@@ -81,7 +80,7 @@ class _Imports(MetaPathFinder):
         return spec
 
     def completed(self) -> None:
-        """The outermost import is complete."""
+        """Run the callbacks after the outermost import."""
         if _WATCHED in sys.modules and self in sys.meta_path:
             sys.meta_path.remove(self)
             waiting, self.callbacks = self.callbacks, []
@@ -90,7 +89,7 @@ class _Imports(MetaPathFinder):
 
 
 class _Counted(Loader):
-    """A loader for the time of one import; the module keeps the real one."""
+    """A loader used only during an import; the module keeps the original one."""
 
     def __init__(self, imports: _Imports, loader: Loader) -> None:
         self.imports, self.loader = imports, loader

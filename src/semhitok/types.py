@@ -1,4 +1,4 @@
-"""The values that cross a boundary between packages. Imports nothing, so that ``semhitok --help`` can read it at once.
+"""Values shared between packages. The module imports nothing heavy, so that ``semhitok --help`` starts at once.
 
 Shapes: B images, N tokens (patches), C codes per token, D feature channels.
 """
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FitMode = Literal["crop", "resize"]
-"""How an image of another shape becomes a square: its centre, or all of it squeezed."""
+"""How images are made square: by cropping the centre, or by squeezing."""
 
 FitOrTile = Literal["crop", "resize", "tile"]
-"""As ``FitMode``, or cut into squares of its own resolution."""
+"""As ``FitMode``, or by splitting into squares at the original resolution."""
 
 PromptLayout = Literal["plain", "geneval", "mjhq", "genai-bench"]
 """Benchmarks of text-to-image generation, see ``evaluation.text_to_image.prompt_sets``."""
@@ -29,11 +29,11 @@ SceneFormat = Literal["webp", "png", "jpg"]
 
 @dataclass(frozen=True)
 class Quantized:
-    """What every quantizer returns.
+    """Result of a quantizer.
 
     Attributes:
         codes: (B,N,D) quantized features; gradients pass straight through to the quantizer's input.
-        ids: (B,N) int64 index of the chosen code; (B,N,C) where a token has several.
+        ids: (B,N) int64 index of the chosen code; (B,N,C) if a token has several.
         losses: the quantizer's own terms, unweighted, by name (``codebook``, ``commitment``); scalars.
     """
 
@@ -49,7 +49,7 @@ class Encoded:
     Attributes:
         ids: (B,N) int64 joint ids in [0, vocab_size); (B,N,C) for tokenizers with several codes per token.
         grid: rows and columns of the token grid; rows * columns = N.
-        semantic_ids: (B,N) int64 semantic part of each id, where the tokenizer has one.
+        semantic_ids: (B,N) int64 semantic part of each id, if the tokenizer has one.
     """
 
     ids: Tensor
@@ -62,8 +62,8 @@ class Embedded:
     """Features of token ids, the language model's input.
 
     Attributes:
-        semantic: (B,N,d_s) semantic codes, where the tokenizer has them.
-        pixel: (B,N,d_p) pixel codes, l2-normalised in SemHiTok; all of a token's codes where meaning and looks share
+        semantic: (B,N,d_s) semantic codes, if the tokenizer has them.
+        pixel: (B,N,d_p) pixel codes, l2-normalised in SemHiTok; all codes of a token if semantics and appearance share
             them (UniTok).
     """
 
@@ -73,10 +73,10 @@ class Embedded:
 
 @dataclass(frozen=True)
 class TokenizerOutput:
-    """A full pass: image to tokens to image, with what training needs.
+    """Result of a full pass from image to tokens to image, for training.
 
     Attributes:
-        reconstruction: (B,3,H,W) in [-1,1] up to overshoot (not clamped).
+        reconstruction: (B,3,H,W), targets in [-1,1], not clamped.
         ids: (B,N) int64 joint ids.
         losses: the quantizer's unweighted terms by name.
         pixel_features: (B,N,d_p) pixel features before quantization, not normalised.
@@ -88,13 +88,13 @@ class TokenizerOutput:
     pixel_features: Tensor
 
 
-# Training: its stages and their choices.
+# Training stages and their options.
 
 Precision = Literal["fp32", "bf16"]
 """Mixed precision of training: ``bf16`` autocast, or none."""
 
 Stage = Literal["semantic", "pixel", "pixel-finetune", "decoder", "joint"]
-"""Training stages of SemHiTok. ``joint``, the control, stands for ``semantic`` and ``pixel`` in one run."""
+"""Training stages of SemHiTok. ``joint``, the control, trains ``semantic`` and ``pixel`` in one run."""
 STAGES: tuple[Stage, ...] = ("semantic", "pixel", "pixel-finetune", "decoder")
 """The paper's stages, in order."""
 

@@ -54,7 +54,7 @@ def test_another_class_and_no_checkpoint(run, copy, tmp_path):
     (copy / "config.json").write_text('{"model_type": "vit"}')
     _fails(run, copy, "holds a model of type 'vit', expected 'semhitok' or 'unitok'")
     (tmp_path / "empty").mkdir()
-    _fails(run, tmp_path / "empty", "is no checkpoint: it has no config.json")
+    _fails(run, tmp_path / "empty", "is not a checkpoint: it has no config.json")
     _fails(run, tmp_path / "nosuch", f"no checkpoint at {tmp_path / 'nosuch'}")
 
 

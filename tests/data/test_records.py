@@ -70,9 +70,9 @@ def test_tars_may_hold_plain_text(tmp_path: Path):
 @pytest.mark.parametrize(
     ("line", "kind", "message"),
     [
-        ("{", "text", ": is no JSON"),
+        ("{", "text", ": is not JSON"),
         ("[]", "text", "must be a JSON object, got list"),
-        ({"text": "  "}, "text", "has no text, which is looked for in text"),
+        ({"text": "  "}, "text", "has no text in text"),
         ({"caption": "a cat"}, "caption", "needs one image, it has 0"),
         ({"caption": "<image> a", "image": "a.png"}, "caption", "only chats may have <image>"),
         ({"kind": "film"}, "text", "kind must be one of text, caption, text_to_image, chat, got 'film'"),

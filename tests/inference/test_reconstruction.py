@@ -86,7 +86,7 @@ def test_decoding(model, files):
     wanted = [to_pil(image).tobytes() for image in model.decode(encoded.ids, encoded.grid)]
     for batch_size in (7, 32):
         assert [image.tobytes() for image in decode_ids(model, encoded.ids, batch_size=batch_size)] == wanted
-    with pytest.raises(ValueError, match="16 tokens per image where the grid needs 3x3"):
+    with pytest.raises(ValueError, match="16 tokens per image, but the grid needs 3x3"):
         next(decode_ids(model, encoded.ids, (3, 3)))
 
 

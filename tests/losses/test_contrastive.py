@@ -36,7 +36,7 @@ def test_autocast_does_not_change_it_and_shapes_must_match():
     plain = sigmoid_contrastive_loss(image, text, scale, bias)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(sigmoid_contrastive_loss(image, text, scale, bias), plain)
-    with pytest.raises(ValueError, match="as many texts as images"):
+    with pytest.raises(ValueError, match="embeddings of the same shape"):
         sigmoid_contrastive_loss(image, text[:3], scale, bias)
 
 
@@ -68,5 +68,5 @@ def test_softmax_in_autocast_and_other_shapes():
     plain = softmax_contrastive_loss(image, text, torch.tensor(20.0))
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(softmax_contrastive_loss(image, text, torch.tensor(20.0)), plain)
-    with pytest.raises(ValueError, match="as many texts as images"):
+    with pytest.raises(ValueError, match="embeddings of the same shape"):
         softmax_contrastive_loss(image, text[:3], torch.tensor(20.0))

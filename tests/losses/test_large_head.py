@@ -43,7 +43,7 @@ def test_each_token_counts_by_its_factor():
     torch.testing.assert_close(total, (plain * factors).sum())
     torch.testing.assert_close(losses, plain.detach())
     torch.testing.assert_close(found, wanted)
-    with pytest.raises(ValueError, match=r"one for each of 23 targets, got \(3,\)"):
+    with pytest.raises(ValueError, match=r"one value for each of 23 targets, got \(3,\)"):
         large_head_loss(hidden, weight, targets, factors_N=factors[:3])
 
 

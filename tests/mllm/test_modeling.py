@@ -326,7 +326,7 @@ def test_bad_input(call, message: str):
 
 def test_a_language_model_that_does_more_is_refused():
     granite = AutoModelForCausalLM.from_config(GraniteConfig(**SIZES, logits_scaling=3.0))
-    with pytest.raises(ValueError, match="GraniteForCausalLM computes its logits otherwise"):
+    with pytest.raises(ValueError, match="GraniteForCausalLM does not compute its logits as"):
         SemHiTokForConditionalGeneration.from_language_model(granite, tiny_model())
     with pytest.raises(ValueError, match="with a head is needed, got Qwen2Model"):
         SemHiTokForConditionalGeneration.from_language_model(language_model().model, tiny_model())
@@ -339,10 +339,10 @@ def test_images_and_places_must_agree(model: SemHiTokForConditionalGeneration):
         with pytest.raises(ValueError, match=f"the text has places for 1 images, got {count}"):
             model(input_ids=ids, pixel_values=pixels(count) if count else None)
     with pytest.raises(
-        ValueError, match="12 placeholder ids at 1 places, where an image has 16 tokens: the processor belongs"
+        ValueError, match="12 placeholder ids at 1 places, but an image has 16 tokens: the processor belongs"
     ):
         model(input_ids=ids[:, :13], pixel_values=pixels(1))
-    with pytest.raises(ValueError, match="must give 16 tokens, these give 64"):
+    with pytest.raises(ValueError, match="must have 16 tokens, these have 64"):
         model(input_ids=ids, pixel_values=pixels(1, size=64))
 
 

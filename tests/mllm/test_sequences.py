@@ -126,7 +126,7 @@ def test_what_cannot_be_learned_from_is_refused(model):
     made = processor(marked)
     made.tokenizer = own
     build = SequenceBuilder(made, learn="everything", unconditional=0.1, max_length=40, tokenizer=None)
-    with pytest.raises(RecordError, match="r: spells out the image marks"):
+    with pytest.raises(RecordError, match="r: contains the image marks"):
         build(Record("text", "r", "a <|vision_start|> cat"), 0.5)
     with pytest.raises(ValueError, match=r"unconditional must lie in \[0, 1\], got 1.5"):
         builder(model, unconditional=1.5)
@@ -139,7 +139,7 @@ def test_what_cannot_be_learned_from_is_refused(model):
 @pytest.mark.parametrize(
     ("picture", "message"),
     [
-        (replace(PICTURE, tokenizer="theirs"), "made by the tokenizer theirs, this model has ours"),
+        (replace(PICTURE, tokenizer="theirs"), "come from the tokenizer theirs, this model has ours"),
         (replace(PICTURE, ids=np.arange(4)), r"ids of shape \(16,\) in \[0, 64\) are needed, got \(4,\)"),
         (replace(PICTURE, ids=np.arange(N) + TEXT_SIZE - 3), r"got \(16,\) in \[61, 76\]"),
     ],

@@ -65,13 +65,13 @@ def test_legal_sequences(ids: list[int]):
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
-        ([1, 12, 3], "visual id 12 at position 1 stands outside an image"),
-        ([12], "visual id 12 at position 0 stands outside an image"),
+        ([1, 12, 3], "visual id 12 at position 1 is outside an image"),
+        ([12], "visual id 12 at position 0 is outside an image"),
         ([16, 10, 11, 12, 13, 14, 17], "got 5 and then 17 at position 6"),
         ([16, 10, 11, 12, 17], "got 3 and then 17 at position 4"),
         ([16, 10, 11, 12, 13, 2], "got 4 and then 2 at position 5"),
         ([16, 10, 11, 12, 13, 14], "got 5 at the end"),
-        ([1, 18], "visual id 18 at position 1 stands outside"),
+        ([1, 18], "visual id 18 at position 1 is outside"),
         ([1, 19], "got 19"),
         ([-1, 3], "got -1"),
     ],

@@ -61,8 +61,8 @@ def test_equal_codes_share_equally_and_codes_never_seen_get_the_least():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"total": 2}, "3 sizes from 1 to 4 .* cannot make 2 in all, only 3 to 12"),
-        ({"total": 13}, "cannot make 13 in all, only 3 to 12"),
+        ({"total": 2}, "3 sizes from 1 to 4 .* cannot add up to 2, only to 3 to 12"),
+        ({"total": 13}, "cannot add up to 13, only to 3 to 12"),
         ({"minimum": 0}, "3 sizes from 0 to 4"),
         ({"minimum": 5}, "3 sizes from 5 to 4"),
         ({"dim": 0}, "dim must be above 0, got 0"),

@@ -45,7 +45,7 @@ def test_a_model_on_the_meta_device_has_its_ids():
 
 @pytest.mark.parametrize(
     ("codes", "sizes", "message"),
-    [(3, [1, 2], "2 sub-codebook sizes do not fit 3 semantic codes"), (2, [3, 0], "at least 1 pixel code, got 0")],
+    [(3, [1, 2], "2 sub-codebook sizes do not match 3 semantic codes"), (2, [3, 0], "at least 1 pixel code, got 0")],
 )
 def test_sizes_that_do_not_fit(codes: int, sizes: list[int], message: str):
     with pytest.raises(ValueError, match=message):

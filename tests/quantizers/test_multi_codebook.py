@@ -197,5 +197,5 @@ def _dead(quantizer: MultiCodebookQuantizer, z_ND: Tensor) -> Tensor:
 
 
 def test_chunks_of_unequal_width() -> None:
-    with pytest.raises(ValueError, match="10 channels cannot be cut into 4 chunks of equal width"):
+    with pytest.raises(ValueError, match="10 channels cannot be split into 4 chunks of equal width"):
         MultiCodebookQuantizer(4, 8, 10)

@@ -117,5 +117,5 @@ def test_the_random_choice_looks_up_where_its_rule_points_to():
 
 
 def test_sizes_and_controls_exclude_each_other():
-    with pytest.raises(ValueError, match="belong to semantic codes, and the choice is 'random'"):
+    with pytest.raises(ValueError, match="need the choice 'semantic', got 'random'"):
         HierarchicalQuantizer(2, [1, 2], 4, choice="random")

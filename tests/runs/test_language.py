@@ -118,7 +118,7 @@ def test_nano_runs_its_stages_and_is_not_trained_twice(place: Path, tmp_path: Pa
     recipe = shrunk(LANGUAGE_RECIPES["mllm_nano"](), place)
     state, lines = run(recipe, place / "scenes", tmp_path)
     assert (state.finished, state.step) == (True, 3)
-    assert "18 of 24 scenes have something of kind chat" in lines
+    assert "18 of 24 scenes have a record of kind chat" in lines
     assert "tokenizing 24 images" in lines
     assert lines.count("tokenizing 24 images") == 1
     assert any("0005" in line and "image could not be read" in line for line in lines)
@@ -172,7 +172,7 @@ def test_the_upper_bound_of_llavas_setting(place: Path, tmp_path: Path):
     assert not first["mlp.out.weight"].equal(second["mlp.out.weight"])
     assert not (tmp_path / "cache").exists()
     drawing = replace(recipe, pretrain=replace(recipe.pretrain, mix=Mix(text_to_image=1)))
-    with pytest.raises(ValueError, match="continuous features can be read, not drawn"):
+    with pytest.raises(ValueError, match="continuous features cannot be generated"):
         run(drawing, place / "scenes", tmp_path / "drawing")
     assert not (tmp_path / "drawing" / "pretrain" / "model" / FILE).exists()
 

@@ -147,7 +147,7 @@ def test_a_stage_without_what_it_starts_from_is_one_sentence(
     finished: Path, recipe: Recipe, inputs: Path, tmp_path: Path
 ):
     images = inputs / "images"
-    with pytest.raises(ValueError, match=f"starts from a finished stage semantic or joint, and {tmp_path} has none"):
+    with pytest.raises(ValueError, match=f"starts from a finished stage semantic or joint, but {tmp_path} has none"):
         run_tiny(recipe, images, tmp_path, ("pixel",))
     message = (
         "stage decoder starts from a finished stage pixel-finetune or pixel or joint; stages done at .*: semantic$"

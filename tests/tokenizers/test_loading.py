@@ -98,7 +98,7 @@ def test_a_decoder_alone_is_loaded_as_strictly(folder: Path):
 DAMAGE: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
     "missing": (
         lambda tensors: tensors.pop("pixel_quantizer.codebook_KmD"),
-        r"do not fit the model: missing keys: pixel_quantizer\.codebook_KmD$",
+        r"do not match the model: missing keys: pixel_quantizer\.codebook_KmD$",
     ),
     "missing buffer": (
         lambda tensors: tensors.pop("semantic.quantizer.counts_K"),
@@ -162,7 +162,7 @@ def test_another_class_of_model_is_refused(model: SemHiTokModel, tmp_path: Path)
 
 
 def test_paths_that_hold_nothing(tmp_path: Path):
-    with pytest.raises(FileNotFoundError, match=f"{tmp_path} is no checkpoint: it has no config.json"):
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path} is not a checkpoint: it has no config.json"):
         SemHiTokModel.from_pretrained(tmp_path)
     for name in (tmp_path / "nothing", "nowhere", "./here/there"):
         with pytest.raises(

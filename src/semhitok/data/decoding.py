@@ -1,6 +1,6 @@
-"""The part of the feeds that runs in worker processes: read, decode, fit, and get around bad images.
+"""The part of the feeds that runs in worker processes: reads, decodes and fits images, and replaces bad ones.
 
-Workers exchange numpy arrays, not tensors: tensors would travel through /dev/shm, which is tiny in many containers.
+Workers exchange numpy arrays rather than tensors, which would use /dev/shm, tiny in many containers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from semhitok.data.transforms import fit_image, to_array
 from semhitok.types import FitMode
 
 _ATTEMPTS = 32
-# Streams of randomness of the replacements: far from the epochs (0, 1, ...) and the augmentations (-1, -2, ...).
+# Random streams of the replacements, distinct from the epochs (0, 1, ...) and the augmentations (-1, -2, ...).
 _REPLACEMENT_STREAM = -1000
 
 
@@ -44,7 +44,7 @@ class Decoded:
         images: (B,3,H,W) uint8.
         indices: (B,) int64 sample index of each.
         bad: (index, reason) of the samples that could not be read.
-        captions: of each image, None for one without.
+        captions: caption of each image, or None.
     """
 
     images: np.ndarray
@@ -63,7 +63,7 @@ class Decoded:
 
 
 class FittedImages(Dataset):
-    """Images of a source by index, fitted to a size; bad ones are left out."""
+    """Images of a source by index, fitted to a size; bad ones are skipped."""
 
     def __init__(self, source: ImageSource, height: int, width: int, mode: FitMode) -> None:
         self.source = source
@@ -72,7 +72,7 @@ class FittedImages(Dataset):
         self.mode: FitMode = mode
 
     def read(self, index: int) -> Fitted:
-        """One of them; raises ``ImageError``."""
+        """Read one image; raises ``ImageError``."""
         sample = self.source.load(index)
         image = to_array(fit_image(sample.image, self.height, self.width, self.mode))
         return Fitted(index, image, str(sample.metadata.get("caption") or "").strip() or None)
@@ -88,9 +88,9 @@ class FittedImages(Dataset):
 
 
 class ReplacedImages(Dataset):
-    """Images by (position, index); a bad one is replaced by another that (seed, position) alone determines.
+    """Images by (position, index); a bad one is replaced by another that depends only on (seed, position).
 
-    Where 32 in a row are bad the position is left out, which the feed takes as an error.
+    After 32 bad images in a row the position is skipped, which the feed reports as an error.
     """
 
     def __init__(self, images: FittedImages, seed: int) -> None:
@@ -122,19 +122,19 @@ def available_cpus() -> int:
 def decoding_loader(
     dataset: FittedImages | ReplacedImages, batches: Iterable[Sequence[Any]], workers: int
 ) -> DataLoader[Any]:
-    """``Decoded`` for each batch of items asked for, in that order, by ``workers`` processes (0: in this one).
+    """A loader of ``Decoded`` for each batch of items, in order, with ``workers`` processes (0: in this one).
 
-    No more processes than CPUs that this one may use.
+    The number of processes is limited to the CPUs available to this one.
     """
     workers = min(workers, available_cpus())
     return DataLoader(
         dataset,
-        batch_sampler=batches,  # pyright: ignore[reportArgumentType]  any iterable of lists will do, endless too
+        batch_sampler=batches,  # pyright: ignore[reportArgumentType]  any iterable of lists is accepted, even an endless one
         num_workers=workers,
         collate_fn=_as_it_is,
         worker_init_fn=_outlive_signals,
         prefetch_factor=4 if workers else None,
-        # One of its own, or each loader would draw from the global generator that training saves and restores.
+        # Its own generator, because the default would consume the global one, which training seeds.
         generator=torch.Generator(),
     )
 
@@ -144,10 +144,10 @@ def _as_it_is(decoded: Any) -> Any:
 
 
 def _outlive_signals(worker: int) -> None:
-    """Ctrl-C and job managers signal every process of a job; training still needs batches then, to finish its step.
+    """Let a worker ignore SIGINT, and SIGTERM unless it comes from the training process.
 
-    So a worker passes over SIGINT, and over a SIGTERM that does not come from the training process itself. Where the
-    sender cannot be told (not on Linux) SIGTERM keeps its usual effect.
+    Ctrl-C and job managers signal every process of a job, but training still needs batches to finish its step. Where
+    the sender is unknown (not on Linux), SIGTERM keeps its usual effect.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):

@@ -1,10 +1,9 @@
-"""Endless batches for training, from memory or streamed from disk, in the same order and with the same pixels.
+"""Endless batches for training, from memory or streamed from disk, with identical order and pixels.
 
 Shapes: N stored images, B images in a batch, C = 3 channels (RGB), H x W pixels.
 
-A position counts samples since the start of the run. What is at a position -- which image, flipped or not -- is a pure
-function of (seed, position), whatever the batch size, the number of workers or of ranks; a run resumes by asking for
-``batches(start)``.
+A position counts samples since the start of the run. The image at a position, flipped or not, is a pure function of (seed,
+position), independent of batch size, workers and ranks; a run resumes with ``batches(start)``.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class Batch:
         images_BCHW: uint8, already flipped.
         indices_B: int64 index of each image in the feed's data.
         flipped_B: bool, which images are mirrored.
-        extras: values precomputed for each image (cached features, ids ...), by name; (B, ...).
+        extras: precomputed values of each image (cached features, ids ...) by name; (B, ...).
     """
 
     images_BCHW: Tensor
@@ -67,15 +66,15 @@ class Batch:
 
 
 class Feed(Protocol):
-    """Where the training loop gets its batches."""
+    """Interface of the training loop's batch sources."""
 
     @property
     def fingerprint(self) -> str:
-        """Digest of images, size and fitting; a run resumes only on data of the same fingerprint."""
+        """Digest of images, size and fitting; a run resumes only on data with the same fingerprint."""
         ...
 
     def __len__(self) -> int:
-        """Images in an epoch."""
+        """Number of images in an epoch."""
         ...
 
     def batches(self, start: int, batch_size: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
@@ -86,15 +85,10 @@ class Feed(Protocol):
 
 
 class _Augmentation:
-    """Flips and extras of a batch, once its images are on the device; shared by both feeds."""
+    """Adds flips and extras to a batch whose images are on the device; shared by both feeds."""
 
     def __init__(
-        self,
-        length: int,
-        seed: int,
-        flip: bool,
-        extras: Mapping[str, np.ndarray] | None,
-        device: torch.device | str,
+        self, length: int, seed: int, flip: bool, extras: Mapping[str, np.ndarray] | None, device: torch.device | str
     ) -> None:
         self.seed, self.flip, self.device = seed, flip, torch.device(device)
         self.extras = dict(extras or {})
@@ -118,19 +112,21 @@ class _Augmentation:
 
 
 class MemoryFeed:
-    """Batches of images that are all in memory, on the training device.
+    """Batches of images that are kept in memory on the training device.
 
     Args:
         images: (N,3,H,W) uint8.
-        seed: of order and flips.
+        seed: seed of order and flips.
         flip: mirror half of the images.
         extras: name to (N, variants, ...) array, in memory or memory-mapped: variant 0 belongs to the plain image,
-            variant 1 to the flipped one. What does not depend on flipping can be repeated by ``np.broadcast_to``.
-        device: where the images are kept and the batches made.
-        fingerprint: of the data, as ``LoadedImages`` has it; by default a digest of the pixels.
+
+
+            variant 1 to the flipped one. Values independent of flipping can be repeated by ``np.broadcast_to``.
+        device: device of images and batches.
+        fingerprint: fingerprint of the data, as in ``LoadedImages``; by default a digest of the pixels.
 
     Raises:
-        ValueError: images or extras of another shape or type.
+        ValueError: images or extras have another shape or type.
     """
 
     def __init__(
@@ -167,18 +163,18 @@ class MemoryFeed:
 
 
 class StreamFeed:
-    """Batches read from a source by worker processes while training goes on.
+    """Batches read from a source by worker processes during training.
 
-    A bad image is replaced by another that depends on (seed, position) only and is listed in ``bad``; too many bad
-    images are an error.
+    A bad image is listed in ``bad`` and replaced by another that depends only on (seed, position); too many bad images
+    are an error.
 
     Args:
         source: where the images come from.
         height, width, mode: see ``fit_image``.
-        seed, flip, extras, device: as for ``MemoryFeed``; extras are by the source's index.
-        workers: reading processes; 0 reads in this one.
-        from_captions: gives further extras (B, ...) of a batch from the captions of its images, None for one without.
-        max_bad_share: accepted share of bad images, among those read (of at least 1,000, or the source's number).
+        seed, flip, extras, device: as for ``MemoryFeed``; extras are indexed like the source.
+        workers: number of reader processes; 0 reads in this one.
+        from_captions: turns the captions of a batch (None for images without) into further extras (B, ...).
+        max_bad_share: tolerated fraction of bad images among those read (counting at least 1,000 or the whole source).
     """
 
     def __init__(
@@ -205,7 +201,7 @@ class StreamFeed:
         self._from_captions = from_captions
         self._max_bad_share = max_bad_share
         self.bad: dict[str, str] = {}
-        """Reason by key of the images that could not be read so far (by this rank)."""
+        """Reasons by key of the images that this rank could not read so far."""
 
     @property
     def fingerprint(self) -> str:
@@ -218,7 +214,7 @@ class StreamFeed:
     def batches(self, start: int, batch_size: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """See ``Feed``."""
         read, bad_reads, from_captions = 0, 0, self._from_captions
-        # Workers are told positions and indices: an order of their own would cost each 8 bytes per sample.
+        # Workers receive positions and indices: their own copy of the order would take 8 bytes per sample each.
         asked, answered = itertools.tee(_local_positions(start, batch_size, rank, world))
         places = (list(zip(p.tolist(), self._order.indices(int(p[0]), len(p)).tolist(), strict=True)) for p in asked)
         loader = decoding_loader(self._images, places, self._workers)
@@ -234,7 +230,7 @@ class StreamFeed:
 
     def _report(self, decoded: Decoded, read: int, bad_reads: int, complete: bool) -> None:
         self.bad.update((self._source.key(index), reason) for index, reason in decoded.bad)
-        # A first batch with one bad image is no evidence yet.
+        # A bad image in the first batch is no evidence yet.
         accepted = self._max_bad_share * max(read, min(1000, len(self._source)))
         if bad_reads > accepted or not complete:
             raise too_many_bad(bad_reads, read + bad_reads, self._max_bad_share, next(iter(self.bad.values())))

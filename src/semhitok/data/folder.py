@@ -1,4 +1,4 @@
-"""Image files: those of a folder, or named one by one."""
+"""Image files of a folder, or listed individually."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ class ImageFolder:
     """The image files of a folder, sorted by path; ``.json``, ``.txt`` and ``.cls`` of the same stem describe them.
 
     Args:
-        path: the folder. Hidden files and folders are left out, links are followed.
-        recursive: whether to look into its subfolders.
+
+
+        path: the folder. Hidden files and folders are skipped, links are followed.
+        recursive: whether to include subfolders.
 
     Raises:
-        ValueError: not a folder, or no image files in it.
+        ValueError: the path is not a folder or has no image files.
     """
 
     def __init__(self, path: str | os.PathLike[str], recursive: bool = True) -> None:
@@ -52,12 +54,12 @@ class ImageFolder:
         try:
             contents = {s: (self.path / n).read_bytes() for s, n in beside.items() if n in self._descriptions}
         except OSError as error:
-            raise ImageError(f"{self.path / name}: the metadata beside it cannot be read: {error}.") from error
+            raise ImageError(f"{self.path / name}: the metadata cannot be read: {error}.") from error
         return Sample(image=image, key=name, metadata=parse_metadata(contents, str(self.path / name)))
 
 
 class ImageFiles:
-    """Files named one by one, as an ``ImageSource``."""
+    """Individually listed files as an ``ImageSource``."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self.files = files
@@ -80,11 +82,11 @@ class ImageFiles:
 
 
 def image_files(paths: Sequence[Path]) -> list[Path]:
-    """Files as they are, folders replaced by the pictures in them, by their endings; hidden files are left out.
+    """Files unchanged, and folders replaced by their image files, recognised by suffix; hidden files are skipped.
 
     Raises:
         FileNotFoundError: a path does not exist.
-        ValueError: nothing is left.
+        ValueError: there are no images.
     """
     found: list[Path] = []
     for path in paths:

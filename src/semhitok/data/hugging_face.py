@@ -18,7 +18,7 @@ class HuggingFaceImages:
     Args:
         dataset: the data set.
         image_column: name of the column of images.
-        fingerprint: stands for the data; by default the data set's own.
+        fingerprint: fingerprint of the data; by default the data set's own.
 
     Raises:
         ValueError: the package ``datasets`` is missing, or there is no such column.
@@ -29,7 +29,7 @@ class HuggingFaceImages:
         if image_column not in dataset.column_names:
             raise ValueError(f"the data set has no column {image_column!r}, only {', '.join(dataset.column_names)}.")
         self._fingerprint = fingerprint or digest_of_lines([dataset._fingerprint, str(len(dataset))])
-        # Undecoded, so that every source is decoded alike.
+        # Undecoded, so that all sources are decoded in the same way.
         self._dataset = dataset.cast_column(image_column, datasets.Image(decode=False))
         self._image_column = image_column
 
@@ -37,7 +37,7 @@ class HuggingFaceImages:
     def open(
         cls, path: str | os.PathLike[str], *, split: str | None = None, image_column: str = "image"
     ) -> HuggingFaceImages:
-        """Open what ``save_to_disk`` wrote, a parquet file, or a folder that ``load_dataset`` reads.
+        """Open a folder written by ``save_to_disk``, a parquet file, or a folder that ``load_dataset`` can read.
 
         Raises:
             ValueError: the split does not exist, or none was chosen and there are several.
@@ -52,7 +52,7 @@ class HuggingFaceImages:
                 dataset = datasets.load_from_disk(str(path))
             else:
                 dataset = datasets.load_dataset(str(path))
-        except Exception as error:  # whatever its many readers raise
+        except Exception as error:  # its many readers may raise anything
             raise ValueError(f"{path}: cannot be opened as a Hugging Face data set: {error}.") from error
         if isinstance(dataset, datasets.DatasetDict):
             dataset, split = _choose_split(dataset, split, path)

@@ -1,12 +1,12 @@
-"""Any picture file to an RGB image, or one sentence that says why not.
+"""Decoding of any image file to RGB, or a one-sentence error.
 
-How each kind becomes 8-bit RGB:
+Conversion of each kind to 8-bit RGB:
 
 * grey, 1-bit, palette, YCbCr, HSV: converted; CMYK by Pillow's formula (embedded colour profiles are ignored);
 * with transparency (RGBA, LA, palette or colour-key transparency): composited on white;
 * 16-bit grey: scaled by 255 / 65535, not clipped; 16-bit RGB: Pillow's own reduction to the upper 8 bits;
 * EXIF orientation: applied; animated: the first frame;
-* a wrong file extension does not matter, the content decides.
+* file extensions are ignored, only the content matters.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ IMAGE_SUFFIXES = frozenset(
         *("tif", "tiff", "ppm", "pgm", "pbm", "pnm", "tga", "qoi"),
     )
 )
-"""File name endings (lower case) that make a file a candidate image; what is in it decides."""
+"""File suffixes (lower case) of possible images; the content decides."""
 
 MAX_PIXELS = 80_000_000
-"""Images of more pixels are refused before they are decoded (decompression bombs)."""
+"""Images with more pixels are rejected before decoding (decompression bombs)."""
 
 MIN_SIDE = 8
-"""Images with a side shorter than this, in pixels, are refused: nothing to tokenize."""
+"""Images with a shorter side, in pixels, are rejected as too small to tokenize."""
 
-# Vector formats are left out on purpose: Pillow would hand an EPS file to Ghostscript, which executes it.
+# Vector formats are excluded on purpose: Pillow would pass an EPS file to Ghostscript, which executes it.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "MPO", "PPM", "JPEG2000", "TGA", "QOI", "AVIF")
 
 _TRANSPOSE_OF_ORIENTATION = {
@@ -50,19 +50,19 @@ _TRANSPOSE_OF_ORIENTATION = {
 
 
 class ImageError(ValueError):
-    """A picture that cannot be used; the message is one sentence that begins with the file's name."""
+    """An image that cannot be used; the message is one sentence that starts with the file's name."""
 
 
 def load_image(source: str | os.PathLike[str] | bytes | Image.Image, *, name: str | None = None) -> Image.Image:
-    """Decode a picture as 8-bit RGB (see the head of this file for how each kind is converted).
+    """Decode an image as 8-bit RGB (conversions are listed in the module docstring).
 
     Args:
-        source: a path, the bytes of a file, or an image that Pillow has opened.
-        name: what to call it in errors; by default the path.
+        source: a path, the bytes of a file, or an image opened by Pillow.
+        name: name for errors; by default the path.
 
     Raises:
-        ImageError: missing, empty, truncated, corrupt or no image; more than ``MAX_PIXELS`` pixels; a side below
-            ``MIN_SIDE`` pixels; 32-bit grey beyond 16-bit range or floating point (no agreed range of values).
+        ImageError: the file is missing, empty, truncated, corrupt or not an image; it has more than ``MAX_PIXELS`` pixels
+            or a side below ``MIN_SIDE``; or it is 32-bit grey beyond 16-bit range or floating point (unknown range).
     """
     if isinstance(source, Image.Image):
         return _to_rgb(source, name or str(getattr(source, "filename", "") or "image"))
@@ -101,10 +101,10 @@ def _known_formats() -> list[str]:
 
 
 class _Decoding:
-    """Has Pillow refuse truncated files, even where another library told it to fill them up, as lmms-eval does; and be quiet.
+    """Makes Pillow reject truncated files, even if another library such as lmms-eval disabled this, and silences warnings.
 
-    It warns about bombs and odd metadata: the limit here is ours, and odd metadata does not hurt the pixels. Both are switches
-    of the process: they stay as long as any thread decodes, and then are what they were before.
+    Pillow warns about large images, for which we have our own limit, and about odd metadata, which does not affect the pixels.
+    Both settings are global: they are changed while any thread decodes and restored afterwards.
     """
 
     def __init__(self) -> None:
@@ -172,5 +172,5 @@ def _convert_mode(image: Image.Image) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(0x0112, 1))
-    except Exception:  # broken EXIF must not cost a good picture
+    except Exception:  # broken EXIF must not invalidate a good image
         return 1

@@ -15,13 +15,13 @@ from semhitok.types import FitMode
 
 @dataclass(frozen=True)
 class LoadedImages:
-    """A source in memory.
+    """The images of a source in memory.
 
     Attributes:
         images: (N,3,H,W) uint8.
-        bad: (key, reason) of the images left out.
-        captions: of each image, None for one without.
-        fingerprint: of source, size, fitting and what was left out.
+        bad: (key, reason) of the skipped images.
+        captions: caption of each image, or None.
+        fingerprint: digest of source, size, fitting and skipped images.
     """
 
     images: Tensor
@@ -40,17 +40,19 @@ def load_into_memory(
     max_bad_share: float = 0.05,
     progress: Callable[[int, int], None] | None = None,
 ) -> LoadedImages:
-    """Read all images of a source, in its order, leaving out bad ones.
+    """Read all images of a source in its order, skipping bad ones.
 
     Args:
         source: where the images come from.
         height, width, mode: see ``fit_image``.
-        workers: reading processes; 0 reads in this one.
-        max_bad_share: accepted share of bad images.
-        progress: called with (images done, images in all) as reading goes on.
+
+
+        workers: number of reader processes; 0 reads in this one.
+        max_bad_share: tolerated fraction of bad images.
+        progress: called with (images done, total) during reading.
 
     Raises:
-        ValueError: more bad images than accepted, or none good.
+        ValueError: there are more bad images than tolerated, or no good ones.
     """
     total = len(source)
     images = torch.empty((total, 3, height, width), dtype=torch.uint8)
@@ -78,11 +80,11 @@ def load_into_memory(
 
 
 def data_fingerprint(source: ImageSource, height: int, width: int, mode: FitMode, left_out: Sequence[int]) -> str:
-    """Digest of the images of a source as they are fed: names and sizes, fitting, and which ones are left out."""
+    """Digest of a source's images as used: names and sizes, fitting, and skipped ones."""
     return digest_of_lines([source.fingerprint, f"{height} x {width} {mode}", *(f"without {i}" for i in left_out)])
 
 
 def too_many_bad(bad: int, read: int, accepted: float, reason: str) -> ValueError:
-    """The error for more bad images than accepted."""
+    """The error for more bad images than tolerated."""
     count = f"{bad} of {read}, {accepted:.0%} are accepted"
     return ValueError(f"too many images cannot be read ({count}); the first: {reason}")

@@ -1,8 +1,8 @@
-"""Records of several sources in given shares; what comes at a position is a pure function of (seed, position).
+"""Records of several sources in given proportions; the record at a position is a pure function of (seed, position).
 
-Nothing is consumed and nothing is saved: any process can ask for any position, so a run resumes anywhere. Positions come in
-blocks of ``BLOCK``. Each source gets its share of every block, exact in the long run, at places that a hash shuffles; and each
-source goes through its records in shuffled epochs, so none is seen twice before all have been seen once.
+There is no state: any process can access any position, so a run can resume anywhere. Positions are divided into blocks of
+``BLOCK``. Each source gets its share of every block, exact in the long run, at places shuffled by a hash; and each source's
+records come in shuffled epochs, so that none is repeated before all have been used once.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from semhitok.data.records import Record
 from semhitok.data.sample import digest_of_lines
 
 BLOCK = 4096
-# A share must be worth two places of a block, or rounding could leave a source with fewer than none.
+# A share must be at least two places of a block, or rounding could give a source a negative count.
 SMALLEST_SHARE = 2 / BLOCK
-# Streams of randomness; the sources' orders have seeds of their own.
+# Random streams; the sources' orders have their own seeds.
 _PLACES, _CHOICE, _CHANCE = -1, -2, -3
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What the mixture has at a position.
+    """The mixture's choice at a position.
 
     Attributes:
-        source: which source.
-        index: which of its records.
+        source: index of the source.
+        index: index of the record in its source.
         choice: integer >= 0 for ``RecordSource.read``.
-        chance: a number in [0,1), for what is done with a share of the records only.
+        chance: a number in [0,1), for decisions that apply to a fraction of the records.
     """
 
     source: int
@@ -46,11 +46,13 @@ class Mixture:
 
     Args:
         sources: where records come from.
-        weights: relative share of records from each.
-        seed: of order, places, choices and chances.
+
+
+        weights: relative proportion of each source.
+        seed: seed of order, places, choices and chances.
 
     Raises:
-        ValueError: no source, a weight that is not above 0, or a share below 0.05 %.
+        ValueError: there is no source, a weight is not above 0, or a share is below 0.05 %.
     """
 
     def __init__(self, sources: Sequence[RecordSource], weights: Sequence[float], seed: int) -> None:
@@ -77,11 +79,11 @@ class Mixture:
         return digest_of_lines([*(source.fingerprint for source in self.sources), *bounds, str(self.seed)])
 
     def __len__(self) -> int:
-        """Records of all sources."""
+        """Number of records in all sources."""
         return sum(map(len, self.sources))
 
     def at(self, position: int) -> Drawn:
-        """What comes at a position >= 0."""
+        """The choice at a position >= 0."""
         number, place = divmod(position, BLOCK)
         sources, ranks = self._places(number)
         source = int(sources[place])
@@ -91,7 +93,7 @@ class Mixture:
         return Drawn(source, index, bits[0], bits[1] / 2**64)
 
     def read(self, drawn: Drawn) -> Record:
-        """The record; raises ``RecordError``."""
+        """Read the record; raises ``RecordError``."""
         return self.sources[drawn.source].read(drawn.index, drawn.choice)
 
     def name(self, drawn: Drawn) -> str:
@@ -99,14 +101,14 @@ class Mixture:
         return self.sources[drawn.source].name(drawn.index)
 
     def _given(self, block: int) -> np.ndarray:
-        """Positions that each source has had before a block, (sources,) int64."""
+        """Number of positions of each source before a block, (sources,) int64."""
         return np.diff(np.round(block * BLOCK * self._bounds).astype(np.int64))
 
     def _places(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """The source at each place of a block, and how many of the block's places before it are that source's."""
+        """The source at each place of a block, and the number of earlier places of that source in the block."""
         if self._block is None or self._block[0] != number:
             counts = self._given(number + 1) - self._given(number)
-            # The seed and stream of a block must not be those of another use.
+            # Seed and stream of a block must differ from all other uses.
             shuffled = np.argsort(random_bits(self.seed + 1, _PLACES - number, np.arange(BLOCK)))
             sources = np.repeat(np.arange(len(counts)), counts)[shuffled]
             ranks = np.empty(BLOCK, dtype=np.int64)

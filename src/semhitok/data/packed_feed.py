@@ -1,7 +1,7 @@
-"""Batches of packed rows for the training loop: ids, labels, positions, and the images or ids of images that belong there.
+"""Batches of packed rows for the training loop: ids, labels, positions, and the images or their ids.
 
-Shapes: B rows, R positions of a row, K images of the fullest row, M those of them that are still to be tokenized, N tokens of
-an image, C codes per token, H x W pixels.
+Shapes: B rows, R positions of a row, K images at most in a row, M images at most to be tokenized in a row, N tokens of an image,
+C codes per token, H x W pixels.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from semhitok.types import FitMode
 INPUT_IDS, LABELS, POSITION_IDS = "input_ids", "labels", "position_ids"
 IMAGE_IDS = "image_ids"
 BAD_RECORDS, LEFT_OUT = "bad_records", "left_out"
-# In place of the first id of an image: it is among the batch's pixels; or there is no image.
+# Values in place of an image's first id: the image is among the batch's pixels, or there is no image.
 FROM_PIXELS, NO_IMAGE = -1, -2
 
 
 @dataclass(frozen=True)
 class RowFormat:
-    """What rows look like.
+    """Format of packed rows.
 
     Attributes:
-        image_size: H = W of images that are to be tokenized.
+        image_size: H = W of images to be tokenized.
         image_shape: (N,) or (N,C), the shape of an image's ids.
-        pad_id: fills the end of rows.
-        fit: how an image of another shape becomes a square.
+        pad_id: id that fills the end of rows.
+        fit: how images are made square.
     """
 
     image_size: int
@@ -47,7 +47,7 @@ class RowFormat:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Some rows as arrays (torch tensors would travel between processes through /dev/shm, which is tiny in containers)."""
+    """Rows as arrays, since torch tensors would be sent between processes via /dev/shm, which is tiny in containers."""
 
     arrays: dict[str, np.ndarray]
     images: np.ndarray
@@ -58,19 +58,21 @@ class _Rows:
 class PackedFeed:
     """A ``Feed`` of packed rows; its batch size counts rows.
 
-    A batch has in ``extras``: ``input_ids``, ``labels`` (not shifted) and ``position_ids`` (B,R), the last restarting with every
-    sequence and with the padding; ``image_ids`` (B,K,N) or (B,K,N,C) by row in order, whose first number is -1 where the image
-    is to be tokenized and -2 where there is none; and the counts ``bad_records`` and ``left_out`` (B). ``images_BCHW`` is
-    (B,M,3,H,W): the images to be tokenized of each row, in order.
 
-    A record whose image cannot be read is taken out of its row; ``bad`` says which and why.
+
+    ``extras`` of a batch has ``input_ids``, ``labels`` (not shifted) and ``position_ids`` (B,R), which restart with every sequence
+    and with the padding; ``image_ids`` (B,K,N) or (B,K,N,C), in order within a row, whose first id is -1 if the image is to be
+    tokenized and -2 if there is none; and the counts ``bad_records`` and ``left_out`` (B). ``images_BCHW`` is (B,M,3,H,W): the
+    images of each row to be tokenized, in order.
+
+    A record whose image cannot be read is removed from its row and listed with the reason in ``bad``.
 
     Args:
-        rows: what is fed.
+        rows: the packed rows.
         form: see ``RowFormat``.
-        device: where batches are made.
-        workers: reading processes; 0 reads in this one.
-        max_bad_share: accepted share of bad records, among those read (of at least 1,000).
+        device: device of the batches.
+        workers: number of reader processes; 0 reads in this one.
+        max_bad_share: tolerated fraction of bad records among those read (counting at least 1,000).
     """
 
     def __init__(
@@ -85,7 +87,7 @@ class PackedFeed:
         self._rows, self._form, self._device = rows, form, torch.device(device)
         self._workers, self._max_bad_share = workers, max_bad_share
         self.bad: dict[str, str] = {}
-        """Reason by name of the records that could not be used so far (by this rank)."""
+        """Reasons by name of the records that this rank could not use so far."""
 
     @property
     def fingerprint(self) -> str:
@@ -95,7 +97,8 @@ class PackedFeed:
         return digest_of_lines([rows.mixture.fingerprint, *map(str, numbers)])
 
     def __len__(self) -> int:
-        """Rows in which every record comes about once."""
+        """Number of rows in which every record occurs about once."""
+
         return len(self._rows)
 
     def batches(self, start: int, batch_size: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
@@ -138,7 +141,7 @@ class _RowReader(Dataset):
             block = self.rows.block(number // self.rows.block_rows)
             within = number % self.rows.block_rows
             found, unreadable = self._with_images(block.rows[within])
-            if within == 0:  # so that each block is counted once
+            if within == 0:  # count each block once
                 bad += block.bad
                 read += block.read
                 counts[:, place] = len(block.bad), block.left_out
@@ -151,7 +154,7 @@ class _RowReader(Dataset):
     def _with_images(
         self, row: list[TokenSequence]
     ) -> tuple[list[tuple[TokenSequence, list[np.ndarray]]], list[tuple[str, str]]]:
-        """The row's sequences with pixels (3,H,W) or ids of their images; those whose images are bad are left out."""
+        """The row's sequences with pixels (3,H,W) or ids of their images, without those that have bad images."""
         kept, bad, side = [], [], self.form.image_size
         for sequence in row:
             name, images = "", []
@@ -183,7 +186,7 @@ class _RowReader(Dataset):
             for sequence, _ in row:
                 part = slice(begin, begin + len(sequence))
                 input_ids[place, part], labels[place, part] = sequence.ids_L, sequence.labels_L
-                labels[place, begin] = IGNORED  # the sequence before must not predict it
+                labels[place, begin] = IGNORED  # must not be predicted by the previous sequence
                 position_ids[place, part] = np.arange(len(sequence))
                 begin += len(sequence)
             position_ids[place, begin:] = np.arange(shape[1] - begin)

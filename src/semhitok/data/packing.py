@@ -1,4 +1,4 @@
-"""Sequences of different lengths in rows of one length: which go together.
+"""Packing of sequences of different lengths into rows of one length.
 
 Shapes: L positions of a sequence, R positions of a row.
 """
@@ -14,19 +14,19 @@ from semhitok.data.mixture import Drawn, Mixture
 from semhitok.data.records import Picture, Record, RecordError
 
 IGNORED = -100
-# Blocks are filled a little less than they could be: what does not fit into a block's rows is left out.
+# Blocks are filled slightly less than possible, since records that do not fit into a block's rows are left out.
 FILL = 0.99
 PROBED = 384
 
 
 @dataclass(frozen=True)
 class TokenSequence:
-    """A record as ids, places for its images kept.
+    """A record as ids with placeholders for its images.
 
     Attributes:
         ids_L: (L,) int64, with a placeholder for every token of an image.
-        labels_L: (L,) int64, the id itself where it is to be predicted, -100 where not; not shifted.
-        pictures: what belongs at the placeholders, in order.
+        labels_L: (L,) int64, ids to be predicted and -100 elsewhere; not shifted.
+        pictures: the images of the placeholders, in order.
     """
 
     ids_L: np.ndarray
@@ -46,10 +46,10 @@ class Block:
     """Rows that were packed together.
 
     Attributes:
-        rows: of each row its sequences.
-        bad: (record, reason) of records that cannot be used.
-        left_out: records for which there was no room.
-        read: records looked at.
+        rows: the sequences of each row.
+        bad: (record, reason) of unusable records.
+        left_out: number of records that did not fit.
+        read: number of records read.
     """
 
     rows: list[list[TokenSequence]]
@@ -59,12 +59,12 @@ class Block:
 
 
 def pack(lengths: Sequence[int], row_length: int, rows: int | None = None) -> list[list[int]]:
-    """Best-fit decreasing: the longest first, each into the fullest row that has room.
+    """Best-fit decreasing: longest first, each into the fullest row that has room.
 
     Args:
-        lengths: of the sequences, at most row_length.
+        lengths: lengths of the sequences, at most row_length.
         row_length: R.
-        rows: at most so many rows; what does not fit is in none. None opens as many as are needed.
+        rows: maximum number of rows, beyond which sequences are left out; None for as many as needed.
 
     Returns:
         Indices of the sequences of each row.
@@ -87,24 +87,23 @@ def pack(lengths: Sequence[int], row_length: int, rows: int | None = None) -> li
 
 
 class PackedRows:
-    """A mixture's records as an endless sequence of rows; which records share a row depends on (seed, row) alone.
+    """A mixture's records as an endless sequence of rows; the records of a row depend only on (seed, row).
 
-    Rows come in blocks, and each block takes its own stretch of the mixture's positions: as many as fit, by the lengths of
-    the first records.
+    Rows come in blocks, each from its own range of the mixture's positions, whose size is estimated from the lengths of the
+    first records.
 
     Args:
         mixture: the records.
-        build: makes their sequences.
+        build: builds their sequences.
         row_length: R.
-        block_rows: rows of a block; more waste less and are read at once.
+        block_rows: rows of a block, which is read as a whole; more rows waste less space.
 
     Raises:
-        ValueError: none of the first records can be used; the message is the first one's reason.
+        ValueError: none of the first records can be used; the message gives the first one's reason.
     """
 
     def __init__(self, mixture: Mixture, build: Build, row_length: int, block_rows: int = 64) -> None:
         self.mixture, self.build, self.row_length, self.block_rows = mixture, build, row_length, block_rows
-        # In turns over the mixture's own block, so that every source is among the first.
         sequences, bad = self._read(range(PROBED))
         if not sequences:
             raise ValueError(f"none of the first {PROBED} records can be used; {bad[0][1]}")
@@ -113,13 +112,13 @@ class PackedRows:
         self._kept: dict[int, Block] = {}
 
     def block(self, number: int) -> Block:
-        """One block; the last two are kept."""
+        """One block; the last two are cached."""
         if number not in self._kept:
             start = number * self.records_per_block
             sequences, bad = self._read(range(start, start + self.records_per_block))
             packed = pack([len(sequence) for sequence in sequences], self.row_length, self.block_rows)
             packed += [[]] * (self.block_rows - len(packed))
-            # Long sequences fill the first rows: shuffled, each batch has some of every length.
+            # Long sequences fill the first rows; shuffling gives each batch sequences of every length.
             order = np.random.default_rng((self.mixture.seed & 0xFFFF_FFFF, number)).permutation(self.block_rows)
             rows = [[sequences[index] for index in packed[row]] for row in order]
             left_out = len(sequences) - sum(map(len, packed))

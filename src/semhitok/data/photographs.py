@@ -1,4 +1,4 @@
-"""Test photographs bundled with scikit-image and scikit-learn; no scene is ever composed from them."""
+"""Test photographs bundled with scikit-image and scikit-learn, which are never used in scenes."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ class Photographs:
         return self._known[index][0]
 
     def images(self) -> dict[str, Image.Image]:
-        """All of them, RGB, by name."""
+        """All photographs, RGB, by name."""
         return {self.key(index): self.load(index).image for index in range(len(self))}
 
 
 def photographs() -> Photographs:
-    """The bundled photographs of the packages that are installed.
+    """The bundled photographs of the installed packages.
 
     Raises:
         ValueError: neither scikit-image nor scikit-learn is installed.
@@ -88,6 +88,6 @@ def photographs() -> Photographs:
 
 
 def _package_folder(name: str) -> Path | None:
-    """Folder of an installed package, found without importing it."""
+    """Folder of an installed package, without importing it."""
     spec = importlib.util.find_spec(name)
     return Path(spec.origin).parent if spec and spec.origin else None

@@ -1,6 +1,6 @@
-"""Random numbers, and the order of samples, as pure functions of (seed, position).
+"""Random numbers and the order of samples as pure functions of (seed, position).
 
-There is no state to save, and every batch size, worker and rank gets the same.
+There is no state to save, and results do not depend on batch size, workers or ranks.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def random_bits(seed: int, stream: int, positions: np.ndarray) -> np.ndarray:
 
     Args:
         seed: the run's seed, any integer.
-        stream: tells apart independent uses of the same seed (an epoch, an augmentation, an attempt).
+        stream: distinguishes independent uses of the same seed (an epoch, an augmentation, an attempt).
         positions: (N,) integers >= 0.
 
     Returns:
@@ -42,10 +42,10 @@ def random_integers(seed: int, stream: int, positions: np.ndarray, limit: int) -
 
 
 class SampleOrder:
-    """Endless shuffled epochs: position p lies in epoch p // length, and each epoch is a permutation of its own.
+    """Endless shuffled epochs: position p is in epoch p // length, and each epoch has its own permutation.
 
-    Nothing is consumed and nothing is saved: any process can ask for any position. An epoch's permutation sorts the
-    indices by a hash of (seed, epoch, index); two epochs are kept, 8 bytes per sample each.
+    There is no state: any process can access any position. An epoch's permutation sorts the indices by a hash of (seed,
+    epoch, index); two epochs are cached with 8 bytes per sample each.
 
     Args:
         length: number of samples, >= 1.

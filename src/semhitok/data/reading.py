@@ -1,4 +1,4 @@
-"""The images of a source, brought to one size, in batches; bad ones are left out and counted."""
+"""The images of a source in batches of one size; bad ones are skipped and counted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class BadImage:
-    """An image that could not be read, and why."""
+    """An image that could not be read, and the reason."""
 
     key: str
     reason: str
@@ -37,16 +37,16 @@ class SizedBatch:
 
 
 class SizedImages:
-    """Iterates over a source in a fixed order; ``bad`` fills up on the way. The next batch is read while one is in use.
+    """Iterates over a source in a fixed order, collecting bad images in ``bad``. Prefetches one batch.
 
     Args:
-        source: where the images are.
+        source: the images.
         size: side in pixels of the squares.
         fit: ``crop`` (shorter side resized, centre kept) or ``resize`` (squeezed).
-        limit: read at most this many, evenly spaced over the source, so that a sorted source is still represented.
+        limit: read at most this many, evenly spaced, so that a sorted source is represented.
         batch_size: images per batch; batches with bad images are smaller.
-        max_bad_share: share of bad images, of those to be read, above which iteration raises a ``ValueError``.
-        threads: that read and decode.
+        max_bad_share: fraction of bad images above which iteration raises a ``ValueError``.
+        threads: number of threads that read and decode.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class SizedImages:
         self.bad: list[BadImage] = []
 
     def __len__(self) -> int:
-        """Images that will be tried."""
+        """Number of images to read."""
         return len(self.indices)
 
     def __iter__(self) -> Iterator[SizedBatch]:
@@ -78,7 +78,11 @@ class SizedImages:
             for loading in one_ahead(pool.map(self._load, positions) for positions in parts):
                 loaded = list(loading)
                 self.bad += [entry for entry in loaded if isinstance(entry, BadImage)]
-                self._check_bad()
+                if len(self.bad) > self.max_bad_share * len(self.indices):
+                    raise ValueError(
+                        f"{len(self.bad)} of {len(self.indices)} images are bad, more than the accepted share of "
+                        f"{self.max_bad_share:.0%}; the first: {self.bad[0].reason}"
+                    )
                 good = [entry for entry in loaded if not isinstance(entry, BadImage)]
                 if good:
                     kept, images, metadata = zip(*good, strict=True)
@@ -92,16 +96,9 @@ class SizedImages:
             return BadImage(self.source.key(index), str(error))
         return position, to_uint8(fit_image(sample.image, self.size, self.size, self.fit)), sample.metadata
 
-    def _check_bad(self) -> None:
-        if len(self.bad) > self.max_bad_share * len(self.indices):
-            raise ValueError(
-                f"{len(self.bad)} of {len(self.indices)} images are bad, more than the accepted share of "
-                f"{self.max_bad_share:.0%}; the first: {self.bad[0].reason}"
-            )
-
 
 def one_ahead(items: Iterable[Item]) -> Iterator[Item]:
-    """The items as they are, each taken before the one ahead of it is used: work that taking it starts goes on meanwhile."""
+    """The same items with a prefetch of one, so that work started by fetching an item overlaps with the previous one."""
     iterator = iter(items)
     for current in iterator:
         for following in iterator:
@@ -111,7 +108,7 @@ def one_ahead(items: Iterable[Item]) -> Iterator[Item]:
 
 
 def evenly_spaced(length: int, limit: int | None) -> list[int]:
-    """At most ``limit`` indices below ``length``, all of them for None, from the first to the last."""
+    """At most ``limit`` evenly spaced indices below ``length``, from the first to the last; all for None."""
     if limit is None or limit >= length:
         return list(range(length))
     return np.linspace(0, length - 1, limit).round().astype(int).tolist()

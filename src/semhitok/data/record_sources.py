@@ -1,6 +1,6 @@
 """Sources of records: webdataset tars and ``.jsonl`` files, with random access.
 
-Sources hold names and offsets but no open files: they can be pickled and read by several processes at once.
+Sources hold names and offsets but no open files, so they can be pickled and read by several processes at once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class RecordSource(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Hex digest of names, order, sizes and kind: equal fingerprints stand for the same data."""
+        """Hex digest of names, order, sizes and kind: equal fingerprints mean the same data."""
         ...
 
     def __len__(self) -> int: ...
@@ -35,7 +35,7 @@ class RecordSource(Protocol):
         ...
 
     def read(self, index: int, choice: int) -> Record:
-        """Read a record, its images left where they are; ``choice`` as in ``parse_record``. Raises ``RecordError``."""
+        """Read a record without its images; ``choice`` as in ``parse_record``. Raises ``RecordError``."""
         ...
 
 
@@ -45,7 +45,7 @@ class JsonLines:
     Opening reads the file once and keeps 8 bytes per line.
 
     Raises:
-        ValueError: no such file, or it has no lines.
+        ValueError: the file does not exist or has no lines.
     """
 
     def __init__(self, path: str | os.PathLike[str], kind: RecordKind) -> None:
@@ -82,7 +82,7 @@ class JsonLines:
         try:
             fields = json.loads(line)
         except ValueError as error:
-            raise RecordError(f"{name}: is no JSON ({error})") from error
+            raise RecordError(f"{name}: is not JSON ({error})") from error
         if not isinstance(fields, dict):
             raise RecordError(f"{name}: must be a JSON object, got {type(fields).__name__}")
         return parse_record(fields, self.kind, name, self._pictures(fields, name), choice)
@@ -98,16 +98,18 @@ class JsonLines:
 
 
 class RecordTars:
-    """The samples of webdataset tars: ``KEY.json`` or ``KEY.txt`` (a caption, or a text), and ``KEY.webp`` or the like.
+    """The samples of webdataset tars: ``KEY.json`` or ``KEY.txt`` (a caption or text), and an image such as ``KEY.webp``.
 
     Samples are those of webdataset (see ``index_tar``). Opening reads every header.
 
     Args:
         shards: tar files, or folders of them.
-        kind: of the records.
+
+
+        kind: kind of the records.
 
     Raises:
-        ValueError: no tar files there, none with a sample, or one that cannot be read.
+        ValueError: there are no tar files, none has a sample, or one cannot be read.
     """
 
     def __init__(self, shards: Sequence[str | os.PathLike[str]], kind: RecordKind) -> None:
@@ -123,7 +125,7 @@ class RecordTars:
             for shard, key, places in self._samples
         )
         self.images_fingerprint = digest_of_lines(lines)
-        """As ``fingerprint``, but the same for every kind."""
+        """As ``fingerprint``, but independent of the kind."""
         self._fingerprint = digest_of_lines([kind, self.images_fingerprint])
 
     @property
@@ -157,7 +159,7 @@ class RecordTars:
         """The sample's image, without reading its description.
 
         Raises:
-            RecordError: there is none.
+            RecordError: the sample has no image.
         """
         found = self._picture(index)
         if found is None:
@@ -171,12 +173,12 @@ class RecordTars:
 
 
 class Pretokenized:
-    """The records of tars, with precomputed ids in place of their images.
+    """The records of tars with precomputed ids in place of images.
 
     Args:
         source: the records.
-        ids: (len(source),N) or (len(source),N,C) integers; a row that begins with -1 is an image that could not be read.
-        tokenizer: fingerprint of the tokenizer that made them.
+        ids: (len(source),N) or (len(source),N,C) integers; a row that starts with -1 is an image that could not be read.
+        tokenizer: fingerprint of the tokenizer that produced them.
     """
 
     def __init__(self, source: RecordTars, ids: np.ndarray, tokenizer: str) -> None:
@@ -209,11 +211,11 @@ class Pretokenized:
 
 
 class Chosen:
-    """Some records of a source.
+    """A subset of a source's records.
 
     Args:
         source: any source.
-        indices: into it.
+        indices: indices into it.
     """
 
     def __init__(self, source: RecordSource, indices: Sequence[int] | np.ndarray) -> None:
@@ -237,7 +239,7 @@ class Chosen:
 
 
 def open_records(path: str | os.PathLike[str], kind: RecordKind) -> JsonLines | RecordTars:
-    """Records of a ``.jsonl`` file, of a tar, or of a folder of tars.
+    """Open the records of a ``.jsonl`` file, a tar or a folder of tars.
 
     Raises:
         ValueError: the path is none of these.
@@ -251,7 +253,7 @@ def open_records(path: str | os.PathLike[str], kind: RecordKind) -> JsonLines | 
 
 
 def given_ids(fields: Mapping[str, Any], name: str) -> Picture:
-    """Image ids that the record itself contains, with the fingerprint of their tokenizer.
+    """The image ids in a record, with the fingerprint of their tokenizer.
 
     Raises:
         RecordError: the ids are not integers of shape (N,) or (N,C), or the fingerprint of their tokenizer is missing.
@@ -265,7 +267,7 @@ def given_ids(fields: Mapping[str, Any], name: str) -> Picture:
             f"{name}: image_ids must be whole numbers of shape (N,) or (N,C), got {ids.dtype} {ids.shape}"
         )
     if not isinstance(fields.get("tokenizer"), str):
-        raise RecordError(f"{name}: image_ids need the fingerprint of their tokenizer beside them, as tokenizer")
+        raise RecordError(f"{name}: image_ids need the fingerprint of their tokenizer in the field tokenizer")
     return Picture(name, ids=ids.astype(np.int64), tokenizer=fields["tokenizer"])
 
 
@@ -273,7 +275,7 @@ _Sample = tuple[Path, str, dict[str, ByteRange]]
 
 
 def _described_samples(shard: Path) -> Iterator[_Sample]:
-    """(shard, key, place by suffix) of every sample with a description."""
+    """(shard, key, byte range by suffix) of every sample with a description."""
     for key, members in index_tar(shard):
         places = {member.suffix: member.place for member in members}
         if set(places) & set(METADATA_SUFFIXES):

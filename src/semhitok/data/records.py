@@ -1,6 +1,6 @@
-"""What a language model is trained on: text, captions, prompts for drawing, and chats, as one kind of value.
+"""Training records of the language model: texts, captions, image-generation prompts and chats.
 
-A record is parsed from a JSON object, a line of a ``.jsonl`` file or the ``.json`` beside an image in a webdataset tar::
+A record is parsed from a JSON object: a line of a ``.jsonl`` file, or the ``.json`` of an image in a webdataset tar::
 
     text            {"text": ...}
     caption         {"image": "a.png", "caption": ...}   the image, then its caption; "captions" holds several
@@ -8,9 +8,8 @@ A record is parsed from a JSON object, a line of a ``.jsonl`` file or the ``.jso
     chat            {"image": ..., "messages": [{"role": "user", "content": ...}, ...]}, LLaVA's "conversations" of "from" and
                     "value", or "qa": [{"question": ..., "answer": ...}, ...]; "images" for several
 
-In a tar the image is the one beside the JSON and "image" is left out. "kind" in the object takes precedence over the data set's kind.
-"image_ids" with "tokenizer" in place of "image" are ids that were computed beforehand, of one image, and the fingerprint of the
-tokenizer that made them.
+In a tar the image is the sample's own and "image" is omitted. "kind" in the object takes precedence over the data set's kind.
+"image_ids" with "tokenizer" in place of "image" are precomputed ids of one image and the fingerprint of their tokenizer.
 """
 
 from __future__ import annotations
@@ -30,13 +29,13 @@ RecordKind = Literal["text", "caption", "text_to_image", "chat"]
 Role = Literal["system", "user", "assistant"]
 
 IMAGE = "<image>"
-"""Where an image stands in a text."""
+"""Marks the position of an image in a text."""
 
 _LLAVA_ROLES: dict[str, Role] = {"human": "user", "user": "user", "gpt": "assistant", "system": "system"}
 
 
 class RecordError(ValueError):
-    """A record that cannot be used; the message is one sentence that begins with the record's name."""
+    """A record that cannot be used; the message is one sentence that starts with the record's name."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +43,11 @@ class Picture:
     """An image that has not been read yet, or its ids.
 
     Attributes:
-        name: for errors.
-        file: where it lies.
-        offset, size: its bytes within the file, for a member of a tar.
-        ids: (N,) or (N,C) integer ids of the image tokenizer, computed beforehand; file is None then.
-        tokenizer: fingerprint of the tokenizer that made the ids.
+        name: name for errors.
+        file: file that holds the image.
+        offset, size: byte range within the file, for a member of a tar.
+        ids: (N,) or (N,C) precomputed integer ids of the image tokenizer; file is then None.
+        tokenizer: fingerprint of the tokenizer that produced the ids.
     """
 
     name: str
@@ -68,7 +67,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Turn:
-    """One message of a chat; images stand where the text has ``<image>``."""
+    """One message of a chat, with ``<image>`` in place of images."""
 
     role: Role
     text: str
@@ -79,11 +78,11 @@ class Record:
     """One sample.
 
     Attributes:
-        kind: what it is.
-        name: for reports.
-        text: the text, caption or prompt; of a chat the captions of its image, if it has any.
-        turns: of a chat, with an assistant's turn at the end; empty for the others.
-        pictures: in order, as many as a chat has ``<image>``; one for a caption or prompt; none for text.
+        kind: kind of the record.
+        name: name for reports.
+        text: the text, caption or prompt; for a chat the captions of its image, if any.
+        turns: turns of a chat, ending with an assistant's turn; empty for other kinds.
+        pictures: images in order: one for each ``<image>`` of a chat, one for a caption or prompt, none for text.
     """
 
     kind: RecordKind
@@ -100,13 +99,13 @@ def parse_record(
 
     Args:
         fields: the object.
-        kind: of the data set; ``fields["kind"]`` takes precedence over it.
-        name: of the record.
+        kind: kind of the data set; ``fields["kind"]`` takes precedence over it.
+        name: name of the record.
         pictures: its images.
         choice: any integer >= 0; decides between several captions and orders several questions.
 
     Raises:
-        RecordError: text, image or answer is missing, or images and ``<image>`` differ in number.
+        RecordError: text, image or answer is missing, or the numbers of images and ``<image>`` differ.
     """
     kind = fields.get("kind", kind)
     if kind not in get_args(RecordKind):
@@ -132,12 +131,12 @@ def _texts(fields: Mapping[str, Any], name: str, wanted: Sequence[str]) -> list[
             texts = [text.strip() for text in found if isinstance(text, str) and text.strip()]
             if texts:
                 return texts
-    raise RecordError(f"{name}: has no text, which is looked for in {', '.join(wanted)}")
+    raise RecordError(f"{name}: has no text in {', '.join(wanted)}")
 
 
 def _chat(fields: Mapping[str, Any], name: str, pictures: tuple[Picture, ...], choice: int) -> Record:
     turns = _turns(fields, name, choice)
-    while turns and turns[-1].role != "assistant":  # nothing is learned from what comes after the last answer
+    while turns and turns[-1].role != "assistant":  # turns after the last answer have no labels
         turns.pop()
     if not turns:
         raise RecordError(f"{name}: has no answer")
@@ -147,7 +146,7 @@ def _chat(fields: Mapping[str, Any], name: str, pictures: tuple[Picture, ...], c
         turns[asked[0]] = Turn("user", IMAGE * len(pictures) + turns[asked[0]].text)
         places = len(pictures)
     if places != len(pictures):
-        raise RecordError(f"{name}: has {len(pictures)} images and {places} {IMAGE}; they must be equally many")
+        raise RecordError(f"{name}: has {len(pictures)} images and {places} {IMAGE}; the numbers must be equal")
     for turn in turns:
         if not turn.text.strip():
             raise RecordError(f"{name}: has an empty {'answer' if turn.role == 'assistant' else 'message'}")
@@ -155,7 +154,7 @@ def _chat(fields: Mapping[str, Any], name: str, pictures: tuple[Picture, ...], c
 
 
 def description(fields: Mapping[str, Any]) -> str:
-    """All that the captions beside an image say about it; empty without captions, or where they show an image."""
+    """The captions of an image, joined; empty without captions, or if these contain an image themselves."""
     try:
         found = ", ".join(_texts(fields, "", ("captions", "caption")))
     except RecordError:
@@ -164,7 +163,7 @@ def description(fields: Mapping[str, Any]) -> str:
 
 
 def caption_in_place_of_image(text: str, caption: str) -> str:
-    """A message with a caption where its image stands."""
+    """A message with a caption in place of its image."""
     return text.replace(IMAGE, f"{caption}\n")
 
 
@@ -177,7 +176,7 @@ def _turns(fields: Mapping[str, Any], name: str, choice: int) -> list[Turn]:
         pairs = [(each["question"], each["answer"]) for each in fields.get("qa", ())]
     except (KeyError, TypeError) as error:
         raise RecordError(f"{name}: a message needs role and content, a question its answer ({error!r})") from error
-    # Every order is as likely: each question comes first at times, as it does when it is asked alone.
+    # All orders are equally likely, so that each question is sometimes the first, as when it is asked alone.
     order = np.random.default_rng(choice).permutation(len(pairs))
     return [turn for index in order for turn in (_turn("user", pairs[index][0]), _turn("assistant", pairs[index][1]))]
 

@@ -13,18 +13,18 @@ from PIL import Image
 from semhitok.data.images import ImageError
 
 METADATA_SUFFIXES = (".json", ".txt", ".cls")
-"""Endings of the files that describe the image of the same stem."""
+"""Suffixes of files that describe the image of the same stem."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image with what is known about it.
+    """One image with its metadata.
 
     Attributes:
-        image: RGB, of its own size.
+        image: RGB image of its original size.
         key: its name within the source.
-        metadata: the fields of the ``.json`` beside the image, ``caption`` from the ``.txt``, ``class`` (int) from the
-            ``.cls``; for Hugging Face data the other columns.
+        metadata: fields of the image's ``.json``, ``caption`` from its ``.txt``, ``class`` (int) from its ``.cls``; for
+            Hugging Face data, the other columns.
     """
 
     image: Image.Image
@@ -35,12 +35,12 @@ class Sample:
 class ImageSource(Protocol):
     """A finite, indexable collection of images.
 
-    A source holds names and offsets but no open files: it can be pickled and read by several processes at once.
+    A source holds names and offsets but no open files, so it can be pickled and read by several processes at once.
     """
 
     @property
     def fingerprint(self) -> str:
-        """Hex digest of names, order and sizes (not of contents): equal fingerprints stand for the same data."""
+        """Hex digest of names, order and sizes (not of contents): equal fingerprints mean the same data."""
         ...
 
     def __len__(self) -> int: ...
@@ -62,7 +62,7 @@ def parse_metadata(contents: Mapping[str, bytes], name: str) -> dict[str, Any]:
         name: the image's name, for errors.
 
     Raises:
-        ImageError: a description that cannot be read.
+        ImageError: a description cannot be read.
     """
     metadata: dict[str, Any] = {}
     try:
@@ -73,7 +73,7 @@ def parse_metadata(contents: Mapping[str, bytes], name: str) -> dict[str, Any]:
         if ".json" in contents:
             metadata.update(json.loads(contents[".json"]))
     except (ValueError, TypeError) as error:
-        raise ImageError(f"{name}: the metadata beside it cannot be read: {error}.") from error
+        raise ImageError(f"{name}: the metadata cannot be read: {error}.") from error
     return metadata
 
 

@@ -1,4 +1,4 @@
-"""Where images come from: the kinds of source, parts of them, and how one is opened by what is on disk."""
+"""Image sources: their kinds, subsets, and opening one according to what is on disk."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
 
 
 class Subset:
-    """Some samples of a source, in the order given.
+    """A subset of a source's samples in the given order.
 
     Args:
         source: any source.
@@ -66,7 +66,7 @@ def open_source(path: str | os.PathLike[str], *, split: str | None = None) -> Im
     Face split.
 
     Raises:
-        ValueError: nothing that can be read there, no such split, or several and none chosen.
+        ValueError: there is nothing to read, the split does not exist, or none of several was chosen.
     """
     path = Path(path)
     if path.is_dir():
@@ -104,15 +104,15 @@ def _open_folder(path: Path, split: str | None) -> ImageSource:
 
 
 def _split_of(shard: Path) -> str:
-    """``train-0001.tar`` belongs to the split ``train``, ``0001.tar`` to none (an empty name)."""
+    """The split of a tar: ``train`` for ``train-0001.tar``, an empty name for ``0001.tar``."""
     return re.sub(r"[-_.]?\d+$", "", shard.stem)
 
 
 def open_images(paths: Sequence[Path]) -> ImageSource:
-    """The pictures of one data set (folder with subfolders, tars ...), or of several files and folders.
+    """Open one data set (folder with subfolders, tars ...), or several files and folders.
 
     Raises:
-        ValueError, FileNotFoundError: nothing there, or nothing that holds pictures.
+        ValueError, FileNotFoundError: a path does not exist, or there are no images.
     """
     if len(paths) == 1 and (paths[0].is_dir() or paths[0].suffix in (".tar", ".parquet")):
         return open_source(paths[0])

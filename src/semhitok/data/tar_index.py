@@ -1,4 +1,4 @@
-"""Index of an uncompressed webdataset tar: its samples, and the byte range of each of their files."""
+"""Index of an uncompressed webdataset tar: its samples and the byte ranges of their files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def index_tar(shard: Path) -> Iterator[tuple[str, list[Member]]]:
         ValueError: the file is missing, compressed, truncated or corrupt.
     """
     try:
-        # Mode "r:" refuses compressed tars, in which nothing can be read at random.
+        # Mode "r:" rejects compressed tars, which do not allow random access.
         with tarfile.open(shard, "r:") as tar:
             members = [(*_split_name(m.name), ByteRange(m.offset_data, m.size)) for m in tar if m.isreg()]
     except (tarfile.TarError, OSError) as error:
@@ -44,7 +44,7 @@ def main_image(suffixes: Iterable[str]) -> str | None:
 
 
 def _split_name(name: str) -> tuple[str, str]:
-    """``a/b.c.png`` is the sample ``a/b`` and the suffix ``.c.png``: the first dot of the file's own name divides."""
+    """Split ``a/b.c.png`` into sample ``a/b`` and suffix ``.c.png`` at the first dot of the file name."""
     folder, slash, file_name = name.rpartition("/")
     stem, dot, suffix = file_name.partition(".")
     return folder + slash + stem, dot + suffix

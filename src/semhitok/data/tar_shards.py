@@ -24,16 +24,16 @@ class _Entry(NamedTuple):
 
 
 class TarShards:
-    """The samples of webdataset tars, through an index of their headers.
+    """The samples of webdataset tars, with an index of their headers.
 
-    Samples are those of webdataset (see ``index_tar``); those without an image are skipped. Opening reads every
-    header once, about a second for 20,000 samples, and keeps the index in memory, about 1 kB per sample.
+    Samples are those of webdataset (see ``index_tar``); those without an image are skipped. Opening reads every header
+    once, which takes about a second for 20,000 samples, and keeps about 1 kB per sample in memory.
 
     Args:
         path: a tar file, a folder of ``*.tar``, a glob pattern (both sorted by name), or a list of tar files.
 
     Raises:
-        ValueError: no tar files there, no images in them, or a compressed, truncated or corrupt tar.
+        ValueError: there are no tar files or no images in them, or a tar is compressed, truncated or corrupt.
     """
 
     def __init__(self, path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> None:

@@ -1,4 +1,4 @@
-"""From a picture to a tensor of a given size and back, and the batched augmentations.
+"""Conversion of images to tensors of a given size and back, and batched augmentations.
 
 Shapes: B images, C = 3 channels (RGB), H x W pixels. Stored images are uint8; model tensors are float in [-1,1].
 """
@@ -17,16 +17,16 @@ from torch import Tensor
 from semhitok.data.randomness import random_bits
 from semhitok.types import FitMode
 
-# Stream of randomness of the flips; epochs of the sample order use 0, 1, 2, ...
+# Random stream of the flips; epochs of the sample order use 0, 1, 2, ...
 _FLIP_STREAM = -1
 
 
 def fit_image(image: Image.Image, height: int, width: int, mode: FitMode = "crop") -> Image.Image:
-    """Bring a picture to height x width pixels.
+    """Fit an image to height x width pixels.
 
-    ``crop`` keeps the aspect ratio: the largest centred window of the target's shape, scaled (the shorter side is
-    resized and the middle kept, as ADM and every tokenizer paper evaluate); ``resize`` scales the whole picture and
-    may distort it. Scaling is antialiased bicubic; a picture that already fits is returned pixel for pixel.
+    ``crop`` keeps the aspect ratio: it scales the largest centred window of the target's shape (the shorter side is
+    resized and the centre kept, as in the evaluation of ADM and tokenizer papers); ``resize`` scales the whole image and
+    may distort it. Scaling is antialiased bicubic; an image that already fits keeps its pixels.
     """
     if height < 1 or width < 1:
         raise ValueError(f"an image size must be positive, not {height} x {width}.")
@@ -37,19 +37,19 @@ def fit_image(image: Image.Image, height: int, width: int, mode: FitMode = "crop
         box = (left, top, left + scale * width, top + scale * height)
     elif mode != "resize":
         raise ValueError(f"the mode must be 'crop' or 'resize', not {mode!r}.")
-    # A gap of 3 averages whole pixels first where the picture is many times too large: faster, visually identical.
+    # For much larger images, a gap of 3 averages whole pixels first: faster and visually identical.
     return image.resize((width, height), Image.Resampling.BICUBIC, box=_inside(box, image), reducing_gap=3.0)
 
 
 def _inside(box: tuple[float, float, float, float], image: Image.Image) -> tuple[float, float, float, float]:
-    """Rounding can put a box 1e-13 outside the picture, which Pillow refuses."""
+    """Clip a box to the image: rounding can put it 1e-13 outside, which Pillow rejects."""
     left, top, right, bottom = box
     return max(left, 0.0), max(top, 0.0), min(right, image.width), min(bottom, image.height)
 
 
 @dataclass(frozen=True)
 class TileLayout:
-    """How a picture was cut: rows x columns tiles in reading order, and the picture's own size in pixels."""
+    """Layout of tiles: rows x columns in reading order, and the image's size in pixels."""
 
     rows: int
     columns: int
@@ -58,9 +58,9 @@ class TileLayout:
 
 
 def tile_image(image: Image.Image, height: int, width: int) -> tuple[list[Image.Image], TileLayout]:
-    """Cut a picture into tiles of height x width pixels, at its own resolution.
+    """Split an image into tiles of height x width pixels at its own resolution.
 
-    What the last row and column lack is filled with the picture mirrored at its edge; ``untile`` cuts it off again.
+    The last row and column are padded by mirroring the image at its edge; ``untile`` removes the padding.
     """
     rows, columns = -(-image.height // height), -(-image.width // width)
     pixels = np.asarray(image.convert("RGB"))
@@ -72,7 +72,7 @@ def tile_image(image: Image.Image, height: int, width: int) -> tuple[list[Image.
 
 
 def untile(tiles: Sequence[Image.Image], layout: TileLayout) -> Image.Image:
-    """Put the tiles of ``tile_image``, all of one size, together again."""
+    """Reassemble the tiles of ``tile_image``, all of one size."""
     if len(tiles) != layout.rows * layout.columns:
         raise ValueError(f"{layout.rows} x {layout.columns} tiles are needed, not {len(tiles)}.")
     pixels = np.stack([np.asarray(tile.convert("RGB")) for tile in tiles])
@@ -96,13 +96,13 @@ def to_float(images: Tensor) -> Tensor:
 
 
 def to_pil(image: Tensor) -> Image.Image:
-    """(3,H,W) float in [-1,1] to a picture; values beyond are clamped. Inverse of ``to_float(to_uint8(image))``."""
+    """(3,H,W) float in [-1,1] to an image; other values are clamped. Inverse of ``to_float(to_uint8(image))``."""
     pixels = ((image.detach().float().clamp(-1, 1) + 1.0) * 127.5).round().to(torch.uint8).cpu()
     return Image.fromarray(np.ascontiguousarray(rearrange(pixels.numpy(), "c h w -> h w c")))
 
 
 def random_flips(seed: int, positions: np.ndarray) -> np.ndarray:
-    """(B,) bool: which samples to mirror, half of them; keyed by (seed, position)."""
+    """(B,) bool: samples to mirror, half of them; a function of (seed, position)."""
     return random_bits(seed, _FLIP_STREAM, positions) >> np.uint64(63) == 1
 
 

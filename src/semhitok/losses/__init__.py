@@ -1,4 +1,4 @@
-"""Training losses: pure and unweighted; weights and schedules belong to the training tasks."""
+"""Training losses, pure and unweighted; weights and schedules belong to the training tasks."""
 
 from semhitok.losses.adversarial import adaptive_weight, cut_at, discriminator_hinge_loss, generator_hinge_loss
 from semhitok.losses.augment import augment

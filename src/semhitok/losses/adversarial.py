@@ -1,7 +1,7 @@
 """Adversarial training of the pixel branch: hinge losses and the adaptive weight of VQGAN (Esser et al. 2021).
 
-Everything is unweighted. When the discriminator starts, and which weight multiplies the adaptive one, is the training
-task's to say. One generator step with a single backward pass through the perceptual network and the discriminator::
+Everything is unweighted; the training task decides when the discriminator starts and which factor multiplies the adaptive
+weight. One generator step with a single backward pass through the perceptual network and the discriminator::
 
     reconstruction_loss = cut_at(images, l1 + perceptual)
     generator_loss = cut_at(images, generator_hinge_loss(discriminator(images)))
@@ -31,20 +31,20 @@ def discriminator_hinge_loss(real_logits: Tensor, generated_logits: Tensor) -> T
 
 
 def generator_hinge_loss(generated_logits: Tensor) -> Tensor:
-    """The generator's side of the hinge game: minus the mean logit of its images (unbounded, may be negative)."""
+    """Hinge loss of the generator: minus the mean logit of its images (unbounded, may be negative)."""
     return -generated_logits.float().mean()
 
 
 def cut_at(images: Tensor, loss: Tensor) -> Tensor:
-    """Run `loss` backwards as far as `images` now, and return a stand-in that continues from there.
+    """Backpropagate `loss` to `images` now, and return a surrogate loss that continues from there.
 
-    The stand-in has the value of `loss` and the same gradient for everything that made `images`. The networks between
-    the two (perceptual network, discriminator) are passed backwards once and their activations freed, however often
-    the stand-in is differentiated: `adaptive_weight` plus the final ``backward()`` would pass them twice. Parameters of
-    those networks receive no gradient. Parts of `loss` that do not come through `images` are lost: add them afterwards.
+    The surrogate has the value of `loss` and the same gradient for everything before `images`. The networks between the
+    two (perceptual network, discriminator) are backpropagated once and their activations freed, however often the
+    surrogate is differentiated: `adaptive_weight` and the final ``backward()`` would otherwise do so twice. Parameters of
+    those networks receive no gradient. Parts of `loss` that do not depend on `images` get no gradient: add them afterwards.
 
     Args:
-        images: the generator's output, part of a graph (``requires_grad``).
+        images: the generator's output with its graph (``requires_grad``).
         loss: scalar computed from `images`.
     """
     (gradient,) = torch.autograd.grad(loss, images)
@@ -61,7 +61,7 @@ def adaptive_weight(
     maximum: float = 1e4,
     all_reduce: Callable[[Tensor], object] | None = None,
 ) -> Tensor:
-    """Weight that gives the adversarial loss the same pull on the last layer as reconstruction (VQGAN eq. 7).
+    """Weight that equalises the gradient norms of adversarial and reconstruction loss at the last layer (VQGAN eq. 7).
 
     ``|d reconstruction_loss / d last_layer| / (|d generator_loss / d last_layer| + 1e-6)``, clamped to [minimum, maximum].
 
@@ -69,8 +69,8 @@ def adaptive_weight(
         reconstruction_loss: scalar, L1 plus perceptual in VQGAN; its graph is kept for the later backward pass.
         generator_loss: scalar from the same forward pass; its graph is kept too.
         last_layer: weight of the decoder's last layer, an ordinary (not sharded) parameter.
-        minimum: lower bound; UniTok keeps the adversarial loss from vanishing by 0.015.
-        maximum: upper bound, met when the discriminator saturates and its gradient vanishes.
+        minimum: lower bound; UniTok uses 0.015 to keep the adversarial loss from vanishing.
+        maximum: upper bound, reached when the discriminator saturates and its gradient vanishes.
         all_reduce: sums or averages a tensor over ranks in place. With it every rank gets the weight of the global
             batch: gradients are reduced, not norms, which would depend on how the batch is split.
 

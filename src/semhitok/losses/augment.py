@@ -1,6 +1,6 @@
 """Differentiable augmentation for adversarial training (DiffAugment, Zhao et al. 2020): colour, translation, cutout.
 
-Applied to both what the discriminator sees as real and as generated, so that a small data set cannot be memorised;
+It is applied to both real and generated inputs of the discriminator, so that a small data set cannot be memorised;
 gradients flow through to the generator.
 
 Shapes: B images, C channels, H height, W width.
@@ -20,15 +20,15 @@ def augment(
     translation: bool = True,
     cutout: bool = True,
 ) -> Tensor:
-    """Augment every image with its own random draw; differentiable in `images_BCHW`.
+    """Augment every image with its own random parameters; differentiable in `images_BCHW`.
 
     Args:
         images_BCHW: images in [-1,1]; the colour part may leave that range.
         generator: source of all randomness, used on its own device: a CPU generator gives the same augmentation
             wherever the images are.
         color: brightness + U(-0.5, 0.5), saturation x U(0, 2), contrast x U(0.5, 1.5).
-        translation: shift by up to 1/8 of each side, in whole pixels; what enters is 0 (mid grey).
-        cutout: a box of half of each side, its centre anywhere, set to 0.
+        translation: shift by up to 1/8 of each side, in whole pixels, padded with 0 (mid grey).
+        cutout: set a box of half of each side, centred anywhere, to 0.
     """
     if color:
         images_BCHW = _color(images_BCHW, generator)

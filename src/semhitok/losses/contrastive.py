@@ -11,7 +11,7 @@ from torch.nn import functional
 
 
 def sigmoid_contrastive_loss(image_BD: Tensor, text_BD: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    """Every image against every text of the batch, each pair a binary decision: matching (the diagonal) or not.
+    """Binary cross-entropy over all pairs of images and texts of the batch: matching (the diagonal) or not.
 
     Args:
         image_BD: image embeddings; l2-normalised here.
@@ -33,7 +33,7 @@ def sigmoid_contrastive_loss(image_BD: Tensor, text_BD: Tensor, scale: Tensor, b
 
 
 def softmax_contrastive_loss(image_BD: Tensor, text_BD: Tensor, scale: Tensor) -> Tensor:
-    """Each image picks its text among all of the batch, each text its image: the mean of both cross-entropies.
+    """The mean of the cross-entropies of finding each image's text and each text's image in the batch.
 
     Args:
         image_BD: image embeddings; l2-normalised here.
@@ -41,7 +41,7 @@ def softmax_contrastive_loss(image_BD: Tensor, text_BD: Tensor, scale: Tensor) -
         scale: scalar that multiplies the cosine, the inverse temperature; CLIP learns its logarithm, at most log 100.
 
     Returns:
-        Scalar, log B for embeddings that say nothing.
+        Scalar; log B for uninformative embeddings.
 
     Raises:
         ValueError: the shapes differ.
@@ -61,6 +61,6 @@ def _cosines(left_BD: Tensor, right_BD: Tensor) -> Tensor:
 def _check_pairs(name: str, image_BD: Tensor, text_BD: Tensor) -> None:
     if image_BD.shape != text_BD.shape:
         raise ValueError(
-            f"{name} takes as many texts as images and one width, but got images {tuple(image_BD.shape)} and texts "
+            f"{name} needs image and text embeddings of the same shape, got images {tuple(image_BD.shape)} and texts "
             f"{tuple(text_BD.shape)}."
         )

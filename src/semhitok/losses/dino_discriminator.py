@@ -1,7 +1,7 @@
 """Discriminator on the features of a frozen DINOv2 (StyleGAN-T, Sauer et al. 2023, section 3.2; UniTok).
 
-One head for each tap, trained: Conv1d over the sequence of patches, spectrally normalised (Miyato et al. 2018). As
-UniTok has it: kernel 9 with circular padding, GroupNorm, the class token added to every patch.
+Each tap has a trained head: Conv1d over the sequence of patches, with spectral normalisation (Miyato et al. 2018). As in
+UniTok: kernel 9 with circular padding, GroupNorm, and the class token added to every patch.
 
 Shapes: B images, N patches, D channels of the network, T taps.
 """
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
-if TYPE_CHECKING:  # transformers is imported where a network is built: recipes read TAPS without it
+if TYPE_CHECKING:  # imported only where a network is built, because recipes use TAPS without transformers
     from transformers import Dinov2Config, Dinov2Model
 
 TAPS = (0, 2, 5, 8, 11)
@@ -35,19 +35,21 @@ def dinov2_small_config() -> Dinov2Config:
 class DinoDiscriminator(nn.Module):
     """Images (B,3,H,W) in [-1,1] to logits (B,T*N), one for each tap and patch; high means real.
 
-    The network under the heads is frozen and in eval mode; gradients pass through it to the images.
+    The backbone is frozen and in eval mode; gradients pass through it to the images.
 
     Args:
-        backbone: a DINOv2; its weights are not part of this module's state dict, which holds what is trained.
-        taps: blocks whose output is judged, counted from 0.
-        image_size: side in pixels that images are resized to, a multiple of the backbone's patch. UniTok's
-            predecessors crop at random half of the time; this one always shows the whole image, so that a logit does
+
+
+        backbone: a DINOv2; its frozen weights are not part of this module's state dict.
+        taps: blocks whose outputs are classified, counted from 0.
+        image_size: side in pixels to which images are resized, a multiple of the backbone's patch. UniTok's
+            predecessors use random crops half of the time; here the input is always the whole image, so that logits do
             not depend on the global random state.
-        kernel_size: of the convolution over patches, odd.
-        groups: of GroupNorm, a divisor of the width.
+        kernel_size: odd kernel size of the convolution over patches.
+        groups: groups of GroupNorm, a divisor of the width.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument is out of range.
     """
 
     mean: Tensor
@@ -79,7 +81,7 @@ class DinoDiscriminator(nn.Module):
             raise ValueError(
                 f"kernel_size {kernel_size} is too wide for the {(image_size // patch) ** 2} patches of an image."
             )
-        # In a tuple, not as a child: not trained, not averaged, not stored with every checkpoint.
+        # In a tuple, so that it is not a submodule: it is not trained, averaged or stored in checkpoints.
         self._frozen = (backbone.requires_grad_(False).eval(),)
         self.taps, self.image_size = tuple(taps), image_size
         self.heads = nn.ModuleList([_head(width, kernel_size, groups) for _ in self.taps])
@@ -88,17 +90,17 @@ class DinoDiscriminator(nn.Module):
 
     @classmethod
     def from_pretrained(cls, name: str, *, taps: Sequence[int] = TAPS, image_size: int = 224) -> DinoDiscriminator:
-        """On published weights: the folder or hub id of a transformers DINOv2, such as ``facebook/dinov2-small``.
+        """Load published weights from the folder or hub id of a transformers DINOv2, such as ``facebook/dinov2-small``.
 
         Raises:
-            OSError: there is none.
+            OSError: there is no such model.
         """
         from transformers import Dinov2Model
 
         return cls(Dinov2Model.from_pretrained(name, dtype=torch.float32), taps=taps, image_size=image_size)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Judge images (B,3,H,W) in [-1,1], of any size: logits (B,T*N)."""
+        """Classify images (B,3,H,W) in [-1,1] of any size: logits (B,T*N)."""
         (backbone,) = self._frozen
         if next(backbone.parameters()).device != images.device:
             backbone.to(images.device)  # pyright: ignore[reportArgumentType]
@@ -108,7 +110,7 @@ class DinoDiscriminator(nn.Module):
         states = backbone(pixels, output_hidden_states=True).hidden_states
         logits = []
         for tap, head in zip(self.taps, self.heads, strict=True):
-            state_BND = states[tap + 1].float()  # the first one is what enters block 0
+            state_BND = states[tap + 1].float()  # the first one is the input of block 0
             logits.append(head(rearrange(state_BND[:, 1:] + state_BND[:, :1], "B N D -> B D N")).squeeze(1))
         return torch.cat(logits, dim=1)
 

@@ -1,7 +1,7 @@
 """PatchGAN discriminator (Isola et al. 2017; Esser et al. 2021) without batch statistics.
 
-BatchNorm, the usual choice, makes a logit depend on the other images of the batch: small batches, gradient accumulation
-and several ranks then all train another network. GroupNorm looks at one image only.
+BatchNorm, the usual choice, makes a logit depend on the other images of the batch, so that results change with batch size,
+gradient accumulation and number of ranks. GroupNorm uses one image only.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ GROUPS = 8
 
 
 class PatchDiscriminator(nn.Module):
-    """Images (B,3,H,W) in [-1,1] to a map of logits (B,1,h,w), each judging a patch; high means real.
+    """Images (B,3,H,W) in [-1,1] to a map of logits (B,1,h,w), one per patch; high means real.
 
     `layers` convolutions of stride 2, then two of stride 1; h = H // 2**layers - 2, w alike. With three layers the
     convolutions of a logit span 70 x 70 pixels; GroupNorm adds the image's own statistics.
 
     Args:
         channels: width of the first layer, a multiple of 8; doubles with each layer up to eight times.
-        layers: number of halvings. Images need a side of at least ``3 * 2**layers`` pixels (24 for three).
+        layers: number of strided layers. Images need a side of at least ``3 * 2**layers`` pixels (24 for three).
 
     Raises:
-        ValueError: channels or layers out of range; in `forward`, an image too small.
+        ValueError: channels or layers are out of range; in `forward`, images are too small.
     """
 
     def __init__(self, channels: int = 64, layers: int = 3) -> None:
@@ -33,7 +33,7 @@ class PatchDiscriminator(nn.Module):
             raise ValueError(f"PatchDiscriminator needs at least one layer, but got layers={layers}.")
         self.smallest_side = 3 * 2**layers
         widths = [channels * min(2**depth, 8) for depth in range(layers + 1)]
-        # The first layer sees pixels and is not normalised: brightness and contrast must stay visible.
+        # The first layer is not normalised, so that brightness and contrast stay visible.
         blocks: list[nn.Module] = [nn.Conv2d(3, widths[0], kernel_size=4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         for depth in range(1, layers + 1):
             stride = 2 if depth < layers else 1
@@ -47,7 +47,7 @@ class PatchDiscriminator(nn.Module):
         self.apply(_initialise)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Judge images (B,3,H,W) in [-1,1] patch by patch: logits (B,1,h,w)."""
+        """Classify the patches of images (B,3,H,W) in [-1,1]: logits (B,1,h,w)."""
         if min(images.shape[-2:]) < self.smallest_side:
             raise ValueError(
                 f"PatchDiscriminator needs images of at least {self.smallest_side} pixels a side, but got "

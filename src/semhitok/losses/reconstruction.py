@@ -6,14 +6,14 @@ from torch import Tensor
 
 
 def l1_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute error, taken in fp32 whatever the autocast state.
+    """Mean absolute error, computed in fp32 regardless of autocast.
 
     Args:
         prediction: any shape; images are (B,3,H,W) in [-1,1], which makes the loss twice the error on [0,1].
         target: the same shape; receives no gradient.
 
     Raises:
-        ValueError: the shapes differ (a silent broadcast would compare the wrong elements).
+        ValueError: the shapes differ (broadcasting would silently compare the wrong elements).
     """
     return _difference("l1_loss", prediction, target).abs().mean()
 

@@ -37,7 +37,7 @@ class Adapter(nn.Module):
         width: D.
 
     Raises:
-        ValueError: if the variant needs semantic features that the tokenizer does not have, or D is odd for ``dual``.
+        ValueError: the variant needs semantic features that the tokenizer does not have, or D is odd for ``dual``.
     """
 
     def __init__(self, kind: AdapterKind, *, semantic_dim: int | None, pixel_dim: int, width: int) -> None:

@@ -1,4 +1,4 @@
-"""Where images stand in texts and conversations, and which image stands where."""
+"""Positions of images in texts and conversations, and the assignment of images to them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from semhitok.data.records import IMAGE
 
-# For language models without a template of their own.
+# For language models without their own template.
 DEFAULT_CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] + ': ' + message['content'] }}"
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n' }}{% endfor %}"
@@ -21,12 +21,12 @@ DEFAULT_CHAT_TEMPLATE = (
 
 
 def flattened(messages: Sequence[Mapping[str, Any]], placeholder: str) -> tuple[list[dict[str, str]], list[Any]]:
-    """Messages whose contents are texts, with ``placeholder`` where images stand, and the images in order.
+    """Messages with plain text contents and ``placeholder`` in place of images, and the images in order.
 
-    An image part need not hold its image, which is then passed beside the text.
+    An image part may omit its image, which is then passed separately.
 
     Raises:
-        ValueError: for a message without role or content, or a part that is neither text nor an image.
+        ValueError: a message has no role or content, or a part is neither text nor an image.
     """
     plain, images = [], []
     for message in messages:
@@ -50,10 +50,10 @@ def flattened(messages: Sequence[Mapping[str, Any]], placeholder: str) -> tuple[
 
 
 def in_order(images: Any, places: list[int]) -> list[Any]:
-    """All images in one list, in the order of their places; ``places`` counts them for each text.
+    """All images in one list, in order; ``places`` is the number of image positions in each text.
 
     Raises:
-        ValueError: if a text has more or fewer places than images.
+        ValueError: the number of images differs from that of the positions.
     """
     if images is None:
         images = []
@@ -67,11 +67,11 @@ def in_order(images: Any, places: list[int]) -> list[Any]:
         for index, (found, wanted) in enumerate(zip(images, places, strict=True)):
             if len(found) != wanted:
                 raise ValueError(
-                    f"text {index} has {wanted} {IMAGE} and {len(found)} images; they must be equally many"
+                    f"text {index} has {wanted} {IMAGE} and {len(found)} images; the numbers must be equal"
                 )
         return [image for found in images for image in found]
     if len(images) != sum(places):
         raise ValueError(
-            f"the text has {sum(places)} {IMAGE} and {len(images)} images were given; they must be equally many"
+            f"the text has {sum(places)} {IMAGE} and {len(images)} images were given; the numbers must be equal"
         )
     return list(images)

@@ -19,15 +19,17 @@ class SemHiTokMLLMConfig(PreTrainedConfig):
         tokenizer_config: configuration of the image tokenizer, or its dict.
         adapter: how visual ids become input embeddings (Table 7): from the ``semantic`` or the ``pixel`` features alone,
             both joined through one MLP (``single``), or each through its own (``dual``, the paper).
-        own_begin_id, own_end_id: text ids by which the language model marks begin and end of an image; None for two
-            control ids of our own (see ``Vocabulary``).
-        code_head_layers, code_head_width, code_head_heads: the small autoregressive head over the C codes of a token;
-            used only with a tokenizer of several codes per token. UniTok's sizes are not published; ours.
-        shared_tokenizer, tokenizer_fingerprint: the bundled image tokenizer whose weights the checkpoint does not repeat, and
-            its fingerprint; None in a loaded model, which is whole (see ``shared_tokenizer.py``).
+
+
+        own_begin_id, own_end_id: the language model's own text ids for begin and end of an image; None adds two control
+            ids (see ``Vocabulary``).
+        code_head_layers, code_head_width, code_head_heads: sizes of the small autoregressive head over the C codes of a
+            token, used only with several codes per token. UniTok's sizes are not published; these are ours.
+        shared_tokenizer, tokenizer_fingerprint: the bundled image tokenizer whose weights are not stored in the checkpoint, and
+            its fingerprint; None in a loaded model, which is complete (see ``shared_tokenizer.py``).
 
     Raises:
-        ValueError: if a value is out of its range or the parts do not fit together.
+        ValueError: a value is out of range, or the parts do not match.
     """
 
     model_type = "semhitok_mllm"
@@ -77,7 +79,7 @@ class SemHiTokMLLMConfig(PreTrainedConfig):
 
     @property
     def context_length(self) -> int:
-        """Positions that the language model was made for."""
+        """Number of positions that the language model supports."""
         return self.text_config.max_position_embeddings
 
     def _check(self) -> None:
@@ -93,10 +95,10 @@ class SemHiTokMLLMConfig(PreTrainedConfig):
             )
         if reason := getattr(self.tokenizer_config, "place_dependence", None):
             raise ValueError(
-                f"a tokenizer with {reason} cannot feed a language model: its features depend on the place "
-                "in the image, not on the id alone"
+                f"a tokenizer with {reason} cannot be used with a language model: its features depend on the position "
+                "in the image, not only on the id"
             )
-        self.vocabulary  # noqa: B018  raises where the parts do not fit
+        self.vocabulary  # noqa: B018  raises if the parts do not match
 
 
 def _config(given: PreTrainedConfig | dict[str, Any] | None, default: str) -> PreTrainedConfig:

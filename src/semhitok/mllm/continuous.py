@@ -1,8 +1,8 @@
 """The upper bound of the LLaVA-v1.5 setting (paper, Table 4, first row): the teacher's continuous features in place of ids.
 
-    image -> teacher features (B,N,F) -> two-layer MLP -> the places that the text keeps for the image
+    image -> teacher features (B,N,F) -> two-layer MLP -> the placeholder positions of the image
 
-Everything else is as with tokens: places, text, language model. It understands images and cannot generate them.
+Everything else is as with tokens. The model understands images but cannot generate them.
 
 Shapes: B sequences, L positions, I images, N tokens of one image, F channels of the teacher, D of the language model.
 """
@@ -23,7 +23,7 @@ FILE = "continuous_projector.safetensors"
 
 
 class ContinuousProjector(nn.Module):
-    """Teacher features to input embeddings; as many parameters as the single-MLP adapter but for the first layer's width.
+    """Teacher features to input embeddings by the MLP of the ``single`` adapter with another input width.
 
     Args:
         feature_dim: F.
@@ -36,7 +36,7 @@ class ContinuousProjector(nn.Module):
 
     @classmethod
     def for_model(cls, model: SemHiTokForConditionalGeneration) -> ContinuousProjector:
-        """Random weights, for the teacher inside the model's tokenizer.
+        """A projector with random weights for the teacher of the model's tokenizer.
 
         Raises:
             ValueError: the tokenizer has no teacher, or was loaded without its encoder side.
@@ -55,36 +55,33 @@ class ContinuousProjector(nn.Module):
         return self.mlp(features_INF)
 
     def embeds(self, model: SemHiTokForConditionalGeneration, input_ids: Tensor, pixel_values: Tensor) -> Tensor:
-        """Input embeddings (B,L,D) of ids (B,L) with placeholders, and images (I,3,H,W) in [-1,1] in their order."""
+        """Input embeddings (B,L,D) of ids (B,L) with placeholders and of images (I,3,H,W) in [-1,1], in order."""
         with torch.no_grad():
             features_INF = model.image_tokenizer.teacher_features(pixel_values) if len(pixel_values) else None
         places_BL = input_ids == model.vocabulary.placeholder_id
         embeds_BLD = model.embed(input_ids)
         if features_INF is None:
-            # Nothing to put anywhere, but every rank must use the projector in every step.
+            # No images, but every rank must use the projector in every step.
             weight = self.mlp.hidden.weight
             features_INF = weight.new_zeros(0, model.vocabulary.image_tokens, weight.shape[1])
         return embeds_BLD.masked_scatter(places_BL[..., None], self(features_INF).to(embeds_BLD.dtype))
 
     @torch.no_grad()
     def generate(
-        self,
-        model: SemHiTokForConditionalGeneration,
-        input_ids: Tensor,
-        pixel_values: Tensor,
-        *,
-        max_new_tokens: int,
+        self, model: SemHiTokForConditionalGeneration, input_ids: Tensor, pixel_values: Tensor, *, max_new_tokens: int
     ) -> Tensor:
-        """Greedy text after prompts of one length; ``generate`` of the model takes ids, not features.
+        """Greedy text generation for prompts of equal length; the model's own ``generate`` takes ids, not features.
 
         Args:
-            model: whose language model answers.
+            model: the unified model.
             input_ids: (B,L) with placeholders, without padding.
-            pixel_values: (I,3,H,W) in [-1,1], the images in their order.
-            max_new_tokens: ids that follow at most.
+
+
+            pixel_values: (I,3,H,W) in [-1,1], the images in order.
+            max_new_tokens: maximum number of generated ids.
 
         Returns:
-            (B,L + n) ids, prompts included; after its end of text a row goes on with that.
+            (B,L + n) ids including the prompts; a finished row is padded with its end-of-text id.
         """
         end = model.generation_config.eos_token_id if model.generation_config is not None else None
         ends = torch.tensor([-1] if end is None else end, device=input_ids.device).flatten()
@@ -102,7 +99,7 @@ class ContinuousProjector(nn.Module):
         return torch.cat([input_ids, torch.stack(found, dim=1)], dim=1)
 
     def save(self, directory: str | os.PathLike[str]) -> None:
-        """Write the weights beside the model's."""
+        """Save the weights in the model's folder."""
         save_file(
             {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()},
             Path(directory) / FILE,
@@ -112,7 +109,7 @@ class ContinuousProjector(nn.Module):
     def load(
         cls, directory: str | os.PathLike[str], model: SemHiTokForConditionalGeneration
     ) -> ContinuousProjector | None:
-        """The projector saved beside a model, or None where that was trained on tokens."""
+        """The projector saved in a model's folder, or None if the model was trained on tokens."""
         path = Path(directory) / FILE
         if not path.exists():
             return None

@@ -1,6 +1,6 @@
-"""Text, images and both by ``generate`` of transformers, and images faster by our own loop.
+"""Generation of text and images with transformers' ``generate``, and faster generation of images with our own loop.
 
-``generate`` checks and completes the prompts and masks ids that may not follow (see ``legal_ids.py``); ``generate_images`` is in
+``generate`` checks and completes the prompts and masks invalid ids (see ``legal_ids.py``); the loop of ``generate_images`` is in
 ``image_generation.py``.
 
 Shapes: B sequences, L positions, N tokens of one image, C codes per token.
@@ -22,14 +22,14 @@ from semhitok.mllm.prompts import check_guidance, check_prompt, with_begin
 from semhitok.mllm.sampling import Sampling
 from semhitok.mllm.vocabulary import Vocabulary
 
-# What language models ship with (few candidates, no repetition) is made for text and would ruin images.
+# The generation configs of language models (few candidates, repetition penalty) are meant for text and would ruin images.
 PLAIN: dict[str, Any] = {"do_sample": False, "repetition_penalty": 1.0, "num_beams": 1}
 PLAIN_SAMPLING: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
 GREY = 0.0
 
 
 class ImageTextGenerationMixin(GenerationMixin):
-    """Generation for a model that has what ``ImageTextModel`` names."""
+    """Generation methods for models that implement ``ImageTextModel``."""
 
     @torch.no_grad()
     def generate(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -47,11 +47,11 @@ class ImageTextGenerationMixin(GenerationMixin):
 
         Args:
             inputs, input_ids: (B,L) prompts, by either name.
-            generation_mode: "text": only text ids follow. "image": exactly N visual ids follow the image begin id, which is
-                appended where the prompts do not end with it. "interleaved": text in which images may stand, each complete.
+            generation_mode: "text": only text ids. "image": exactly N visual ids after the image begin id, which is appended
+                if the prompts do not end with it. "interleaved": text with complete images.
             attention_mask: (B,L), 0 at padding.
             pixel_values: (I,3,H,W) in [-1,1], the images of the prompts; both come from the processor.
-            visual_codes: (B,L,C) codes of images that are ids already, where C > 1.
+            visual_codes: (B,L,C) codes of images that are already ids, if C > 1.
             kwargs: as in transformers. ``guidance_scale`` > 1 with ``negative_prompt_ids`` (default: the image begin id
                 alone, as in training) is classifier-free guidance in two passes; ``generate_images`` does it in one.
 
@@ -60,8 +60,8 @@ class ImageTextGenerationMixin(GenerationMixin):
             "image": ids of the image tokenizer (B,N) or (B,N,C) for ``decode_image_tokens``.
 
         Raises:
-            ValueError: for an empty prompt, one that leaves no room in the context, visual ids outside an image, images that
-                do not match the placeholders, guidance_scale <= 0.
+            ValueError: a prompt is empty, leaves no room in the context or has visual ids outside an image, images do not
+                match the placeholders, or guidance_scale <= 0.
         """
         if generation_mode not in get_args(GenerationMode):
             raise ValueError(f"generation_mode must be text, image or interleaved, got {generation_mode!r}")
@@ -82,7 +82,7 @@ class ImageTextGenerationMixin(GenerationMixin):
         else:
             if several and generation_mode == "interleaved":
                 raise ValueError(
-                    "with several codes per token an image cannot follow inside a sequence of ids: use generation_mode text "
+                    "with several codes per token an image cannot be part of a sequence of ids: use generation_mode text "
                     "or image"
                 )
             kwargs |= {"visual_codes": visual_codes} if several else {}
@@ -111,9 +111,9 @@ class ImageTextGenerationMixin(GenerationMixin):
     def stream_images(
         self: ImageTextModel, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any
     ) -> Iterator[Tensor]:
-        """As ``generate_images``, but the ids so far after every finished row of tokens: (B,n) or (B,n,C), n growing to N.
+        """As ``generate_images``, but yields the ids so far after every row of tokens: (B,n) or (B,n,C), n up to N.
 
-        ``decode_partial`` turns each into images.
+        ``decode_partial`` decodes each to images.
         """
         columns = _grid(self)[1]
         tokens = stream_tokens(
@@ -135,13 +135,13 @@ class ImageTextGenerationMixin(GenerationMixin):
 
     @torch.no_grad()
     def decode_partial(self: ImageTextModel, image_tokens: Tensor) -> Tensor:
-        """The first rows of images, (B,n) or (B,n,C) -> (B,3,H,W) in [-1,1], grey where there are no tokens yet.
+        """Decode the first rows of images, (B,n) or (B,n,C) -> (B,3,H,W) in [-1,1], grey where tokens are missing.
 
-        The decoder looks at all tokens, so the missing rows are filled with copies of the last finished one before decoding
-        and painted over in grey after it: nothing is shown that was not generated.
+        The decoder attends to all tokens, so missing rows are filled with copies of the last finished row for decoding and
+        painted grey afterwards: only generated content is shown.
 
         Raises:
-            ValueError: if there is less than one row of tokens, or more than an image has.
+            ValueError: there is less than one row of tokens, or more than an image has.
         """
         rows, columns = _grid(self)
         done = image_tokens.shape[1] // columns
@@ -158,7 +158,7 @@ class ImageTextGenerationMixin(GenerationMixin):
     def prepare_inputs_for_generation(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, input_ids: Tensor, visual_codes: Tensor | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        """As in transformers; the prompt's visual codes go along as far as its ids do."""
+        """As in transformers, with the visual codes sliced like the ids."""
         prepared = super().prepare_inputs_for_generation(input_ids, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
         ids = prepared.get("input_ids")
         if visual_codes is not None and ids is not None:
@@ -170,14 +170,14 @@ class ImageTextGenerationMixin(GenerationMixin):
 def _text_options(
     vocabulary: Vocabulary, mode: GenerationMode, prompt_length: int, context_length: int, kwargs: dict[str, Any]
 ) -> dict[str, Any]:
-    """Options of transformers for text, in which images may stand in mode "interleaved"."""
+    """Options of transformers for text, with images in mode "interleaved"."""
     text_only = mode == "text" and kwargs.get("guidance_scale") in (None, 1)
     if text_only:
-        kwargs["text_only"] = True  # a guidance pass would not know of it
+        kwargs["text_only"] = True  # a guidance pass would not receive it
     if mode == "interleaved" and kwargs.get("max_new_tokens") is None:
         kwargs["max_new_tokens"] = context_length - prompt_length
     processors = list(kwargs.pop("logits_processor", None) or [])
-    if not (text_only and vocabulary.controls):  # text rows alone, without image marks among them, are all legal
+    if not (text_only and vocabulary.controls):  # all text rows are legal if no image marks are among them
         processors.insert(0, LegalIds(vocabulary, mode, prompt_length + (kwargs.get("max_new_tokens") or 0)))
     return kwargs | {"logits_processor": LogitsProcessorList(processors)}
 
@@ -218,8 +218,8 @@ def _images_of_several_codes(
     max_new_tokens: int | None = None,
     **kwargs: Any,
 ) -> Tensor:
-    """Several codes per token: our own loop, (B,N,C), with those options of transformers that mean something here."""
-    del max_new_tokens  # an image has N tokens whatever the caller's limit
+    """Images with several codes per token, (B,N,C), by our own loop with the applicable options of transformers."""
+    del max_new_tokens  # an image always has N tokens
     if kwargs:
         raise ValueError(f"with several codes per token images are generated without {', '.join(sorted(kwargs))}")
     if visual_codes is not None:

@@ -1,8 +1,9 @@
-"""Generates images token by token: one pass per step over conditional and unconditional prompts, visual rows of the head only.
+"""Image generation token by token, with one pass per step over conditional and unconditional prompts.
 
-Guidance g: logits = u + g (c - u) with conditional logits c and unconditional logits u. ``generate`` of transformers
-normalises both first, which shifts all logits of a row alike and changes no choice. The unconditional prompt is the image
-begin id alone, as in training, where the text is dropped with probability 0.1 (paper section 4.1).
+Only visual rows of the head are computed. Guidance g: logits = u + g (c - u) with conditional logits c and unconditional logits
+u. ``generate`` of transformers normalises both first, which shifts all logits of a row equally and does not change the choice.
+The unconditional prompt is only the image begin id, as in training, where the text is dropped with probability 0.1 (paper
+section 4.1).
 
 Shapes: B prompts, R rows of the pass (B, or 2B with guidance), L positions, P visual positions, N tokens of one image, C codes
 per token, D channels, V ids of one code.
@@ -28,7 +29,7 @@ from semhitok.mllm.vocabulary import Vocabulary
 
 
 class ImageTextModel(Protocol):
-    """What generation needs from a model; see ``SemHiTokForConditionalGeneration``."""
+    """The interface of models for generation; see ``SemHiTokForConditionalGeneration``."""
 
     config: SemHiTokMLLMConfig
     vocabulary: Vocabulary
@@ -72,19 +73,19 @@ def stream_tokens(
 
     Args:
         model: the unified model.
-        input_ids: (B,L) prompts, padded on the left; the image begin id is appended where they do not end with it.
+        input_ids: (B,L) prompts, padded on the left; the image begin id is appended if they do not end with it.
         attention_mask: (B,L), 0 at padding.
-        guidance: g above 0; 1 is none and costs half.
-        negative_ids, negative_attention_mask: (B,L') or (1,L') in place of the unconditional prompt.
-        sampling: see ``Sampling``; by default from the model's own distribution.
-        pixel_values: (I,3,H,W), images of the prompts, see ``fill_images``.
-        visual_codes: (B,L,C) of images in the prompts that are ids already, where C > 1.
+        guidance: g above 0; 1 disables guidance and halves the cost.
+        negative_ids, negative_attention_mask: (B,L') or (1,L'), replacing the unconditional prompt.
+        sampling: see ``Sampling``; by default from the unmodified distribution.
+        pixel_values: (I,3,H,W) images of the prompts, see ``fill_images``.
+        visual_codes: (B,L,C) codes of images in the prompts that are already ids, if C > 1.
 
     Returns:
         N tensors, (B) or (B,C), ids of the image tokenizer.
 
     Raises:
-        ValueError: for guidance <= 0 and for the prompts that ``check_prompt`` refuses, at once.
+        ValueError: guidance <= 0, or ``check_prompt`` rejects a prompt; raised before the first token.
     """
     check_guidance(guidance)
     input_ids, visual_codes = model.fill_images(input_ids, pixel_values, visual_codes)
@@ -105,7 +106,7 @@ class _Prompts:
     Attributes:
         ids_RL: padded on the left.
         mask_RL: 0 at padding.
-        codes_RLC: codes at visual positions, where C > 1; zeros and unread otherwise.
+        codes_RLC: codes at visual positions if C > 1; otherwise unused zeros.
     """
 
     ids_RL: Tensor
@@ -123,7 +124,7 @@ class _Prompts:
         return cls(ids_RL, mask_RL, F.pad(codes_BLC, (0, 0, 0, ids_RL.shape[1] - ids_BL.shape[1])))
 
     def above(self, other: _Prompts) -> _Prompts:
-        """These prompts, then the other ones, which are repeated to the same number if there is only one."""
+        """These prompts followed by the others, which are repeated to the same number if there is only one."""
         copies = len(self.ids_RL) // len(other.ids_RL)
         length = max(self.ids_RL.shape[1], other.ids_RL.shape[1])
 

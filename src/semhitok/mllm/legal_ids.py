@@ -1,4 +1,4 @@
-"""Which ids may follow: text in text, exactly N visual ids and the end in an image.
+"""Constraints on the next id: text ids in text, exactly N visual ids and then the end id in an image.
 
 Shapes: B sequences, L positions, V ids.
 """
@@ -18,12 +18,12 @@ _TEXT, _TEXT_OR_BEGIN, _VISUAL, _END = range(4)
 
 
 class LegalIds(LogitsProcessor):
-    """Sets the logits of all ids that must not follow to -inf.
+    """Sets the logits of all invalid next ids to -inf.
 
     Args:
         vocabulary: the id layout.
-        mode: "text": text ids, no image marks; "image": visual ids; "interleaved": what the last ids ask for. An image may
-            begin only where it can be finished.
+        mode: "text": text ids without image marks; "image": visual ids; "interleaved": depends on the previous ids. An image
+            may begin only if there is room for all of it.
         max_length: length at which generation stops, prompt included.
     """
 
@@ -45,7 +45,7 @@ class LegalIds(LogitsProcessor):
         return scores.masked_fill(self._illegal_4V[state_B], float("-inf"))
 
     def _table(self, scores: Tensor) -> Tensor:
-        """What is illegal in each of the four states, (4,V); V is T where only text rows of the head were multiplied."""
+        """Illegal ids in each of the four states, (4,V); V is T if only text rows of the head were computed."""
         vocabulary, count = self.vocabulary, scores.shape[-1]
         legal = torch.zeros(4, count, dtype=torch.bool, device=scores.device)
         legal[[_TEXT, _TEXT_OR_BEGIN], : vocabulary.text_size] = True

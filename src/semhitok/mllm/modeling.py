@@ -1,7 +1,7 @@
 """One causal language model that understands and generates images (arXiv 2503.06764, section 3.3).
 
     text id      -> the language model's own table
-    control id   -> a row of its own: begin and end of an image, where the language model has no such tokens
+    control id   -> a row of its own: begin and end of an image, if the language model has no such tokens
     visual id    -> features of the image tokenizer -> adapter (dual MLP, Table 7), resolved inside ``forward``
     hidden state -> one head over text and visual ids; one next-token loss over both
 
@@ -58,7 +58,7 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
-    # Visual positions are picked out by their ids, which a full graph cannot do.
+    # Visual positions are selected by their ids, which a full graph does not support.
     _can_compile_fullgraph = False
 
     language_model: Any  # the layers and the text table, a PreTrainedModel
@@ -70,7 +70,7 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin
         language_model: PreTrainedModel | None = None,
         image_tokenizer: PreTrainedModel | None = None,
     ) -> None:
-        """The parts are built from the configuration unless they are handed in."""
+        """Parts that are not passed in are built from the configuration."""
         super().__init__(config)
         vocabulary, width = config.vocabulary, config.text_config.hidden_size
         self.vocabulary: Vocabulary = vocabulary
@@ -108,14 +108,14 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin
         text_tokenizer: Any = None,
         **config: Any,
     ) -> SemHiTokForConditionalGeneration:
-        """Start from pretrained parts; text in, text out is unchanged.
+        """Build a model from pretrained parts; its text logits are those of the language model.
 
         Args:
             language_model: a causal LM of transformers, or its folder or hub id. Its layers are used, not copied.
             tokenizer: the image tokenizer, under the protocol ``ImageTokenizer``; frozen from here on.
             adapter: see ``SemHiTokMLLMConfig``.
-            text_tokenizer: searched for the language model's own image marks; loaded from the language model's folder or hub id
-                if that is given. Without it two control ids are added.
+            text_tokenizer: searched for the language model's own image marks; by default loaded from the language model's folder
+                or hub id, if given. Without it two control ids are added.
             config: further fields of ``SemHiTokMLLMConfig``.
 
         Returns:
@@ -123,8 +123,8 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin
             the adapter's outputs have the scale of the text embeddings.
 
         Raises:
-            ValueError: if the text tokenizer has more ids than the language model, or the language model computes its
-                logits otherwise than head(layers(embeddings)).
+            ValueError: the text tokenizer has more ids than the language model, or the language model does not compute its
+                logits as head(layers(embeddings)).
         """
         if not isinstance(language_model, PreTrainedModel):
             text_tokenizer = text_tokenizer or AutoTokenizer.from_pretrained(language_model)
@@ -157,7 +157,7 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin
 
     @torch.no_grad()
     def match_scale(self, *, per_mlp: bool) -> None:
-        """Rescale the adapter so that visual embeddings have the root mean square of the text table; see ``Adapter``."""
+        """Rescale the adapter so that visual embeddings have the root mean square of the text embeddings; see ``Adapter``."""
         vocabulary, table = self.vocabulary, self.get_input_embeddings().weight
         generator = torch.Generator().manual_seed(0)
         shape = (1, PROBED_IDS) if vocabulary.codes_per_token == 1 else (1, PROBED_IDS, vocabulary.codes_per_token)
@@ -171,8 +171,8 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin
     ) -> SemHiTokForConditionalGeneration:
         """Load weights strictly, from a folder, a hub id, or the name of a checkpoint bundled with the package.
 
-        ``encoder=False`` leaves out the encoder side of the image tokenizer: enough for text in, image out. The rest is as in
-        transformers. Missing, unexpected or misshapen keys raise a ``ValueError`` that names them.
+        ``encoder=False`` omits the encoder side of the image tokenizer, which text-to-image generation does not need. Other
+        arguments are as in transformers. Missing, unexpected or misshapen keys raise a ``ValueError`` that names them.
         """
         load_checked: Callable[..., Any] = super().from_pretrained
 
@@ -184,8 +184,8 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin
             config = model.config
             if config.shared_tokenizer is not None:
                 load_shared_weights(model.image_tokenizer, config.shared_tokenizer, config.tokenizer_fingerprint)
-                config.shared_tokenizer = config.tokenizer_fingerprint = None  # the model is whole now
-            model.image_tokenizer.requires_grad_(False)  # loading makes new parameters
+                config.shared_tokenizer = config.tokenizer_fingerprint = None  # the model is complete now
+            model.image_tokenizer.requires_grad_(False)  # loading creates new parameters
             return model, info
 
         return load_strictly(load, pretrained_model_name_or_path, SemHiTokMLLMConfig.model_type, *args, **kwargs)
@@ -226,14 +226,16 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin
 
         Args:
             input_ids: (B,L) with N placeholders for every image.
-            pixel_values: (I,3,H,W) in [-1,1], or None where nothing is to be filled in.
-            visual_codes: (B,L,C) codes of the images that ``input_ids`` holds already; C > 1 only, zeros by default.
+
+
+            pixel_values: (I,3,H,W) in [-1,1], or None without images to fill in.
+            visual_codes: (B,L,C) codes of images that are already ids, only if C > 1; zeros by default.
 
         Returns:
-            input_ids without placeholders, and visual_codes (None where C = 1).
+            input_ids without placeholders, and visual_codes (None if C = 1).
 
         Raises:
-            ValueError: if images and placeholders do not agree in number, or an image does not have N tokens.
+            ValueError: the numbers of images and placeholders differ, or an image does not have N tokens.
         """
         vocabulary, tokenizer = self.vocabulary, self.image_tokenizer
         if vocabulary.codes_per_token > 1 and visual_codes is None:
@@ -247,7 +249,7 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin
             return input_ids, visual_codes
         ids = tokenizer.encode(pixel_values.to(tokenizer.device, tokenizer.dtype)).ids
         if ids.shape[1] != vocabulary.image_tokens:
-            raise ValueError(f"images must give {vocabulary.image_tokens} tokens, these give {ids.shape[1]}")
+            raise ValueError(f"images must have {vocabulary.image_tokens} tokens, these have {ids.shape[1]}")
         return vocabulary.place_image_ids(input_ids, ids, visual_codes)
 
     def embed_visual(self, tokenizer_ids: Tensor) -> Tensor:
@@ -255,10 +257,10 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin
         return self.adapter(self.image_tokenizer.embed(tokenizer_ids[None]))[0]
 
     def embed(self, input_ids: Tensor, visual_codes: Tensor | None = None) -> Tensor:
-        """Ids (B,L) of text and images, without placeholders, and codes (B,L,C) where C > 1 -> embeddings (B,L,D)."""
+        """Ids (B,L) of text and images without placeholders, and codes (B,L,C) if C > 1 -> embeddings (B,L,D)."""
         vocabulary, table = self.vocabulary, self.get_input_embeddings()
-        # In training every rank uses table, controls and adapter in every step, whatever its ids. Elsewhere, above all in the
-        # steps of generation, nothing is computed for kinds of ids that do not occur.
+        # In training every rank uses table, controls and adapter in every step, whatever its ids. Otherwise, mainly in
+        # generation, nothing is computed for kinds of ids that do not occur.
         if not (self.training or torch.is_grad_enabled()) and input_ids.numel():
             lowest, highest = (int(each) for each in input_ids.aminmax())
             if highest < vocabulary.text_size:
@@ -294,7 +296,7 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin
         inputs_embeds: Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
-        """Everything below the head, on ids without placeholders or on embeddings: ``last_hidden_state`` (B,L,D)."""
+        """The model without its head, on ids without placeholders or on embeddings: ``last_hidden_state`` (B,L,D)."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("exactly one of input_ids and inputs_embeds must be given")
         if input_ids is not None:
@@ -328,14 +330,14 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin
             attention_mask, position_ids, past_key_values, use_cache: as in the language model. Packed samples are kept
                 apart by position_ids that restart, without attention_mask and with use_cache False (the default with
                 labels: transformers looks for packed samples only where there is no cache).
-            inputs_embeds: (B,L,D) in place of input_ids.
-            labels: (B,L) ids as in input_ids, placeholders included, -100 where there is nothing to learn; shifted here. A
-                visual position counts like a text position: with C codes as the mean of their losses.
-            logits_to_keep: the number of last positions that get logits; 0 for all.
-            pixel_values: (I,3,H,W) in [-1,1], tokenized and put at the placeholders.
+            inputs_embeds: (B,L,D) instead of input_ids.
+            labels: (B,L) ids as in input_ids, including placeholders, -100 for ignored positions; shifted here. A visual
+                position counts like a text position: with C codes as the mean of their losses.
+            logits_to_keep: number of last positions whose logits are computed; 0 for all.
+            pixel_values: (I,3,H,W) in [-1,1], tokenized and filled in at the placeholders.
             visual_codes: (B,L,C) codes at visual positions, with a tokenizer of several codes per token.
-            text_only: multiply the T text rows of the head only.
-            num_items_in_batch: divide the summed loss by this in place of the number of labels.
+            text_only: compute only the T text rows of the head.
+            num_items_in_batch: divide the summed loss by this instead of the number of labels.
 
         Returns:
             logits (B,L,V), or (B,L,T) with ``text_only``; with C > 1 those of the codes come from ``code_head``.
@@ -381,7 +383,7 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin
     def _next_token_loss(
         self, logits_BLV: Tensor, hidden_BLD: Tensor, labels_BL: Tensor, visual_codes_BLC: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """The summed cross entropy of the next token, text or image, in fp32, and the number of labels in it."""
+        """The summed cross entropy of next text and image tokens, in fp32, and the number of labels."""
         count = (labels_BL[:, 1:] != IGNORED).sum()
         if self.code_head is None:
             return _token_loss(logits_BLV, labels_BL), count
@@ -394,7 +396,7 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin
 
 
 def _token_loss(logits_BLV: Tensor, labels_BL: Tensor) -> Tensor:
-    """Cross entropy of each position's successor, summed, in fp32."""
+    """Summed cross entropy of the next tokens, in fp32."""
     return F.cross_entropy(
         rearrange(logits_BLV[:, :-1].float(), "b l v -> (b l) v"),
         rearrange(labels_BL[:, 1:], "b l -> (b l)"),

@@ -1,6 +1,6 @@
-"""What a pretrained language model and a pretrained image tokenizer bring along, and whether they fit together.
+"""Inspection and checks of a pretrained language model and image tokenizer.
 
-Functions of the parts alone; ``SemHiTokForConditionalGeneration.from_language_model`` puts them together.
+``SemHiTokForConditionalGeneration.from_language_model`` combines them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from semhitok.mllm.vocabulary import OWN_MARKS
 
 PROBED_TEXT = 16
-"""Text ids on which the unified model and the language model must agree."""
+"""Number of text ids on which the unified model and the language model are compared."""
 
 
 def image_marks(text_tokenizer: Any, text_size: int) -> tuple[int | None, int | None]:
@@ -49,7 +49,7 @@ def layers_and_head(language_model: PreTrainedModel) -> tuple[PreTrainedModel, T
 
 
 def feature_dims(tokenizer: Any, codes_per_token: int) -> tuple[int | None, int]:
-    """Channels of an image tokenizer's semantic (None if there are none) and pixel features, found by embedding no ids."""
+    """Channels of an image tokenizer's semantic (None if there are none) and pixel features."""
     shape = (1, 0) if codes_per_token == 1 else (1, 0, codes_per_token)
     embedded = tokenizer.embed(torch.zeros(shape, dtype=torch.long, device=tokenizer.device))
     return None if embedded.semantic is None else embedded.semantic.shape[-1], embedded.pixel.shape[-1]
@@ -62,10 +62,10 @@ def mean_row(table_TD: Tensor) -> Tensor:
 
 @torch.no_grad()
 def check_text_logits(unified: nn.Module, language_model: PreTrainedModel) -> None:
-    """Refuse a language model that does more before its layers, or between them and its logits, than the unified model does.
+    """Reject language models that compute more around their layers than the unified model does.
 
     Raises:
-        ValueError: the logits of text differ.
+        ValueError: the text logits differ.
     """
     modes = [(model, model.training) for model in (unified, language_model)]
     text_size = language_model.config.vocab_size
@@ -76,6 +76,6 @@ def check_text_logits(unified: nn.Module, language_model: PreTrainedModel) -> No
     error = float((found - wanted).abs().max() / wanted.abs().max().clamp_min(1e-6))
     if not error < 1e-2:
         raise ValueError(
-            f"{type(language_model).__name__} computes its logits otherwise than head(layers(embeddings)): they are off by "
+            f"{type(language_model).__name__} does not compute its logits as head(layers(embeddings)): they are off by "
             f"{error:.0%}; Qwen2, Qwen2.5, Qwen3, Llama and SmolLM2 are known to work"
         )

@@ -1,4 +1,4 @@
-"""Texts, images and conversations to what the model takes, and its ids back to text and images.
+"""Texts, images and conversations to model inputs, and generated ids back to text and images.
 
 Shapes: B texts, L positions, N tokens of one image.
 """
@@ -25,20 +25,22 @@ _TEXT, _VISUAL, _NEITHER = range(3)
 
 
 class SemHiTokMLLMProcessor(ProcessorMixin):
-    """Texts with ``<image>`` where images stand -> ``input_ids``, ``attention_mask``, ``pixel_values``.
+    """Texts with ``<image>`` in place of images -> ``input_ids``, ``attention_mask``, ``pixel_values``.
 
-    The text tokenizer is never extended: texts are split at ``<image>``, the pieces are tokenized, and begin id, N
-    placeholders and end id are put between them; the model fills in the images. Batches are padded on the left.
+    The text tokenizer is never extended: texts are split at ``<image>``, the pieces are tokenized and joined by begin id, N
+    placeholders and end id; the model fills in the images. Batches are padded on the left.
 
     Args:
         image_processor: a tokenizer's image processor; its size is that of the image tokenizer.
         tokenizer: the language model's text tokenizer (transformers asks for this name).
         text_size, visual_size, image_tokens, codes_per_token, own_begin_id, own_end_id: see ``Vocabulary``.
-        context_length: positions that the language model was made for.
-        chat_template: the text tokenizer's own where it has one, otherwise "role: content" line by line.
+
+
+        context_length: number of positions that the language model supports.
+        chat_template: by default the text tokenizer's own if it has one, otherwise "role: content" line by line.
 
     Raises:
-        ValueError: if the text tokenizer has more ids than the language model.
+        ValueError: the text tokenizer has more ids than the language model.
     """
 
     def __init__(
@@ -94,7 +96,7 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
     def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> SemHiTokMLLMProcessor:
-        """Load the processor of a checkpoint: a folder, a hub id, or the name of one shipped with the package."""
+        """Load the processor of a checkpoint: a folder, a hub id, or the name of one bundled with the package."""
         return super().from_pretrained(builtin_checkpoint(pretrained_model_name_or_path), **kwargs)
 
     @property
@@ -124,25 +126,25 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
         """Prepare one text or several, with their images.
 
         Args:
-            images: for each ``<image>`` one, in order: a single image, a list over all texts, or a list of lists, one for each
-                text. Paths, bytes, PIL images, uint8 arrays.
+            images: one for each ``<image>``, in order: a single image, a list for all texts, or a list of lists, one per text.
+                Paths, bytes, PIL images or uint8 arrays.
             text: one text or several.
-            videos, audio: not supported; the pipelines of transformers pass them.
+            videos, audio: not supported, but passed by the pipelines of transformers.
             generation_mode: "image" appends the image begin id, after which the model generates an image.
             add_special_tokens: begin with the text tokenizer's begin-of-text id, if it has one.
-            padding: False leaves lists of different lengths as they are; they need return_tensors None then.
+            padding: False keeps lists of different lengths, which requires return_tensors None.
             return_tensors: "pt", or None for lists of ids.
 
         Returns:
             input_ids and attention_mask (B,L), and with images pixel_values (images,3,H,W) in [-1,1].
 
         Raises:
-            ValueError: for an empty text, one longer than the context, or images and ``<image>`` that differ in number.
+            ValueError: a text is empty or longer than the context, or the numbers of images and ``<image>`` differ.
         """
         if videos is not None or audio is not None:
-            raise ValueError("videos and audio cannot be read, only text and images")
+            raise ValueError("videos and audio are not supported, only text and images")
         if text is None:
-            raise ValueError(f"text is missing: a prompt, with {IMAGE} where images stand")
+            raise ValueError(f"text is missing: pass a prompt, with {IMAGE} in place of images")
         texts = [text] if isinstance(text, str) else list(text)
         given = in_order(images, [each.count(IMAGE) for each in texts])
         rows = [self.token_ids(each, add_special_tokens=add_special_tokens) for each in texts]
@@ -173,7 +175,7 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
         """Ids of one text; each ``<image>`` becomes begin, N placeholders, end.
 
         Raises:
-            ValueError: if the text is empty, or spells out one of the image marks.
+            ValueError: the text is empty or contains one of the image marks.
         """
         vocabulary = self.vocabulary
         if not text.strip():
@@ -183,14 +185,12 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
         for index, piece in enumerate(text.split(IMAGE)):
             found = self.tokenizer(piece, add_special_tokens=False)["input_ids"] if piece else []
             if {vocabulary.image_begin_id, vocabulary.image_end_id} & set(found):
-                raise ValueError(
-                    f"images are written as {IMAGE}, got a text that spells out the image marks: {piece!r}"
-                )
+                raise ValueError(f"images are written as {IMAGE}, got a text that contains the image marks: {piece!r}")
             ids += (span if index else []) + list(found)
         return ids
 
     def beginning(self) -> list[int]:
-        """The id that the text tokenizer puts before a text, or none."""
+        """A list of the begin-of-text id, or an empty list if the text tokenizer adds none."""
         found = list(self.tokenizer("")["input_ids"])
         return found[:1] if found[:1] == [self.tokenizer.bos_token_id] else []
 
@@ -211,10 +211,10 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
 
         Args:
             conversation: messages with "role" and "content"; content is a text or a list of parts
-                {"type": "text", "text": ...} and {"type": "image", "image": ...} (or "path", or nothing: images beside the text).
-            chat_template: in place of the processor's own. It sees contents as texts with ``<image>`` in them.
+                {"type": "text", "text": ...} and {"type": "image", "image": ...} (or "path", or nothing, for images passed separately).
+            chat_template: replaces the processor's own. It receives contents as texts with ``<image>``.
             add_generation_prompt, continue_final_message, template_variables: as in transformers.
-            tokenize: False returns the text; True the inputs, of which all with return_dict and input_ids otherwise.
+            tokenize: False returns text; True returns input_ids, or all inputs with return_dict.
             return_tensors, processor_kwargs: for ``__call__``.
         """
         several = bool(conversation) and not isinstance(conversation[0], dict)
@@ -234,7 +234,7 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
             )
         if not tokenize:
             return texts if several else texts[0]
-        # The template has written the special tokens already.
+        # The template has already added the special tokens.
         options = {"return_tensors": return_tensors, "add_special_tokens": False} | (processor_kwargs or {})
         inputs = self(images, texts, **options)
         return inputs if return_dict else inputs["input_ids"]
@@ -251,7 +251,7 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
         Args:
             generated_outputs: "text": ids (B,L). "image": images (B,3,H,W) in [-1,1] from ``decode_image_tokens``.
                 "interleaved": ids (B,L).
-            skip_special_tokens: leave out the text tokenizer's special tokens.
+            skip_special_tokens: omit the text tokenizer's special tokens.
             generation_mode: "text" (also for None), "image" or "interleaved".
             kwargs: for the text tokenizer's ``decode``.
 
@@ -274,7 +274,7 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
         return self.post_process_multimodal_output(generated_outputs, skip_special_tokens, **kwargs)
 
     def _kinds(self, ids_L: Tensor) -> Tensor:
-        """Of each id: text, visual, or neither (image marks and placeholders); (L)."""
+        """The kind of each id (L): text, visual, or neither (image marks and placeholders)."""
         vocabulary = self.vocabulary
         marks = torch.tensor([vocabulary.image_begin_id, vocabulary.image_end_id, vocabulary.placeholder_id])
         kinds_L = torch.where(torch.isin(ids_L, marks.to(ids_L.device)), _NEITHER, _TEXT)

@@ -1,4 +1,4 @@
-"""Checks of prompts before anything is generated.
+"""Checks of prompts before generation.
 
 Shapes: B sequences, L positions.
 """
@@ -15,10 +15,10 @@ from semhitok.mllm.vocabulary import Vocabulary
 def with_begin(
     vocabulary: Vocabulary, ids_BL: Tensor, attention_mask_BL: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Prompts that end with the image begin id: as they are, or with it appended.
+    """The prompts with the image begin id at the end, appended if necessary.
 
     Raises:
-        ValueError: if the prompts have no position, one ends inside an image, or some end with it and others do not.
+        ValueError: the prompts are empty, one ends inside an image, or only some end with the image begin id.
     """
     if ids_BL.ndim != 2 or not ids_BL.shape[1]:
         raise ValueError(f"a prompt needs at least one token, got ids of shape {tuple(ids_BL.shape)}")
@@ -43,11 +43,11 @@ def check_prompt(
     mode: GenerationMode,
     context_length: int,
 ) -> None:
-    """Refuse prompts that cannot be continued in this mode.
+    """Reject prompts that cannot be continued in this mode.
 
     Raises:
-        ValueError: for an empty prompt, one that leaves no room in the context, an id outside the vocabulary, visual ids outside
-            an image, or a prompt that ends inside an image where text is to follow.
+        ValueError: a prompt is empty, leaves no room in the context, has ids outside the vocabulary or visual ids outside an
+            image, or ends inside an image although text is to follow.
     """
     if ids_BL.ndim != 2 or not ids_BL.shape[1]:
         raise ValueError(f"a prompt needs at least one token, got ids of shape {tuple(ids_BL.shape)}")
@@ -63,11 +63,11 @@ def check_prompt(
     inside_B = vocabulary.is_visual(last_B) | (last_B == vocabulary.image_begin_id)
     if mode == "text" and inside_B.any():
         raise ValueError(
-            "a prompt ends inside an image, where generation_mode text cannot go on; use interleaved or image"
+            "a prompt ends inside an image, which generation_mode text cannot continue; use interleaved or image"
         )
 
 
 def check_guidance(scale: float | None) -> None:
-    """Refuse a guidance scale of 0 or less; 1 and None are no guidance."""
+    """Reject a guidance scale of 0 or less; 1 and None mean no guidance."""
     if scale is not None and not scale > 0:
         raise ValueError(f"guidance must be above 0 (1 is none), got {scale}")

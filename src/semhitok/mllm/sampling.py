@@ -1,4 +1,4 @@
-"""How the next id is sampled from logits.
+"""Sampling of the next id from logits.
 
 Shapes: P positions, V ids.
 """
@@ -13,16 +13,16 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Sampling:
-    """Temperature, then the top-k, then the top-p of what is left.
+    """Sampling with temperature, then top-k, then top-p.
 
     Attributes:
-        temperature: 0 takes the most likely id.
-        top_k: how many ids stay; 0 for all. Liquid samples with 4,096.
-        top_p: the share of probability that stays, in (0, 1].
-        seed: image i of a batch is sampled with seed + i, whatever the batch and the device.
+        temperature: 0 selects the most likely id.
+        top_k: number of ids kept; 0 keeps all. Liquid samples with 4,096.
+        top_p: fraction of the probability that is kept, in (0, 1].
+        seed: image i of a batch is sampled with seed + i, independent of batch and device.
 
     Raises:
-        ValueError: if a value is out of its range.
+        ValueError: a value is out of range.
     """
 
     temperature: float = 1.0
@@ -54,7 +54,7 @@ class Sampling:
         return torch.searchsorted(cumulative_PV, heights_P1, right=True)[:, 0]
 
     def probabilities(self, logits_PV: Tensor) -> Tensor:
-        """The distribution that ids are sampled from: (P,V), fp32; temperature must be above 0."""
+        """The distribution from which ids are sampled: (P,V), fp32; temperature must be above 0."""
         logits_PV = logits_PV.float() / self.temperature
         if 0 < self.top_k < logits_PV.shape[-1]:
             threshold_P1 = logits_PV.topk(self.top_k, dim=-1).values[:, -1:]
@@ -62,7 +62,7 @@ class Sampling:
         probabilities_PV = logits_PV.softmax(dim=-1)
         if self.top_p < 1:
             sorted_PV, order_PV = probabilities_PV.sort(dim=-1, descending=True)
-            # An id stays if what is more likely than it does not reach top_p yet.
+            # An id is kept if the more likely ones do not reach top_p.
             kept_PV = sorted_PV.cumsum(dim=-1) - sorted_PV < self.top_p
             probabilities_PV = probabilities_PV * torch.zeros_like(kept_PV).scatter(-1, order_PV, kept_PV)
         return probabilities_PV / probabilities_PV.sum(dim=-1, keepdim=True)

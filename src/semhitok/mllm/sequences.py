@@ -2,11 +2,11 @@
 
     text            [bos] text eos
     caption         [bos] begin image end caption eos
-    text_to_image   [bos] prompt begin image end eos, or for a share of them begin image end: an image without a prompt,
-                    which classifier-free guidance needs (10 % in the paper)
+    text_to_image   [bos] prompt begin image end eos, or for a fraction of them begin image end: an image without a prompt,
+                    as needed for classifier-free guidance (10 % in the paper)
     chat            the text tokenizer's chat template
 
-These are the forms in which the processor puts prompts: "<image>" for a caption, a prompt for an image, a chat for an answer.
+They match the processor's prompts: "<image>" for a caption, a prompt for an image, a chat for an answer.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ class SequenceBuilder:
     """Turns records into sequences.
 
     Args:
-        processor: of the model.
-        learn: "everything" is the next token over all text and images (pretraining); "answers" only assistants' turns, captions
-            and images to generate (fine-tuning): not what people say, and not the images they show. Plain text is learned either way.
-        unconditional: share of text_to_image records whose prompt is dropped.
-        described: share of chats about one captioned image that get the captions in place of the image: how to answer can be
-            learned from words before images mean anything.
-        max_length: longer plain texts are cut to it; other records that are longer are bad.
-        tokenizer: fingerprint of the image tokenizer; None refuses ids that were computed beforehand.
+        processor: processor of the model.
+        learn: "everything" labels all text and images (pretraining); "answers" only assistants' turns, captions and generated
+            images (fine-tuning), not users' turns and images. Plain text is always labelled.
+        unconditional: fraction of text_to_image records whose prompt is dropped.
+        described: fraction of chats about one captioned image in which captions replace the image, so that answering can be
+            learned from words before images have a meaning.
+        max_length: plain texts are truncated to this length; other records that are longer are bad.
+        tokenizer: fingerprint of the image tokenizer; None rejects precomputed ids.
 
     Raises:
         ValueError: unconditional or described is not in [0, 1].
@@ -65,7 +65,7 @@ class SequenceBuilder:
 
         Raises:
             RecordError: the text cannot be used.
-            ValueError: ids of images were made by another tokenizer, or are not of an image's shape.
+            ValueError: ids of images come from another tokenizer or have the wrong shape.
         """
         self._check(record.pictures)
         everything = self.learn == "everything"
@@ -86,18 +86,18 @@ class SequenceBuilder:
         ids = np.array([each for part, _ in parts for each in part], dtype=np.int64)
         learned = np.array([learn for part, learn in parts for _ in part], dtype=bool)
         if not learned[1:].any():
-            raise RecordError(f"{record.name}: there is nothing to learn in it")
+            raise RecordError(f"{record.name}: it has no labels to learn")
         return TokenSequence(ids, np.where(learned, ids, IGNORED), record.pictures)
 
     def _text(self, text: str, record: Record) -> list[int]:
         """Ids of a text without images."""
         ids = list(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
         if {self._begin, self._end} & set(ids):
-            raise RecordError(f"{record.name}: spells out the image marks, images are written as {IMAGE}")
+            raise RecordError(f"{record.name}: contains the image marks, images are written as {IMAGE}")
         return ids
 
     def _chat(self, record: Record) -> list[tuple[list[int], bool]]:
-        """The chat in pieces: what is given, and what an assistant says up to the end of the turn."""
+        """The chat in pieces with their labels: context, and assistants' turns up to the end of the turn."""
         parts: list[tuple[list[int], bool]] = []
         everything, done = self.learn == "everything", ""
         for index, turn in enumerate(record.turns):
@@ -108,7 +108,7 @@ class SequenceBuilder:
                 self._template(record.turns[: index + 1], False),
             )
             if not asked.startswith(done) or not answered.startswith(asked):
-                raise ValueError("the chat template rewrites earlier turns when a new one comes: pass another one")
+                raise ValueError("the chat template rewrites earlier turns when a new one is added: pass another one")
             parts.append((self._with_images(asked[len(done) :], record), everything))
             parts.append((self._with_images(answered[len(asked) :], record), True))
             done = answered
@@ -136,7 +136,7 @@ class SequenceBuilder:
                 continue
             if picture.tokenizer != self.tokenizer:
                 raise ValueError(
-                    f"{picture.name}: its ids were made by the tokenizer {picture.tokenizer}, this model has "
+                    f"{picture.name}: its ids come from the tokenizer {picture.tokenizer}, this model has "
                     f"{self.tokenizer}: tokenize the images again"
                 )
             if picture.ids.shape != shape or not 0 <= picture.ids.min() <= picture.ids.max() < vocabulary.visual_size:
@@ -147,7 +147,7 @@ class SequenceBuilder:
 
 
 def _with_caption(record: Record) -> Record:
-    """The chat with captions in place of the image that its user shows; other chats as they are."""
+    """The chat with captions in place of the user's image; chats without a captioned image are returned unchanged."""
     generated = any(IMAGE in turn.text for turn in record.turns if turn.role == "assistant")
     if not record.text or len(record.pictures) != 1 or generated:
         return record

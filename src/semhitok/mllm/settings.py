@@ -1,4 +1,4 @@
-"""What a unified model is, as plain values: for ``semhitok inspect`` and for whoever shows checkpoints."""
+"""Settings of a unified model as plain values, for ``semhitok inspect`` and other displays of checkpoints."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from semhitok.tokenizers.settings import parameters_of, settings_of
 def language_settings_of(
     model: SemHiTokForConditionalGeneration, projector: ContinuousProjector | None = None
 ) -> dict[str, Any]:
-    """Type, stages, language model, ids, adapter, parameters by part, image tokenizer, licence and training; fit for JSON.
+    """Type, stages, language model, ids, adapter, parameters by part, image tokenizer, licence and training, as JSON values.
 
-    A projector that was saved beside the model stands in the adapter's place.
+    A projector that was saved with the model is listed instead of the adapter.
     """
     config, vocabulary, tokenizer = model.config, model.vocabulary, model.image_tokenizer
     text = config.text_config

@@ -1,8 +1,8 @@
-"""Checkpoints that do not repeat the weights of an image tokenizer that comes with the package.
+"""Checkpoints that share the weights of a bundled image tokenizer.
 
-A unified model holds its tokenizer, and what ``save_pretrained`` writes is whole. The small models bundled with a tokenizer
-would be twice as large for it: their configuration names the bundled tokenizer in ``shared_tokenizer`` and the fingerprint of
-what decides its ids, and loading takes the weights from there. A loaded model is whole again.
+A unified model includes its tokenizer, and ``save_pretrained`` writes all of it, which would double the size of the small bundled
+models. Their configuration instead names the bundled tokenizer in ``shared_tokenizer`` and its fingerprint, and its weights are
+loaded from there. A loaded model is complete again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PREFIX = "image_tokenizer."
 
 
 def find_bundled(tokenizer: PreTrainedModel) -> str | None:
-    """The bundled tokenizer that gives the same ids for every image, or None."""
+    """The bundled tokenizer that produces the same ids for every image, or None."""
     wanted, kind = tokenizer_fingerprint(tokenizer), tokenizer.config.model_type
     alike = [name for name in builtin_names() if find_model_type(builtin_checkpoint(name)) == kind]
     return next((name for name in alike if tokenizer_fingerprint(_load(name)) == wanted), None)
@@ -30,10 +30,10 @@ def load_shared_weights(image_tokenizer: PreTrainedModel, name: str, fingerprint
     Args:
         image_tokenizer: changed in place; without its encoder side, only the weights that it has are copied.
         name: the bundled tokenizer that the model's configuration names.
-        fingerprint: of the tokenizer that the model was trained on.
+        fingerprint: fingerprint of the tokenizer that the model was trained with.
 
     Raises:
-        ValueError: no tokenizer of that name is bundled, or the bundled one has another fingerprint.
+        ValueError: no bundled tokenizer has that name, or its fingerprint differs.
     """
     if name not in builtin_names():
         raise ValueError(f"the model shares the tokenizer {name!r}, which is not among {', '.join(builtin_names())}")

@@ -1,10 +1,10 @@
-"""Which ids are text, which are visual: the only file that knows offsets.
+"""Layout of text and visual ids; the only file that uses offsets.
 
     [0, T)          text ids; T is the language model's ``config.vocab_size``, padding included, never ``len(text_tokenizer)``
     [T, T + S)      visual ids. One code per token: S = V and the visual id is T + tokenizer id. Several codes per token:
-                    S = 1, every visual position holds the id T and its C codes travel beside the ids.
+                    S = 1, every visual position holds the id T and its C codes are passed separately.
     T + S, T + S + 1    image begin and image end, unless the language model has its own such tokens among its text ids
-    placeholder     one past the last id: where an image is to be filled in; has no row of the head, is never generated
+    placeholder     one past the last id: a position to fill with an image; has no row in the head, is never generated
 
 Shapes: B sequences, L positions, N tokens of one image, C codes per token.
 """
@@ -27,13 +27,15 @@ class Vocabulary:
 
     Attributes:
         text_size: T, rows of the language model's own table.
-        visual_size: V, ids of the image tokenizer (entries of one codebook where a token has several codes).
+        visual_size: V, ids of the image tokenizer (codes of one codebook if a token has several codes).
         image_tokens: N, tokens of one image.
         codes_per_token: C.
-        own_begin_id, own_end_id: text ids that the language model itself has for begin and end of an image, or None.
+
+
+        own_begin_id, own_end_id: the language model's own text ids for begin and end of an image, or None.
 
     Raises:
-        ValueError: if a size is below 1, only one mark is given, or a mark is not a text id.
+        ValueError: a size is below 1, only one mark is given, or a mark is not a text id.
     """
 
     text_size: int
@@ -58,7 +60,7 @@ class Vocabulary:
 
     @property
     def visual_slots(self) -> int:
-        """S: ids, and rows of the head, that images take up."""
+        """S: number of ids, and of rows in the head, for images."""
         return self.visual_size if self.codes_per_token == 1 else 1
 
     @property
@@ -73,7 +75,7 @@ class Vocabulary:
 
     @property
     def controls(self) -> int:
-        """Ids for begin and end that follow the visual ids: 2, or 0 where the language model has its own."""
+        """Number of begin and end ids after the visual ids: 2, or 0 if the language model has its own."""
         return 2 if self.own_begin_id is None else 0
 
     @property
@@ -91,7 +93,7 @@ class Vocabulary:
 
     @property
     def placeholder_id(self) -> int:
-        """Marks a position that an image fills; without a head row, and invalid once the images are filled in."""
+        """Marks a position to fill with an image; it has no row in the head and is invalid after filling."""
         return self.size
 
     @property
@@ -100,18 +102,19 @@ class Vocabulary:
         return self.image_tokens + 2
 
     def is_visual(self, ids: Tensor) -> Tensor:
-        """Same shape, bool."""
+        """Which ids are visual; same shape, bool."""
         return (ids >= self.visual_begin) & (ids < self.visual_end)
 
     def is_control(self, ids: Tensor) -> Tensor:
-        """Begin and end ids with rows of their own; same shape, bool. Empty where the language model has its own marks."""
+        """Which ids are begin or end ids with their own rows; same shape, bool. None if the language model has its own marks."""
         return (ids >= self.visual_end) & (ids < self.size)
 
     def visual_ids(self, tokenizer_ids: Tensor) -> Tensor:
         """Ids of the image tokenizer, (...,N) or (...,N,C) -> visual ids (...,N).
 
         Raises:
-            ValueError: if an id is not one of the tokenizer's.
+
+            ValueError: an id is not one of the tokenizer's.
         """
         if tokenizer_ids.numel() and not 0 <= int(tokenizer_ids.min()) <= int(tokenizer_ids.max()) < self.visual_size:
             worst = max((int(tokenizer_ids.min()), int(tokenizer_ids.max())), key=lambda value: abs(value - 0.5))
@@ -132,17 +135,17 @@ class Vocabulary:
         return torch.cat([marks[0], visual, marks[1]], dim=-1)
 
     def count_places(self, ids_BL: Tensor) -> int:
-        """How many images the placeholders stand for.
+        """The number of images that the placeholders stand for.
 
         Raises:
-            ValueError: if placeholders that follow one another are not as many as an image has tokens.
+            ValueError: the length of a run of placeholders is not the number of tokens of an image.
         """
         empty_BL = ids_BL == self.placeholder_id
         begins_BL = empty_BL & ~F.pad(empty_BL, (1, 0))[:, :-1]
         count, places = int(empty_BL.sum()), int(begins_BL.sum())
         if count != places * self.image_tokens:
             raise ValueError(
-                f"{count} placeholder ids at {places} places, where an image has {self.image_tokens} tokens: the processor "
+                f"{count} placeholder ids at {places} places, but an image has {self.image_tokens} tokens: the processor "
                 "belongs to another tokenizer"
             )
         return places
@@ -155,13 +158,17 @@ class Vocabulary:
         Args:
             ids_BL: with N placeholders for every image.
             image_ids: ids of the image tokenizer, (I,N) or (I,N,C) for I images, in the order of their placeholders.
-            codes_BLC: codes of the images that ``ids_BL`` holds already; zeros by default, unread where C = 1.
+
+
+
+
+            codes_BLC: codes of images that are already in ``ids_BL``; zeros by default, ignored if C = 1.
 
         Returns:
-            Ids (B,L) without placeholders, and codes (B,L,C) where C > 1, else None.
+            Ids (B,L) without placeholders, and codes (B,L,C) if C > 1, otherwise None.
 
         Raises:
-            ValueError: if placeholders and tokens differ in number, or an id is not one of the tokenizer's.
+            ValueError: the numbers of placeholders and tokens differ, or an id is not one of the tokenizer's.
         """
         empty_BL, visual_IN = ids_BL == self.placeholder_id, self.visual_ids(image_ids)
         if int(empty_BL.sum()) != visual_IN.numel():
@@ -174,12 +181,12 @@ class Vocabulary:
         return filled_BL, codes_BLC.masked_scatter(empty_BL[..., None], image_ids)
 
     def check_spans(self, ids_BL: Tensor) -> None:
-        """Refuse sequences in which images are not begin, N visual ids (or placeholders), end.
+        """Reject sequences in which images are not begin, N visual ids (or placeholders), end.
 
-        The last image may be unfinished: generation goes on from there. Runs on the CPU in one pass over the ids.
+        The last image may be unfinished, since generation continues it. Runs on the CPU in one pass over the ids.
 
         Raises:
-            ValueError: for an id outside the vocabulary, a visual id outside an image, an image of another length, or a missing begin.
+            ValueError: an id is outside the vocabulary, a visual id is outside an image, or an image has another length.
         """
         if ids_BL.numel() and not 0 <= int(ids_BL.min()) <= int(ids_BL.max()) <= self.placeholder_id:
             worst = int(ids_BL.min()) if int(ids_BL.min()) < 0 else int(ids_BL.max())
@@ -194,7 +201,7 @@ class Vocabulary:
             if visual:
                 if run == 0 and (position == 0 or ids[position - 1] != self.image_begin_id):
                     raise ValueError(
-                        f"visual id {value} at position {position} stands outside an image; images are begin id "
+                        f"visual id {value} at position {position} is outside an image; images are begin id "
                         f"{self.image_begin_id}, {self.image_tokens} visual ids, end id {self.image_end_id}"
                     )
                 run += 1

@@ -1,6 +1,6 @@
 """Building blocks of the tokenizers: transformer blocks, patches, rotary positions. No quantizer, no loss.
 
-UniTok's lie in ``vitamin`` and ``attention_projection``.
+UniTok's blocks are in ``vitamin`` and ``attention_projection``.
 """
 
 from semhitok.nn.patches import Patchify, PixelHead

@@ -1,7 +1,7 @@
 """Attention projection (UniTok, arXiv 2502.20321, section 3.3): to and from the narrow space in which tokens are quantized.
 
-A linear map of each token alone loses what the narrow space cannot hold; here tokens are projected with an eye on each
-other. Down: the heads are averaged, and brought to the narrow space's width. Up: they stand side by side.
+A linear map of each token alone loses what the narrow space cannot hold; here tokens attend to each other while they are
+projected. Going down, the heads are averaged to the narrow width; going up, they are concatenated.
 
 Shapes: B batch, N tokens, D channels in, E channels out, G heads, C channels per head.
 """
@@ -53,7 +53,7 @@ class AttentionProjection(nn.Module):
     Args:
         channels_in, channels_out: D and E; the smaller divides the larger.
         heads: usually the larger of the two divided by the smaller, so that a head is as wide as the narrow space. With
-            fewer, heads are wider, and going down neighbouring channels are averaged as well.
+            fewer, heads are wider, and neighbouring channels are averaged as well when going down.
 
     Raises:
         ValueError: heads times the smaller of the two does not divide the larger.

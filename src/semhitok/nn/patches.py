@@ -13,7 +13,7 @@ from torch import Tensor, nn
 class Patchify(nn.Module):
     """Linear embedding of p x p patches: (B,3,H,W) in [-1,1] -> (B,N,D). H and W must be multiples of p.
 
-    Images may be fp32 where the weights are bf16.
+    Images may be fp32 while the weights are bf16.
     """
 
     def __init__(self, patch_size: int, width: int) -> None:
@@ -31,8 +31,8 @@ class PixelHead(nn.Module):
     """Tokens to pixels: (B,N,D) -> (B,3,H,W), unbounded (the target range is [-1,1]).
 
     With ``refine_channels`` = 0 the head is the plain linear projection of a ViT decoder. Otherwise a patch is first
-    drawn in R channels and two 3x3 convolutions turn those into colours: they see across patch borders, which removes
-    most of the grid pattern that a linear head leaves. The paper does not describe its head; this is our choice.
+    projected to R channels, and two 3x3 convolutions turn those into colours: they reach across patch borders, which
+    removes most of the grid pattern of a linear head. The paper does not describe its head; this is our choice.
     """
 
     def __init__(self, patch_size: int, width: int, refine_channels: int) -> None:
@@ -58,7 +58,7 @@ class PixelHead(nn.Module):
 
     @property
     def last_layer(self) -> nn.Parameter:
-        """The weight that the adaptive adversarial weight is measured at (VQGAN, eq. 7)."""
+        """The weight whose gradients determine the adaptive adversarial weight (VQGAN, eq. 7)."""
         last = self.refine[-1] if isinstance(self.refine, nn.Sequential) else self.project
         assert isinstance(last.weight, nn.Parameter)
         return last.weight
@@ -68,6 +68,6 @@ def resize(images_BCHW: Tensor, height: int, width: int) -> Tensor:
     """Antialiased bicubic resampling of float images; the identity when the size already fits."""
     if images_BCHW.shape[-2:] == (height, width):
         return images_BCHW
-    # The CPU kernel has no bf16 version, and resampling is no place to lose precision.
+    # The CPU kernel does not support bf16, and resampling should not lose precision.
     resized = F.interpolate(images_BCHW.float(), (height, width), mode="bicubic", antialias=True, align_corners=False)
     return resized.to(images_BCHW.dtype)

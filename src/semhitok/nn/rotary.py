@@ -1,8 +1,8 @@
 """Axial rotary position embedding: the position encoding of every transformer here.
 
-Half of each head's channels turn with the row, half with the column, counted in patches. Nothing is learned or stored,
-so any grid works, square or not, larger or smaller than the one seen in training. (Su et al. 2021, arXiv 2104.09864;
-two axes as in Heo et al. 2024, arXiv 2403.13298.)
+Half of each head's channels rotate with the row, half with the column, counted in patches. Nothing is learned or stored,
+so any grid works, square or not, larger or smaller than in training. (Su et al. 2021, arXiv 2104.09864; two axes as in
+Heo et al. 2024, arXiv 2403.13298.)
 
 Shapes: B batch, H heads, N tokens, C channels per head.
 """
@@ -12,12 +12,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Grids of these models have 8 to a few dozen rows: a base of 100 spreads wavelengths from 6 to 600 patches.
+# Grids have 8 to a few dozen rows; a base of 100 spreads wavelengths from 6 to 600 patches.
 BASE = 100.0
 
 
 def axial_rotary(rows: int, columns: int, head_dim: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
-    """Cosines and sines for a grid read row by row.
+    """Cosines and sines for a grid in row-major order.
 
     Args:
         rows: number of token rows.
@@ -28,7 +28,7 @@ def axial_rotary(rows: int, columns: int, head_dim: int, device: torch.device | 
         Two fp32 tensors (rows * columns, head_dim / 2): the rotation of each channel pair.
 
     Raises:
-        ValueError: if head_dim is not a multiple of 4.
+        ValueError: head_dim is not a multiple of 4.
     """
     if head_dim % 4:
         raise ValueError(f"axial rotary positions need a head dimension that is a multiple of 4, got {head_dim}")

@@ -1,7 +1,7 @@
 """Blocks of ViTamin (Chen et al. 2024, arXiv 2404.02132), the hybrid of convolutions and a ViT that UniTok builds on.
 
 Convolutional stages halve (encoder) or double (decoder) the resolution with inverted bottlenecks; transformer blocks with
-gated feed-forward layers work on the grid in between. No positions are added: the convolutions bring them in.
+gated feed-forward layers work on the grid in between. There are no position embeddings: the convolutions provide positions.
 
 Shapes: B batch, D channels, H x W resolution, N tokens, G heads, C channels per head.
 """
@@ -29,7 +29,7 @@ class ChannelNorm(nn.LayerNorm):
 
 
 class DropPath(nn.Module):
-    """Leaves out a residual branch for a random share of the samples in training (stochastic depth, Huang et al. 2016)."""
+    """Drops a residual branch for a random fraction of the samples in training (stochastic depth, Huang et al. 2016)."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class DropPath(nn.Module):
 
 
 class Doubling(nn.Module):
-    """Nearest neighbour to twice the resolution, then a 3x3 convolution."""
+    """Nearest-neighbour upsampling to twice the resolution, then a 3x3 convolution."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Doubling(nn.Module):
 
 
 class Halving(nn.Module):
-    """The shortcut of a block that halves the resolution: average of 3x3, and a 1x1 convolution where widths differ."""
+    """Shortcut of a block that halves the resolution: 3x3 average pooling, and a 1x1 convolution if widths differ."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Bottleneck(nn.Module):
 
     Args:
         channels_in, channels_out: widths; they may differ only where the resolution changes.
-        scale: "same", "half" (strided depthwise convolution) or "double" (up-sampling in front of it).
+        scale: "same", "half" (strided depthwise convolution) or "double" (upsampling before it).
     """
 
     def __init__(self, channels_in: int, channels_out: int, scale: str = "same") -> None:
@@ -116,7 +116,7 @@ class InverseStem(nn.Module):
 
 
 class GatedFeedForward(nn.Module):
-    """GeGLU (Shazeer 2020) with a norm of its own, twice as wide inside: (B,N,D) -> (B,N,D).
+    """GeGLU (Shazeer 2020) with its own norm and hidden width 2D: (B,N,D) -> (B,N,D).
 
     Its GELU is the tanh approximation, as in UniTok's code; the convolutional stages use the exact one.
     """

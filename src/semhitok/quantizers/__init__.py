@@ -1,12 +1,12 @@
 """Quantizers: features to codes and ids. One file per idea; all return ``semhitok.types.Quantized``.
 
-``base`` has the protocol; ``ema`` the semantic codebook, ``flat`` vanilla and normalised codebooks, ``hierarchical`` SGHC
-with its joint ids in ``layout``, its controls in ``grouping`` and sizes for it in ``allotment``; ``multi_codebook`` (UniTok)
-and ``residual`` have several codes per token. They are made of ``lookup``, ``kmeans``, ``grouped`` and ``dead_codes``;
-``usage`` measures them.
+``base`` defines the protocol. ``ema`` is the semantic codebook, ``flat`` has vanilla and normalised codebooks; ``hierarchical`` is
+SGHC, with its joint ids in ``layout``, its controls in ``grouping`` and the choice of sizes in ``allotment``; ``multi_codebook``
+(UniTok) and ``residual`` have several codes per token. They are built from ``lookup``, ``kmeans``, ``grouped`` and
+``dead_codes``; ``usage`` measures them.
 
-A new quantizer is one file that defines a ``base.TokenQuantizer``, and a line in one of the tables below. By its name in the
-table the configurations of the tokenizers know it.
+A new quantizer is one file that defines a ``base.TokenQuantizer``, and a line in one of the tables below, whose keys are the
+names used in tokenizer configurations.
 """
 
 from collections.abc import Callable
@@ -45,13 +45,13 @@ __all__ = [
 
 @dataclass(frozen=True)
 class QuantizerSettings:
-    """What a tokenizer knows about its quantizer; each takes what concerns it.
+    """Settings of all quantizers that tokenizers can choose; each quantizer uses those it needs.
 
     Attributes:
         codebook_size: K, codes of one codebook.
         dim: D, channels of the features.
         codes_per_token: C.
-        decay, update_rule: of the EMA codebook.
+        decay, update_rule: settings of the EMA codebook.
     """
 
     codebook_size: int
@@ -75,10 +75,10 @@ SEVERAL_CODES_PER_TOKEN: dict[str, Build] = {
 
 
 def build_quantizer(kind: str, settings: QuantizerSettings) -> TokenQuantizer:
-    """The quantizer of that name.
+    """Build the quantizer of that name.
 
     Raises:
-        ValueError: there is none, or it has one code per token and more are wanted.
+        ValueError: the name is unknown, or several codes per token are requested from a quantizer that has one.
     """
     if kind in ONE_CODE_PER_TOKEN:
         if settings.codes_per_token != 1:

@@ -1,4 +1,4 @@
-"""What all quantizers have in common: the protocol that models and training rely on, and the parts they are made of.
+"""The protocol of all quantizers, and functions they share.
 
 Shapes: B images, N tokens (elsewhere: vectors), C codes per token, K codes, D channels.
 """
@@ -16,12 +16,11 @@ from semhitok.types import Quantized
 
 
 class Float32Module(nn.Module):
-    """A module whose tensors follow device moves but never a change of floating-point type.
+    """A module whose tensors follow device moves but keep their floating-point type.
 
-    ``.to(torch.bfloat16)``, ``.half()``, ``.double()`` and the same calls on a parent module all end in ``_apply``, so
-    that is what is overridden. The original tensor is moved, never rounded to the new type and back: codes, and with
-    them ids, stay bit-identical. Constructors must still name ``dtype=torch.float32`` themselves, because a model may
-    be built under another default dtype.
+    ``.to(torch.bfloat16)``, ``.half()``, ``.double()`` and the same calls on a parent module all go through ``_apply``,
+    which is overridden to move the original tensor without rounding it: codes, and with them ids, stay bit-identical.
+    Constructors must still pass ``dtype=torch.float32``, because the default dtype may be another.
     """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -34,14 +33,14 @@ class Float32Module(nn.Module):
 
 @runtime_checkable
 class Quantizer(Protocol):
-    """What training asks of every quantizer; derive from ``Float32Module`` and from this.
+    """Interface of all quantizers in training; derive from ``Float32Module`` and from this.
 
-    Methods with a body suit plain codebooks: ids are counted as they are, a code is dead below a share of the mean, and
-    the codebook learns by gradients alone.
+    Methods with a body are defaults for plain codebooks: hits are counted per id, a code is dead below a fraction of the
+    mean, and the codebook is trained by gradients alone.
 
     Attributes:
-        codebooks: names of the parameters or buffers that hold codes: what ids depend on, while other buffers (statistics) do
-            not enter a tokenizer's fingerprint. Weight decay leaves them alone.
+        codebooks: names of the parameters or buffers that hold codes. They enter a tokenizer's fingerprint, unlike other
+            buffers (statistics), and have no weight decay.
     """
 
     codebooks: ClassVar[tuple[str, ...]]
@@ -52,7 +51,7 @@ class Quantizer(Protocol):
         return tuple(getattr(self, self.codebooks[0]).shape[:-1])
 
     def reset_parameters(self) -> None:
-        """Random codes."""
+        """Set random codes."""
         ...
 
     def initialise(self, z_ND: Tensor, groups_N: Tensor | None = None, *, seed: int, iterations: int = 10) -> None:
@@ -60,7 +59,7 @@ class Quantizer(Protocol):
 
         Args:
             z_ND: (N,D) this rank's vectors in sample order.
-            groups_N: (N,) the sub-codebook of each vector, as ``groups`` gives it, for quantizers that have such.
+            groups_N: (N,) the sub-codebook of each vector as returned by ``groups``, for quantizers with sub-codebooks.
         """
         ...
 
@@ -70,24 +69,24 @@ class Quantizer(Protocol):
         """Overwrites dead codes by random vectors of the global batch; independent of the number of ranks. A collective.
 
         Args:
-            dead: bool, as ``dead_codes`` gives it; the same on all ranks.
+            dead: bool, as returned by ``dead_codes``; the same on all ranks.
             z_ND, groups_N: as in ``initialise``.
-            seed, step: the draw is a function of the two.
+            seed, step: determine which vectors are sampled.
 
         Returns:
-            How many codes were replaced: all dead ones, but no more than there are vectors.
+            The number of replaced codes: all dead ones, but at most as many as there are vectors.
         """
         ...
 
     def slots(self, ids: Tensor) -> Tensor:
-        """Places in the flattened hit counts of the ids that ``forward`` gave, of the same shape."""
+        """Indices into the flattened hit counts, for ids returned by ``forward`` and of the same shape."""
         if len(self.counts_shape) == 1:
             return ids
         books, size = self.counts_shape
         return ids + size * torch.arange(books, device=ids.device)
 
     def groups(self, ids: Tensor) -> Tensor | None:
-        """The sub-codebook that each token chose from; None for quantizers without sub-codebooks."""
+        """The sub-codebook of each token's code; None for quantizers without sub-codebooks."""
         return None
 
     def dead_codes(self, counts: Tensor, below: float) -> Tensor:
@@ -99,15 +98,15 @@ class Quantizer(Protocol):
         return counts < below * counts.double().mean(dim=-1, keepdim=True)
 
     def absorb(self, seen: Sequence[tuple[Tensor, Tensor]]) -> None:
-        """Moves a codebook that follows its vectors, once per optimizer step; others do nothing. A collective.
+        """Updates codebooks that follow their vectors (EMA), once per optimizer step; others do nothing. A collective.
 
         Args:
-            seen: vectors (B,N,D) before quantization and their ids, for each micro-batch of the step.
+            seen: vectors (B,N,D) before quantization and their ids for each micro-batch of the step.
         """
 
 
 class TokenQuantizer(Quantizer, Protocol):
-    """A quantizer that needs nothing but the features: what a tokenizer can name in its configuration."""
+    """A quantizer that needs only the features, so that a tokenizer's configuration can choose it."""
 
     def __call__(self, z_BND: Tensor, /) -> Quantized:
         """Codes (B,N,D) in the dtype of ``z_BND``, straight-through; ids (B,N) or (B,N,C); losses by name."""
@@ -121,8 +120,8 @@ class TokenQuantizer(Quantizer, Protocol):
 def straight_through(features: Tensor, codes: Tensor) -> Tensor:
     """``codes`` in the forward pass, the identity on ``features`` in the backward pass (van den Oord et al., 2017).
 
-    Written so that the value is ``codes`` to the last bit; the usual ``features + (codes - features)`` rounds, and
-    decoding stored ids would then differ from the forward pass.
+    The value is bit-identical to ``codes``; the usual ``features + (codes - features)`` rounds, so that decoding stored
+    ids would differ from the forward pass.
 
     Args:
         features: any shape; receives the gradient unchanged.

@@ -1,4 +1,4 @@
-"""Dead codes are replaced by vectors drawn from the global batch, identically on every rank.
+"""Replacement of dead codes by vectors sampled from the global batch, identically on every rank.
 
 Shapes: N vectors, K codes, D channels.
 """
@@ -11,13 +11,13 @@ from torch import Tensor
 
 
 def keyed_generator(seed: int, step: int = 0) -> torch.Generator:
-    """CPU generator that is a pure function of (seed, step): equal on every rank and on every device."""
+    """A CPU generator that is a pure function of (seed, step), the same on every rank and for every device."""
     state = np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
 
 
 def random_order(count: int, generator: torch.Generator, device: torch.device) -> Tensor:
-    """A permutation of ``count`` rows, drawn on the CPU so that devices agree; (count,) int64."""
+    """A permutation of ``count`` rows, sampled on the CPU so that devices agree; (count,) int64."""
     return torch.randperm(count, generator=generator).to(device)
 
 
@@ -25,7 +25,7 @@ def random_order(count: int, generator: torch.Generator, device: torch.device) -
 def replace_dead(codebook_KD: Tensor, z_ND: Tensor, dead_K: Tensor, *, seed: int, step: int) -> Tensor:
     """Overwrites dead rows of the codebook, in place, by distinct random rows of ``z_ND``.
 
-    With fewer vectors than dead codes the first N dead codes are replaced and the others stay as they are.
+    With fewer vectors than dead codes, only the first N dead codes are replaced.
 
     Args:
         codebook_KD: (K,D) changed in place.

@@ -30,12 +30,12 @@ UpdateRule = Literal["sum_count", "batch_mean"]
 class EMAQuantizer(Float32Module, Quantizer):
     """A codebook that follows its assigned vectors by an exponential moving average.
 
-    Two update rules; the paper's eq. 4 averages the batch mean, the usual EMA averages counts and sums:
+    There are two update rules; the paper's eq. 4 averages batch means, the usual EMA averages counts and sums:
 
     * ``sum_count`` (default; van den Oord et al., 2017, appendix A.1): c_k = sums_k / counts_k, both averaged over
       steps, with Laplace-smoothed counts. A code with few hits moves little.
-    * ``batch_mean`` (eq. 4 to the letter): c_k <- decay c_k + (1 - decay) mean of the vectors assigned in this batch;
-      a code without vectors stays.
+    * ``batch_mean`` (literally eq. 4): c_k <- decay c_k + (1 - decay) mean of the vectors assigned in this batch; a
+      code without vectors does not move.
 
     Args:
         codebook_size: K.
@@ -46,7 +46,7 @@ class EMAQuantizer(Float32Module, Quantizer):
 
     Attributes:
         codebook_KD: fp32 buffer, the codes.
-        counts_K, sums_KD: fp32 buffers, moving averages of the vectors per code and of their sum, under both rules.
+        counts_K, sums_KD: fp32 buffers, moving averages of the number and the sum of vectors per code, under both rules.
     """
 
     codebooks: ClassVar[tuple[str, ...]] = ("codebook_KD",)
@@ -78,12 +78,12 @@ class EMAQuantizer(Float32Module, Quantizer):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Random codes of unit expected length, each weighing as much as one vector per step."""
+        """Set random codes of unit expected length, each with the weight of one vector per step."""
         nn.init.normal_(self.codebook_KD, std=self.codebook_KD.shape[1] ** -0.5)
         self._reset_statistics()
 
     def forward(self, z_BND: Tensor) -> Quantized:
-        """Nearest codes. Nothing is updated, in training mode or otherwise.
+        """Quantize to the nearest codes; nothing is updated, not even in training mode.
 
         Args:
             z_BND: (B,N,D) features, any float dtype.
@@ -103,20 +103,20 @@ class EMAQuantizer(Float32Module, Quantizer):
 
     def lookup(self, ids: Tensor) -> Tensor:
         """Codes of ids of any shape (...) -> (...,D), fp32 and detached from any graph."""
-        # A copy: indexing copies, so a later update cannot change what a graph has saved.
+        # Indexing copies, so a later update cannot change what a graph has saved.
         return self.codebook_KD[ids]
 
     def absorb(self, seen: Sequence[tuple[Tensor, Tensor]]) -> None:
-        """Moves the codebook once, by the vectors of all micro-batches; see ``Quantizer.absorb``."""
+        """Update the codebook with the vectors of all micro-batches; see ``Quantizer.absorb``."""
         self.update(reduce(add, (self.assignments(z_BND, ids_BN) for z_BND, ids_BN in seen)))
 
     def assignments(self, z_BND: Tensor, ids_BN: Tensor) -> Assignments:
-        """Statistics of this rank's vectors; those of micro-batches add up with ``+``."""
+        """Statistics of this rank's vectors; add those of micro-batches with ``+``."""
         return assign(rearrange(z_BND, "b n d -> (b n) d"), rearrange(ids_BN, "b n -> (b n)"), len(self.codebook_KD))
 
     @torch.no_grad()
     def update(self, assignments: Assignments) -> None:
-        """Moves the codebook once, by the statistics of the whole optimizer step.
+        """Update the codebook once with the statistics of the whole optimizer step.
 
         A collective: statistics are summed over the ranks first, so that all codebooks stay bit-identical.
         """
@@ -136,8 +136,8 @@ class EMAQuantizer(Float32Module, Quantizer):
     def initialise(self, z_ND: Tensor, groups_N: Tensor | None = None, *, seed: int, iterations: int = 10) -> None:
         """k-means; see ``Quantizer.initialise``.
 
-        The paper does not say how it initialises; VQKD, which it follows, uses 10 iterations. With fewer vectors than
-        codes in total, the remaining codes are noisy copies of vectors.
+        The paper does not state the initialisation; VQKD, which it follows, uses 10 iterations. With fewer vectors than
+        codes, the remaining codes are noisy copies of vectors.
         """
         z_ND = gather_in_sample_order(z_ND)
         self.codebook_KD.copy_(shared_kmeans(z_ND, len(self.codebook_KD), iterations=iterations, seed=seed))
@@ -147,7 +147,7 @@ class EMAQuantizer(Float32Module, Quantizer):
     def replace_dead_codes(
         self, dead: Tensor, z_ND: Tensor, groups_N: Tensor | None = None, *, seed: int, step: int
     ) -> int:
-        """See ``Quantizer.replace_dead_codes``. A new code starts with the average count: time to find its vectors."""
+        """See ``Quantizer.replace_dead_codes``. A new code starts with the average count, so that it is not dead at once."""
         replaced = replace_dead(self.codebook_KD, gather_in_sample_order(z_ND), dead, seed=seed, step=step)
         self.counts_K[replaced] = self.counts_K.mean()
         self.sums_KD[replaced] = self.codebook_KD[replaced] * self.counts_K[replaced, None]

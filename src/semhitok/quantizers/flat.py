@@ -1,4 +1,4 @@
-"""Flat codebooks trained by gradient: the vanilla and the normalised quantizer of the paper's Table 8 and of VQGANs.
+"""Flat codebooks trained by gradients: the vanilla and normalised quantizers of the paper's Table 8 and of VQGANs.
 
 Shapes: B images, N tokens (elsewhere: vectors), K codes, D channels.
 """
@@ -36,12 +36,12 @@ class VanillaQuantizer(Float32Module, Quantizer):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Uniform in [-1/K, 1/K], as in VQGAN; meant to be replaced by ``initialise``."""
+        """Set codes uniform in [-1/K, 1/K], as in VQGAN; ``initialise`` replaces them."""
         bound = 1 / len(self.codebook_KD)
         nn.init.uniform_(self.codebook_KD, -bound, bound)
 
     def forward(self, z_BND: Tensor) -> Quantized:
-        """Nearest codes of (B,N,D) features: straight-through codes in their dtype, ids in [0,K), and two losses."""
+        """Quantize (B,N,D) features to the nearest codes, straight-through in their dtype; ids in [0,K), two losses."""
         z_ND = rearrange(z_BND.detach(), "b n d -> (b n) d")
         ids_BN = rearrange(nearest_code(z_ND, self.codebook_KD), "(b n) -> b n", b=len(z_BND))
         codes_BND = self.lookup(ids_BN)
@@ -63,13 +63,13 @@ class VanillaQuantizer(Float32Module, Quantizer):
     ) -> int:
         """See ``Quantizer.replace_dead_codes``.
 
-        The optimizer's moments of these rows are left alone: without gradients they have decayed already.
+        The optimizer's moments of these rows are kept: without gradients, they have already decayed.
         """
         return len(replace_dead(self.codebook_KD, gather_in_sample_order(z_ND), dead, seed=seed, step=step))
 
 
 class NormalizedQuantizer(Float32Module, Quantizer):
-    """Codebook on the unit sphere: features and codes are l2-normalised at use, the largest cosine wins (ViT-VQGAN).
+    """Codebook on the unit sphere: features and codes are l2-normalised and compared by cosine (ViT-VQGAN).
 
     Args:
         codebook_size: K.
@@ -84,11 +84,11 @@ class NormalizedQuantizer(Float32Module, Quantizer):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Directions uniform on the sphere, unit expected length."""
+        """Set codes with uniform directions and unit expected length."""
         nn.init.normal_(self.codebook_KD, std=self.codebook_KD.shape[1] ** -0.5)
 
     def forward(self, z_BND: Tensor) -> Quantized:
-        """Codes (unit length) of (B,N,D) features, straight-through to the normalised features; losses between them."""
+        """Quantize (B,N,D) features to unit-length codes, straight-through to the normalised features, with two losses."""
         z_ND = rearrange(z_BND.detach(), "b n d -> (b n) d")
         ids_BN = rearrange(nearest_cosine(z_ND, self.codebook_KD), "(b n) -> b n", b=len(z_BND))
         codes_BND = self.lookup(ids_BN)

@@ -1,7 +1,7 @@
 """Many small codebooks at once: lookup and k-means inside groups, vectorised over the groups.
 
-A group is a semantic code, its members are the patches that fell on it, its m codes are the sub-codebook. All vectors
-and codes are compared by cosine.
+A group is a semantic code, its members are the patches assigned to it, and its m codes form the sub-codebook. Vectors and
+codes are compared by cosine.
 
 Shapes: N vectors, K groups, m codes per group, D channels.
 """
@@ -16,24 +16,24 @@ from semhitok.quantizers.dead_codes import keyed_generator, random_order
 from semhitok.quantizers.kmeans import assign
 from semhitok.quantizers.lookup import nearest_cosine
 
-# Vectors looked up at a time: bounds the gathered candidates at 8,192 x m x D floats.
+# Vectors looked up at a time, which limits the gathered candidates to 8,192 x m x D floats.
 LOOKUP_CHUNK = 8192
-# Length of the noise on a unit vector that is copied because its group has too few members.
+# Expected length of the noise added to a unit vector that is copied because its group has too few members.
 FILL_NOISE = 0.1
 
 
 @torch.no_grad()
 def nearest_in_group(z_ND: Tensor, codebook_KmD: Tensor, groups_N: Tensor, exists_Km: Tensor | None = None) -> Tensor:
-    """Inner id, in [0,m), of the largest cosine within the vector's own group; the K*m table is never compared.
+    """Inner id in [0,m) of the code with the largest cosine within the vector's own group, without comparing all K*m codes.
 
-    Elementwise products: for a few candidates of a few channels each as fast as a batched matmul, and exact fp32 under
-    any autocast or matmul precision. A single group has no candidates to gather, and may be large.
+    It uses elementwise products: for few candidates of few channels they are as fast as a batched matmul, and exact fp32
+    under any autocast or matmul precision. A single group needs no gathering and may be large.
 
     Args:
         z_ND: (N,D) vectors, any length.
         codebook_KmD: (K,m,D) codes, any length.
         groups_N: (N,) int64 in [0,K).
-        exists_Km: (K,m) bool, False for codes that a smaller group does not have; all exist by default.
+        exists_Km: (K,m) bool, False for codes that a smaller group does not have; by default all exist.
     """
     if len(codebook_KmD) == 1 and exists_Km is None:
         return nearest_cosine(z_ND, codebook_KmD[0])
@@ -41,7 +41,7 @@ def nearest_in_group(z_ND: Tensor, codebook_KmD: Tensor, groups_N: Tensor, exist
     for z_nD, groups_n in zip(z_ND.float().split(LOOKUP_CHUNK), groups_N.split(LOOKUP_CHUNK), strict=True):
         candidates_nmD = codebook_KmD[groups_n]
         products_nm = (candidates_nmD * z_nD[:, None]).sum(-1)
-        # The length of z does not change which candidate wins.
+        # The length of z does not affect the argmax.
         cosines_nm = products_nm / candidates_nmD.norm(dim=-1).clamp_min(1e-12)
         if exists_Km is not None:
             cosines_nm = cosines_nm.masked_fill(~exists_Km[groups_n], -torch.inf)
@@ -50,11 +50,11 @@ def nearest_in_group(z_ND: Tensor, codebook_KmD: Tensor, groups_N: Tensor, exist
 
 
 def members(groups_N: Tensor, order_N: Tensor, groups: int, most: int) -> Tensor:
-    """Up to ``most`` members of every group, those first in ``order_N`` first.
+    """Up to ``most`` members of every group, in the order of ``order_N``.
 
     Args:
         groups_N: (N,) int64 group of each vector.
-        order_N: (N,) permutation, the priority.
+        order_N: (N,) permutation that sets the priority.
 
     Returns:
         (groups, most) int64 vector indices, -1 where a group has no more members.
@@ -69,7 +69,7 @@ def members(groups_N: Tensor, order_N: Tensor, groups: int, most: int) -> Tensor
 
 
 def replace_slots(codebook_KmD: Tensor, replace_Km: Tensor, z_ND: Tensor, members_Km: Tensor) -> Tensor:
-    """Overwrites the marked codes, in place, by their group's members in turn; (K,m) bool of those that got one."""
+    """Overwrites marked codes in place by successive members of their group; returns (K,m) bool of the replaced ones."""
     turn_Km = (replace_Km.cumsum(1) - 1).clamp_min(0)
     member_Km = members_Km.gather(1, turn_Km)
     replaced_Km = replace_Km & (member_Km >= 0)
@@ -88,11 +88,11 @@ def grouped_kmeans(
     iterations: int = 10,
     seed: int = 0,
 ) -> Tensor:
-    """Spherical k-means with ``size`` centres in every group, or with fewer where ``exists_Km`` says so.
+    """Spherical k-means with ``size`` centres in every group, or fewer if ``exists_Km`` is given.
 
-    Centres start at random members; one that runs empty moves to its group's worst-represented member. A group with
-    fewer members than centres fills up with noisy copies of them; a group without members takes noisy copies of
-    vectors from anywhere in the batch, so that a semantic code that turns up later finds plausible sub-codes.
+    Centres start at random members; empty ones move to the group's worst-represented member. A group with fewer members
+    than centres is filled with noisy copies of them; a group without members gets noisy copies of vectors from the whole
+    batch, so that a semantic code that appears later finds plausible sub-codes.
 
     Args:
         z_ND: (N,D) vectors, N >= 1; normalised here.
@@ -100,7 +100,7 @@ def grouped_kmeans(
         exists_Km: (groups, size) bool, False for centres that a group does not have; each group has its first one.
 
     Returns:
-        (groups, size, D) fp32 unit vectors; zeros where there is no centre.
+        (groups, size, D) fp32 unit vectors; zeros for missing centres.
 
     Raises:
         ValueError: if there is no vector.
@@ -119,7 +119,7 @@ def grouped_kmeans(
         means_KmD = F.normalize(assigned.sums_KD, dim=-1).float().view(groups, size, -1)
         codebook_KmD = torch.where(empty_Km[..., None], codebook_KmD, means_KmD)
         worst_Km = members(groups_N, cosine_N.argsort(stable=True), groups, size)
-        # A member that is its own code already (cosine 1 up to rounding) would only make a duplicate.
+        # A member that equals its code already (cosine 1 up to rounding) would only add a duplicate.
         worst_Km[cosine_N[worst_Km.clamp_min(0)] > 1 - 1e-6] = -1
         replace_slots(codebook_KmD, empty_Km, z_ND, worst_Km)
     return codebook_KmD if exists_Km is None else codebook_KmD * exists_Km[..., None]

@@ -1,20 +1,19 @@
-"""Which sub-codebook a patch chooses its pixel code from: SemHiTok's rule and the controls it is measured against.
+"""Rules that assign a sub-codebook to a patch: SemHiTok's rule and the controls that it is compared with.
 
-All rules spend the same bits on a patch, log2(K) + log2(m): the choice follows from what encoder and decoder both know,
-the semantic code k and the patch's place n in the sequence. The decoder sees [semantic code ; pixel code] in every case.
+All rules spend the same number of bits on a patch, log2(K) + log2(m), because they depend only on what encoder and decoder
+both know: the semantic code k and the patch's position n. The decoder always sees [semantic code ; pixel code].
 
-* ``BySemanticCode`` (the paper): K sub-codebooks of m codes, chosen by meaning.
+* ``BySemanticCode`` (the paper): K sub-codebooks of m codes, chosen by the semantic code.
 * ``OneForAll``: a single codebook of m codes. This is Figure 2's pair of independent codebooks, semantic K and pixel m,
-  joined along the dimension into a product vocabulary of K * m ids. Joined along the length (``concat`` length) the same
-  two codes are two tokens: vocabulary K + m, twice the sequence for decoder and language model, the same bits. A pixel
-  codebook of K * (m - 1) codes makes the *vocabulary* of that variant as large as SemHiTok's, but at
-  log2(K) + log2(K * (m - 1)) bits and two tokens a patch: a comparison at more bits, to be labelled so.
-* ``ByShiftedCode``: K sub-codebooks of m codes, chosen without meaning: (k + shift(n)) mod K with a fixed shift for
-  every place. It has as many parameters and sub-codebooks in use as the paper's rule, but each pools the patches of as
-  many unrelated semantic codes as there are places. Two limits, to be said with its results: groups are more even in
-  size than semantic codes, which is in its favour; and pixel codes depend on the place, so that ids have no table of
-  embeddings. A place alone (no k) would use only as many sub-codebooks as there are places; a permutation of k alone
-  would be the paper's rule under other names.
+  joined along the dimension into a product vocabulary of K * m ids. Joined along the length (``concat`` length), the same
+  two codes are two tokens: a vocabulary of K + m, twice the sequence length for decoder and language model, the same bits.
+  A pixel codebook of K * (m - 1) codes makes the *vocabulary* of that variant as large as SemHiTok's, but takes
+  log2(K) + log2(K * (m - 1)) bits and two tokens per patch, which must be stated with any comparison.
+* ``ByShiftedCode``: K sub-codebooks of m codes, chosen independently of meaning: (k + shift(n)) mod K with a fixed shift
+  for every position. It uses as many parameters and sub-codebooks as the paper's rule, but each pools the patches of as
+  many unrelated semantic codes as there are positions. Two caveats: groups are more even in size than semantic codes,
+  which favours this control; and pixel codes depend on the position, so ids have no embedding table. The position alone
+  would use only as many sub-codebooks as there are positions; a permutation of k would be the paper's rule renamed.
 
 Shapes: N tokens, K semantic codes, m pixel codes in a sub-codebook.
 """
@@ -29,12 +28,12 @@ from torch import Tensor
 
 PixelCodebookKind = Literal["semantic", "shared", "random"]
 
-# Multiplicative hashing by the golden ratio (Knuth, The Art of Computer Programming 3, 6.4): places get far-apart shifts.
+# Multiplicative hashing by the golden ratio (Knuth, The Art of Computer Programming 3, 6.4) spreads the shifts.
 GOLDEN_32 = 2_654_435_769
 
 
 class Grouping(Protocol):
-    """A rule: semantic ids (...,N), the last axis in the order of the sequence -> sub-codebooks in [0,groups)."""
+    """Maps semantic ids (...,N), with the last axis in sequence order, to sub-codebooks in [0,groups)."""
 
     @property
     def groups(self) -> int:
@@ -87,7 +86,7 @@ class ByShiftedCode:
 
 
 def grouping_of(kind: PixelCodebookKind, semantic_codes: int) -> Grouping:
-    """The rule by its name in the configuration."""
+    """The rule of that name in the configuration."""
     match kind:
         case "semantic":
             return BySemanticCode(semantic_codes)

@@ -1,8 +1,8 @@
 """Semantic-guided hierarchical codebook, SGHC (paper section 3.2, eq. 5).
 
-Every semantic code k owns a small pixel sub-codebook of m codes. A patch with semantic code k chooses among these m
-only, by cosine; together they are one token with id k*m + j. Two choices go beyond the paper: sub-codebooks of different
-sizes (``layout``), and other rules of who chooses from which sub-codebook, as controls (``grouping``).
+Every semantic code k has a small pixel sub-codebook of m codes. A patch with semantic code k chooses code j among these m
+by cosine; together they form one token with id k*m + j. Two options go beyond the paper: sub-codebooks of different sizes
+(``layout``), and other rules for choosing the sub-codebook, as controls (``grouping``).
 
 Shapes: B images, N tokens (elsewhere: vectors), K semantic codes, G sub-codebooks (G = K in the paper) of m codes each, or
 of up to m, D channels (the paper's d_p).
@@ -32,16 +32,16 @@ class HierarchicalQuantizer(Float32Module, Quantizer):
 
     Args:
         semantic_codebook_size: K.
-        subcodebook_size: m; 12 or 8 in the paper (its text and tables disagree). Or one size m_k for each semantic code.
+        subcodebook_size: m, which is 12 or 8 in the paper (text and tables disagree), or one size m_k per semantic code.
         dim: D; the paper does not state it.
-        choice: what selects the sub-codebook; see ``grouping``.
+        choice: rule that selects the sub-codebook; see ``grouping``.
 
     Attributes:
-        codebook_KmD: (G,m,D) fp32 parameter. Where sub-codebooks differ in size m is the largest: codes that a smaller
-            one does not have are zeros that nothing reads or trains, the price of one lookup for all of them.
+        codebook_KmD: (G,m,D) fp32 parameter. If sub-codebooks differ in size, m is the largest, and smaller ones are padded
+            with zeros that are neither used nor trained, so that one lookup serves all.
 
     Raises:
-        ValueError: the sizes do not fit K, or differ under another choice than the semantic code.
+        ValueError: the number of sizes is not K, or sizes differ although ``choice`` is not "semantic".
     """
 
     codebooks: ClassVar[tuple[str, ...]] = ("codebook_KmD",)
@@ -57,7 +57,7 @@ class HierarchicalQuantizer(Float32Module, Quantizer):
         super().__init__()
         self.layout = IdLayout.of(semantic_codebook_size, subcodebook_size)
         if choice != "semantic" and not self.layout.is_uniform:
-            raise ValueError(f"sub-codebooks of different sizes belong to semantic codes, and the choice is {choice!r}")
+            raise ValueError(f"sub-codebooks of different sizes need the choice 'semantic', got {choice!r}")
         self.grouping: Grouping = grouping_of(choice, semantic_codebook_size)
         shape = (self.grouping.groups, self.layout.largest, dim)
         self.codebook_KmD = nn.Parameter(torch.empty(shape, dtype=torch.float32))
@@ -75,14 +75,14 @@ class HierarchicalQuantizer(Float32Module, Quantizer):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Directions uniform on the sphere, unit expected length; meant to be replaced by ``initialise``."""
+        """Set codes with uniform directions and unit expected length; ``initialise`` replaces them."""
         nn.init.normal_(self.codebook_KmD, std=self.codebook_KmD.shape[2] ** -0.5)
         exists_Km = self._exists()
         if exists_Km is not None:
             self.codebook_KmD.mul_(exists_Km[..., None])
 
     def forward(self, z_BND: Tensor, semantic_ids_BN: Tensor) -> Quantized:
-        """The best sub-code of each patch within the sub-codebook of its semantic code.
+        """Quantize each patch to the best pixel code of its sub-codebook.
 
         Args:
             z_BND: (B,N,D) pixel features, any float dtype; l2-normalised here.
@@ -110,26 +110,26 @@ class HierarchicalQuantizer(Float32Module, Quantizer):
         return F.normalize(F.embedding(self._places(semantic_ids, pixel_ids), table), dim=-1)
 
     def flatten_ids(self, semantic_ids: Tensor, pixel_ids: Tensor) -> Tensor:
-        """Joint ids k*m + j in [0, K*m), or by offsets. Ranges are the caller's to check."""
+        """Joint ids, k*m + j in [0, K*m) if all sizes are m. Ranges are not checked."""
         return self.layout.flatten(semantic_ids, pixel_ids)
 
     def split_ids(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Semantic ids k and inner ids j of joint ids. Ranges are the caller's to check."""
+        """Semantic ids k and inner ids j of joint ids. Ranges are not checked."""
         return self.layout.split(ids)
 
     def slots(self, ids: Tensor) -> Tensor:
-        """Places g*m + j in the table of all sub-codebooks of joint ids (...,N)."""
+        """Indices g*m + j into the flattened sub-codebooks, for joint ids (...,N)."""
         return self._places(*self.split_ids(ids))
 
     def groups(self, ids: Tensor) -> Tensor:
-        """Sub-codebooks g in [0,G) of joint ids (...,N)."""
+        """Sub-codebooks g in [0,G), for joint ids (...,N)."""
         return self.grouping(self.split_ids(ids)[0])
 
     @torch.no_grad()
     def initialise(self, z_ND: Tensor, groups_N: Tensor | None = None, *, seed: int, iterations: int = 10) -> None:
         """k-means inside every sub-codebook; see ``Quantizer.initialise``.
 
-        ``grouped_kmeans`` says what happens to sub-codebooks with fewer than m patches. ``groups_N`` is required.
+        ``groups_N`` is required. For sub-codebooks with fewer than m patches see ``grouped_kmeans``.
         """
         assert groups_N is not None, "vectors of sub-codebooks need their groups"
         codebook_KmD = grouped_kmeans(
@@ -144,10 +144,10 @@ class HierarchicalQuantizer(Float32Module, Quantizer):
         self.codebook_KmD.copy_(codebook_KmD)
 
     def dead_codes(self, counts: Tensor, below: float) -> Tensor:
-        """(G,m) pixel codes with fewer hits than ``below`` times the mean of all, where their sub-codebook can tell.
+        """(G,m) pixel codes with fewer hits than ``below`` times the mean of all, except in rare sub-codebooks.
 
-        A sub-codebook that would not reach that threshold if its hits were spread evenly is too rare to judge its codes,
-        and none of them is dead.
+        A sub-codebook whose codes would be below that threshold even with evenly spread hits is too rare to tell, and
+        none of its codes counts as dead.
         """
         counts_Km, exists_Km = counts.to(self.codebook_KmD.device), self._exists()
         exists_Km = torch.ones_like(counts_Km, dtype=torch.bool) if exists_Km is None else exists_Km
@@ -159,7 +159,7 @@ class HierarchicalQuantizer(Float32Module, Quantizer):
     def replace_dead_codes(
         self, dead: Tensor, z_ND: Tensor, groups_N: Tensor | None = None, *, seed: int, step: int
     ) -> int:
-        """Re-seeds dead pixel codes by random patches of the same sub-codebook; see ``Quantizer.replace_dead_codes``.
+        """Replaces dead pixel codes by random patches of the same sub-codebook; see ``Quantizer.replace_dead_codes``.
 
         ``groups_N`` is required. At most one code is replaced per patch.
         """
@@ -173,5 +173,5 @@ class HierarchicalQuantizer(Float32Module, Quantizer):
         return self.grouping(semantic_ids) * self.subcodebook_size + pixel_ids
 
     def _exists(self) -> Tensor | None:
-        """Which codes there are, where sub-codebooks differ in size; None for all."""
+        """(K,m) bool of the codes that exist if sub-codebooks differ in size, otherwise None."""
         return None if self.layout.is_uniform else self.layout.exists.to(self.codebook_KmD.device)

@@ -1,6 +1,6 @@
-"""k-means for codebook initialisation, and the statistics that it shares with the EMA codebook.
+"""k-means for codebook initialisation, and the assignment statistics that it shares with the EMA codebook.
 
-Chunked lookup and ``index_add``; deterministic on the CPU for a given seed.
+It uses chunked lookup and ``index_add``, and is deterministic on the CPU for a given seed.
 
 Shapes: N vectors, K clusters, D channels.
 """
@@ -17,16 +17,16 @@ from semhitok.distributed import copy_from_first_rank, sum_over_ranks
 from semhitok.quantizers.dead_codes import keyed_generator, random_order
 from semhitok.quantizers.lookup import nearest_code
 
-# Copies that fill a codebook larger than its sample are spread by this share of the sample's standard deviation.
+# Noise on copies that fill a codebook larger than its sample, as a fraction of the sample's standard deviation.
 FILL_SPREAD = 0.1
 
 
 @dataclass(frozen=True)
 class Assignments:
-    """Statistics of some vectors; add those of micro-batches before one update.
+    """Counts and sums of assigned vectors; add those of micro-batches before one update.
 
-    fp64, although the codebook is fp32: sums over micro-batches, over ranks and over one big batch then agree to the
-    last bit of the fp32 result, and atomic additions on a GPU lose their run-to-run noise in the rounding.
+    They are fp64, although the codebook is fp32, so that sums over micro-batches, over ranks and over one large batch
+    give the same fp32 result, and the run-to-run noise of atomic additions on GPUs is rounded away.
 
     Attributes:
         counts_K: (K,) number of vectors per code.
@@ -40,7 +40,8 @@ class Assignments:
         return Assignments(self.counts_K + other.counts_K, self.sums_KD + other.sums_KD)
 
     def over_ranks(self) -> Assignments:
-        """Statistics of the global batch. A collective (a single one: counts travel as one more channel)."""
+        """Statistics of the global batch. A collective."""
+        # Counts are sent as one more channel, so that a single collective suffices.
         total_KD = sum_over_ranks(torch.cat([self.counts_K[:, None], self.sums_KD], dim=1))
         return Assignments(total_KD[:, 0], total_KD[:, 1:])
 
@@ -55,9 +56,9 @@ def assign(z_ND: Tensor, ids_N: Tensor, size: int) -> Assignments:
 
 @torch.no_grad()
 def kmeans(z_ND: Tensor, clusters: int, *, iterations: int = 10, seed: int = 0, spherical: bool = False) -> Tensor:
-    """Lloyd's algorithm from random samples; a cluster that runs empty moves to the worst-represented vector.
+    """Lloyd's algorithm from random samples; empty clusters move to the worst-represented vectors.
 
-    With fewer vectors than clusters every vector becomes a centre, and the rest are noisy copies of them.
+    With fewer vectors than clusters, every vector becomes a centre, and the rest are noisy copies of them.
 
     Args:
         z_ND: (N,D) vectors, N >= 1; every rank must pass the same (the gathered batch).
@@ -90,7 +91,7 @@ def kmeans(z_ND: Tensor, clusters: int, *, iterations: int = 10, seed: int = 0, 
 def shared_kmeans(
     z_ND: Tensor, clusters: int, *, iterations: int = 10, seed: int = 0, spherical: bool = False
 ) -> Tensor:
-    """``kmeans`` of the gathered batch with the same bits on all ranks, on unlike devices too. A collective."""
+    """``kmeans`` of the gathered batch, bit-identical on all ranks, even on different devices. A collective."""
     centres_KD = kmeans(z_ND, clusters, iterations=iterations, seed=seed, spherical=spherical)
     copy_from_first_rank(centres_KD)
     return centres_KD
@@ -108,7 +109,7 @@ def _random_centres(z_ND: Tensor, clusters: int, generator: torch.Generator) -> 
 
 
 def _move_empty(centres_KD: Tensor, empty_K: Tensor, z_ND: Tensor, errors_N: Tensor) -> None:
-    """Empty clusters take the vectors with the largest errors, worst first; never one that is represented exactly."""
+    """Move empty clusters to the vectors with the largest errors, worst first, skipping exactly represented ones."""
     worst = errors_N.argsort(descending=True, stable=True)
     worst = worst[errors_N[worst] > 0]
     empty = empty_K.nonzero().squeeze(1)

@@ -1,6 +1,6 @@
-"""Joint ids of semantic code and pixel code: the ids of semantic code k follow those of k - 1, its m_k pixel codes in order.
+"""Joint ids of semantic and pixel codes: the m_k ids of semantic code k follow those of k - 1.
 
-With m_k = m for all k this is the paper's k * m + j (section 3.2); sizes that differ take cumulative offsets instead.
+With m_k = m for all k this is the paper's k * m + j (section 3.2); different sizes use cumulative offsets instead.
 
 Shapes: K semantic codes, m_k pixel codes under code k, m the largest of them, V = sum of the m_k.
 """
@@ -17,7 +17,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class IdLayout:
-    """How many pixel codes each semantic code has, and with it the joint ids.
+    """The number of pixel codes of each semantic code, which defines the joint ids.
 
     Attributes:
         sizes: m_k for every semantic code k, each at least 1.
@@ -27,14 +27,14 @@ class IdLayout:
 
     @classmethod
     def of(cls, semantic_codes: int, sizes: int | Sequence[int]) -> IdLayout:
-        """The same number of pixel codes everywhere, or one for each semantic code.
+        """The layout for one size shared by all semantic codes, or for one size per semantic code.
 
         Raises:
-            ValueError: there is not one size for each semantic code, or one is below 1.
+            ValueError: the number of sizes differs from the number of semantic codes, or a size is below 1.
         """
         listed = (sizes,) * semantic_codes if isinstance(sizes, int) else tuple(sizes)
         if len(listed) != semantic_codes:
-            raise ValueError(f"{len(listed)} sub-codebook sizes do not fit {semantic_codes} semantic codes")
+            raise ValueError(f"{len(listed)} sub-codebook sizes do not match {semantic_codes} semantic codes")
         if min(listed) < 1:
             raise ValueError(f"every semantic code needs at least 1 pixel code, got {min(listed)}")
         return cls(listed)
@@ -51,19 +51,19 @@ class IdLayout:
 
     @cached_property
     def is_uniform(self) -> bool:
-        """Whether all semantic codes have as many pixel codes."""
+        """Whether all semantic codes have the same number of pixel codes."""
         return min(self.sizes) == self.largest
 
-    # The tensors lie on the CPU, also where a model is built on the meta device, and are moved where they are used.
+    # The tensors are on the CPU, even if the model is built on the meta device, and are moved where they are used.
 
     @cached_property
     def size_of(self) -> Tensor:
-        """(K,) int64 m_k."""
+        """(K,) int64: m_k."""
         return torch.tensor(self.sizes, device="cpu")
 
     @cached_property
     def offset_of(self) -> Tensor:
-        """(K,) int64 first joint id of each semantic code."""
+        """(K,) int64: first joint id of each semantic code."""
         return self.size_of.cumsum(0) - self.size_of
 
     @cached_property
@@ -76,20 +76,20 @@ class IdLayout:
         return torch.arange(len(self.sizes), device="cpu").repeat_interleave(self.size_of)
 
     def flatten(self, semantic_ids: Tensor, pixel_ids: Tensor) -> Tensor:
-        """Joint ids in [0,V) of equal shapes of k and j. Ranges are the caller's to check."""
+        """Joint ids in [0,V) of semantic ids k and inner ids j of equal shape. Ranges are not checked."""
         if self.is_uniform:
             return semantic_ids * self.largest + pixel_ids
         return self.offset_of.to(semantic_ids.device)[semantic_ids] + pixel_ids
 
     def split(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Semantic ids k and inner ids j of joint ids of any shape. Ranges are the caller's to check."""
+        """Semantic ids k and inner ids j of joint ids of any shape. Ranges are not checked."""
         if self.is_uniform:
             return ids // self.largest, ids % self.largest
         semantic_ids = self._owner_of.to(ids.device)[ids]
         return semantic_ids, ids - self.offset_of.to(ids.device)[semantic_ids]
 
     def table(self, values_V: Tensor) -> Tensor:
-        """One value for each joint id (V,) as a table (K,m), 0 where there is no pixel code."""
+        """One value per joint id (V,) as a table (K,m), 0 for missing pixel codes."""
         table_Km = values_V.new_zeros(len(self.sizes), self.largest)
         table_Km[self.exists.to(values_V.device)] = values_V
         return table_Km

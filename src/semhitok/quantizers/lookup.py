@@ -1,7 +1,7 @@
-"""Nearest code by Euclidean distance or by cosine, without ever holding the N x K table.
+"""Nearest code by Euclidean distance or cosine, without materialising the N x K table.
 
-The table is visited in tiles that fit the cache, each the result of one fused matrix product, with a running minimum
-per vector. Matrix products run in true fp32 whatever the caller's autocast or matmul precision.
+The table is computed in tiles that fit the cache, each by one fused matrix product, with a running minimum per vector.
+Matrix products run in true fp32 regardless of the caller's autocast and matmul precision.
 
 Shapes: N vectors, K codes, D channels; n and k are the sides of one tile.
 """
@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# 512 x 1,024 fp32 scores are 2 MiB: within the L2 cache of two cores. Accelerators want few, large launches instead.
+# 512 x 1,024 fp32 scores are 2 MiB, within the L2 cache of two cores. Accelerators prefer few large launches instead.
 CPU_TILE = (512, 1024)
 ACCELERATOR_TILE = (8192, 8192)
 
@@ -43,13 +43,13 @@ def nearest_code(z_ND: Tensor, codebook_KD: Tensor, *, chunk: tuple[int, int] | 
     Args:
         z_ND: (N,D) vectors, any float dtype; compared in fp32.
         codebook_KD: (K,D) codes.
-        chunk: vectors and codes compared at a time; by default a size that suits the device.
+        chunk: vectors and codes compared at a time; by default chosen for the device.
 
     Returns:
         (N,) int64 ids in [0,K).
     """
     codebook_KD = codebook_KD.float()
-    # |z - c|^2 = |z|^2 - 2zc + |c|^2, and |z|^2 does not change which code wins.
+    # |z - c|^2 = |z|^2 - 2zc + |c|^2, and |z|^2 does not affect the argmin.
     return _smallest(z_ND.float(), codebook_KD, codebook_KD.square().sum(-1), -2.0, chunk)
 
 
@@ -75,8 +75,8 @@ def _smallest(z_ND: Tensor, codes_KD: Tensor, bias_K: Tensor, scale: float, chun
     smallest_n = z_ND.new_empty(tile_n)
     with exact_matmul(z_ND.device):
         for row in range(0, count, tile_n):
-            # The last tile overlaps the one before it: a vector's id must not depend on a matmul kernel chosen for
-            # a remainder, so every tile has the same number of rows.
+            # The last tile overlaps the one before it, so that every tile has the same number of rows: a vector's id must
+            # not depend on a matmul kernel chosen for a remainder.
             rows = slice(min(row, count - tile_n), min(row, count - tile_n) + tile_n)
             best_n = torch.full_like(smallest_n, torch.inf)
             for column in range(0, size, tile_k):
@@ -84,7 +84,7 @@ def _smallest(z_ND: Tensor, codes_KD: Tensor, bias_K: Tensor, scale: float, chun
                 tile_nk = scores_nk[:, : len(codes_kD)]
                 torch.addmm(bias_K[column : column + tile_k], z_ND[rows], codes_kD.T, alpha=scale, out=tile_nk)
                 torch.amin(tile_nk, dim=1, out=smallest_n)
-                # Finding the position costs several times the minimum itself: only for rows that improved.
+                # Finding the position costs several times the minimum itself, so it is done only for improved rows.
                 better = (smallest_n < best_n).nonzero().squeeze(1)
                 ids_N[better + rows.start] = tile_nk[better].argmin(1) + column
                 best_n[better] = smallest_n[better]

@@ -1,7 +1,7 @@
 """Multi-codebook quantization, MCQ (UniTok, arXiv 2502.20321, section 3.2).
 
-A feature is cut into C chunks and each is quantized in a codebook of its own. The vocabulary grows with the power of C,
-while each codebook stays small enough to be used in full.
+A feature is split into C chunks, and each is quantized with its own codebook. The vocabulary grows exponentially with C,
+while each codebook stays small enough to be fully used.
 
 Shapes: B images, N tokens (elsewhere: vectors), C codebooks of K codes each, D channels, c = D / C channels of a chunk.
 """
@@ -23,11 +23,11 @@ from semhitok.quantizers.lookup import nearest_cosine
 from semhitok.types import Quantized
 
 BOUND = 1 / 36
-"""Codes start uniformly within BOUND / sqrt(c), as the released model's do; only their directions matter."""
+"""Codes are initialised uniformly within BOUND / sqrt(c), as in the released model; only their directions matter."""
 
 
 class MultiCodebookQuantizer(Float32Module, Quantizer):
-    """C codebooks of K codes; chunks and codes are l2-normalised at use, the largest cosine wins.
+    """C codebooks of K codes; chunks and codes are l2-normalised and compared by cosine.
 
     Args:
         num_codebooks: C.
@@ -40,19 +40,19 @@ class MultiCodebookQuantizer(Float32Module, Quantizer):
     def __init__(self, num_codebooks: int, codebook_size: int, dim: int) -> None:
         super().__init__()
         if dim % num_codebooks:
-            raise ValueError(f"{dim} channels cannot be cut into {num_codebooks} chunks of equal width")
+            raise ValueError(f"{dim} channels cannot be split into {num_codebooks} chunks of equal width")
         self.codebooks_CKc = nn.Parameter(
             torch.empty(num_codebooks, codebook_size, dim // num_codebooks, dtype=torch.float32)
         )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Uniform around zero."""
+        """Set codes uniform around zero."""
         bound = BOUND * self.codebooks_CKc.shape[2] ** -0.5
         nn.init.uniform_(self.codebooks_CKc, -bound, bound)
 
     def forward(self, z_BND: Tensor) -> Quantized:
-        """The best code of every chunk.
+        """Quantize every chunk to its best code.
 
         Args:
             z_BND: (B,N,D), any float dtype; compared in fp32.
@@ -71,7 +71,7 @@ class MultiCodebookQuantizer(Float32Module, Quantizer):
         return Quantized(codes, ids_BNC, codebook_losses(unit_BND, codes_BND))
 
     def normalise(self, z_BND: Tensor) -> Tensor:
-        """Each chunk at unit length, fp32."""
+        """Features with each chunk normalised to unit length, fp32."""
         chunks = rearrange(z_BND.float(), "b n (c d) -> b n c d", c=len(self.codebooks_CKc))
         return rearrange(F.normalize(chunks, dim=-1), "b n c d -> b n (c d)")
 
@@ -95,7 +95,7 @@ class MultiCodebookQuantizer(Float32Module, Quantizer):
     def replace_dead_codes(
         self, dead: Tensor, z_ND: Tensor, groups_N: Tensor | None = None, *, seed: int, step: int
     ) -> int:
-        """See ``Quantizer.replace_dead_codes``; the codes marked in (C,K) are replaced by chunks of vectors."""
+        """See ``Quantizer.replace_dead_codes``; dead codes (C,K) are replaced by chunks of vectors."""
         chunks_CNc = self._chunks(gather_in_sample_order(z_ND))
         return sum(
             len(replace_dead(codebook_Kc, chunk_Nc, dead_K, seed=seed + number, step=step))

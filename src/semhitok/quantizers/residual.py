@@ -1,6 +1,6 @@
-"""Residual quantization, RQ (Lee et al. 2022, arXiv 2203.01941, section 3.1): what UniTok compares its MCQ with.
+"""Residual quantization, RQ (Lee et al. 2022, arXiv 2203.01941, section 3.1), with which UniTok compares its MCQ.
 
-A code, then the code of what is left, and so on: C codes from one codebook are summed.
+Each code quantizes the residual of the previous ones; the C codes, all from one codebook, are summed.
 
 Shapes: B images, N tokens (elsewhere: vectors), C codes per token, K codes, D channels.
 """
@@ -45,20 +45,20 @@ class ResidualQuantizer(Float32Module, Quantizer):
         return (self.depth, len(self.codebook_KD))
 
     def reset_parameters(self) -> None:
-        """Uniform in [-1/K, 1/K]; meant to be replaced by ``initialise``."""
+        """Set codes uniform in [-1/K, 1/K]; ``initialise`` replaces them."""
         bound = 1 / len(self.codebook_KD)
         nn.init.uniform_(self.codebook_KD, -bound, bound)
 
     def forward(self, z_BND: Tensor) -> Quantized:
-        """The nearest code of what is left, C times.
+        """Quantize the remaining residual to the nearest code, C times.
 
         Args:
             z_BND: (B,N,D), any float dtype; compared in fp32.
 
         Returns:
             codes (B,N,D), sums of C codes, in the dtype of ``z_BND``, straight-through; ids (B,N,C) in [0,K); losses
-            ``codebook`` and ``commitment``: means over the distances of the feature to its partial sums (eq. 9 there),
-            unweighted.
+            ``codebook`` and ``commitment``: unweighted means of the distances between the feature and its partial sums
+            (eq. 9 there).
         """
         z_MD = rearrange(z_BND.float(), "b n d -> (b n) d")
         left_MD, sum_MD = z_MD.detach(), torch.zeros_like(z_MD)
@@ -75,11 +75,11 @@ class ResidualQuantizer(Float32Module, Quantizer):
         return Quantized(codes, ids_BNC, losses)
 
     def normalise(self, z_BND: Tensor) -> Tensor:
-        """The features as they are compared, fp32."""
+        """The features in fp32, as they are compared with codes."""
         return z_BND.float()
 
     def lookup(self, ids_BNC: Tensor) -> Tensor:
-        """Sums of the codes of ids (B,N,C) -> (B,N,D), fp32, added in the order of the depths."""
+        """Sums of the codes of ids (B,N,C) -> (B,N,D), fp32, added in order of depth."""
         total = torch.zeros((), device=ids_BNC.device)
         for ids_BN in ids_BNC.unbind(-1):
             total = total + F.embedding(ids_BN, self.codebook_KD)
@@ -87,10 +87,10 @@ class ResidualQuantizer(Float32Module, Quantizer):
 
     @torch.no_grad()
     def initialise(self, z_ND: Tensor, groups_N: Tensor | None = None, *, seed: int, iterations: int = 10) -> None:
-        """k-means of the vectors and of what the first centres leave of them; see ``Quantizer.initialise``.
+        """k-means of the vectors and of their residuals; see ``Quantizer.initialise``.
 
-        The codebook serves all depths, so it needs codes of the size of features and of the size of remainders: half of
-        the codes are centres of the one, half of the other.
+        The codebook serves all depths, so it needs codes of the magnitude of features and of residuals: half of the codes
+        are centres of the features, half of their residuals to these.
         """
         z_ND = gather_in_sample_order(z_ND).float()
         first = (len(self.codebook_KD) + 1) // 2
@@ -102,14 +102,14 @@ class ResidualQuantizer(Float32Module, Quantizer):
             self.codebook_KD[first:] = shared_kmeans(left_ND, rest, iterations=iterations, seed=seed + 1)
 
     def dead_codes(self, counts: Tensor, below: float) -> Tensor:
-        """(K,) codes that every depth uses less than ``below`` times its mean; see ``Quantizer.dead_codes``."""
+        """(K,) codes with fewer hits than ``below`` times the mean at every depth; see ``Quantizer.dead_codes``."""
         return super().dead_codes(counts, below).all(dim=0)
 
     @torch.no_grad()
     def replace_dead_codes(
         self, dead: Tensor, z_ND: Tensor, groups_N: Tensor | None = None, *, seed: int, step: int
     ) -> int:
-        """See ``Quantizer.replace_dead_codes``; new codes are what the nearest codes of random vectors leave of them."""
+        """See ``Quantizer.replace_dead_codes``; new codes are residuals of random vectors to their nearest codes."""
         z_ND = gather_in_sample_order(z_ND).float()
         left_ND = z_ND - self.codebook_KD[nearest_code(z_ND, self.codebook_KD)]
         return len(replace_dead(self.codebook_KD, left_ND, dead, seed=seed, step=step))

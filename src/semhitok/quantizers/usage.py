@@ -1,4 +1,4 @@
-"""How much of a codebook is used: plain objects that are handed in, never state of a model.
+"""Codebook usage: plain objects passed in by the caller, never state of a model.
 
 Shapes: K codes (semantic codes), m sub-codes each, or up to m.
 """
@@ -31,7 +31,7 @@ class CodeUsage:
 
     @classmethod
     def of(cls, counts: Tensor) -> CodeUsage:
-        """Hits counted elsewhere, (size,)."""
+        """A usage object from existing counts (size,)."""
         usage = cls(len(counts))
         usage.counts = counts
         return usage
@@ -40,8 +40,8 @@ class CodeUsage:
         """Counts ids of any shape.
 
         Raises:
-            ValueError: if an id on the CPU lies outside [0, size); on a GPU, where the check would make every step
-                wait for the device, the device itself stops.
+            ValueError: an id on the CPU is outside [0, size). On a GPU, where the check would synchronise every step, the
+                device raises its own error.
         """
         if ids.device.type == "cpu" and ids.numel():
             low, high = (int(bound) for bound in ids.aminmax())
@@ -51,17 +51,17 @@ class CodeUsage:
         self.counts = self.counts.to(ids.device).index_add_(0, flat, torch.ones_like(flat))
 
     def all_reduce(self) -> CodeUsage:
-        """The usage over all ranks, as a new object; this one goes on counting its own rank. A collective."""
+        """The usage over all ranks as a new object; this one keeps counting its own rank. A collective."""
         return CodeUsage.of(sum_over_ranks(self.counts).clone())
 
     @property
     def usage(self) -> float:
-        """Share of the codes hit at least once, in [0,1]."""
+        """Fraction of the codes hit at least once, in [0,1]."""
         return float((self.counts > 0).double().mean())
 
     @property
     def perplexity(self) -> float:
-        """exp of the entropy of the hits: the number of equally used codes that would carry as much; 0 if no hits."""
+        """exp of the entropy of the hits: the equivalent number of equally used codes; 0 without hits."""
         share = self.counts[self.counts > 0].double()
         if len(share) == 0:
             return 0.0
@@ -76,7 +76,7 @@ class CodeUsage:
         """Restores the counts.
 
         Raises:
-            ValueError: if they belong to a codebook of another size.
+            ValueError: the counts belong to a codebook of another size.
         """
         if len(state["counts"]) != self.size:
             raise ValueError(f"Usage counts are for {len(state['counts'])} codes; this codebook has {self.size}.")
@@ -84,26 +84,26 @@ class CodeUsage:
 
 
 def underused_subcodebooks(counts_Km: Tensor, sizes_K: Tensor | None = None) -> int:
-    """How many semantic codes that occur at all use fewer than half of their sub-codes.
+    """The number of semantic codes that occur but use fewer than half of their sub-codes.
 
     Args:
         counts_Km: (K,m) hits, 0 for sub-codes that a smaller sub-codebook does not have.
-        sizes_K: (K,) sub-codes of each; m by default.
+        sizes_K: (K,) number of sub-codes of each; m by default.
     """
     return int(_underused(counts_Km, sizes_K).sum())
 
 
 @dataclass(frozen=True)
 class FrequencyBand:
-    """Sub-codebooks of semantic codes of about the same frequency.
+    """Usage of the sub-codebooks of semantic codes of similar frequency.
 
     Attributes:
         codes: semantic codes in the band, all of them hit.
         fewest, most: hits of its rarest and of its most frequent code.
-        share_of_hits: of all patches, in [0,1].
-        used: mean share of a semantic code's sub-codes that are hit, in [0,1].
-        usable: the same if sub-codes were drawn uniformly: the mean of 1 - (1 - 1/m_k)^hits. Rare codes cannot use all of
-            theirs, whatever the tokenizer.
+        share_of_hits: fraction of all patches, in [0,1].
+        used: mean fraction of a semantic code's sub-codes that are hit, in [0,1].
+        usable: the same if sub-codes were chosen uniformly: the mean of 1 - (1 - 1/m_k)^hits. Rare codes cannot use all
+            of their sub-codes, whatever the tokenizer.
         underused: semantic codes with fewer than half of their sub-codes hit.
     """
 
@@ -117,11 +117,11 @@ class FrequencyBand:
 
 
 def usage_by_frequency(counts_Km: Tensor, sizes_K: Tensor | None = None, *, bands: int = 5) -> list[FrequencyBand]:
-    """Use of sub-codebooks against the frequency of their semantic code, rarest first; codes never hit are left out.
+    """Usage of sub-codebooks by frequency of their semantic code, rarest first; codes without hits are omitted.
 
     Args:
         counts_Km, sizes_K: as in ``underused_subcodebooks``.
-        bands: as many semantic codes in each, up to one; fewer bands where there are fewer codes.
+        bands: number of bands, with equal numbers of semantic codes up to one; fewer if there are fewer codes.
     """
     size_K = torch.full_like(counts_Km[:, 0], counts_Km.shape[1]) if sizes_K is None else sizes_K.to(counts_Km.device)
     hits_K, underused_K = counts_Km.sum(1), _underused(counts_Km, sizes_K)

@@ -1,4 +1,4 @@
-"""Complete training recipes, as functions that return typed values; ``semhitok train NAME`` runs them."""
+"""Complete training recipes as functions that return typed values; ``semhitok train NAME`` runs them."""
 
 from collections.abc import Callable
 

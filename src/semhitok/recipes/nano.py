@@ -1,4 +1,4 @@
-"""``nano``: 64 px, 64 tokens, 1,024 x 8 codes; trains on a CPU in hours and is the checkpoint shipped first."""
+"""``nano``: 64 px, 64 tokens, 1,024 x 8 codes; trains on a CPU in hours; a bundled checkpoint."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from semhitok.training.tasks.semantic_config import SemanticConfig
 
 
 def nano() -> Recipe:
-    """Small batches, a small model, many steps: for a CPU."""
+    """A small model with small batches and many steps, for a CPU."""
     return Recipe(
         name="nano",
         teacher=BUILT_IN_TEACHER,
@@ -62,7 +62,7 @@ def nano() -> Recipe:
                 discriminator_optimizer=OptimizerConfig(
                     learning_rate=2e-4, beta1=0.5, warmup_steps=100, weight_decay=0.0, final_ratio=1.0
                 ),
-                perceptual_weight=0.1,  # 0.3 and more draw a grid of dots over everything
+                perceptual_weight=0.1,  # 0.3 and more produce a grid of dots
                 adversarial_weight=0.1,
                 adversarial_start=500,
                 discriminator_channels=32,

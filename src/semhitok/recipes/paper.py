@@ -1,6 +1,6 @@
 """The paper's models (arXiv 2503.06764, sections 4.1 and Table 3): ``semhitok_256``, ``semhitok_256_m8``, ``semhitok_384``.
 
-Stated there: teachers, K, d_s, batch 256, learning rates, data, module sizes. Ours, where the paper says nothing: loss
+Stated in the paper: teachers, K, d_s, batch size 256, learning rates, data, module sizes. Not stated, and therefore ours: loss
 weights, warm-up, weight decay, start of the adversarial loss (see ``PixelConfig``), and the steps of fine-tuning.
 
 Steps follow from images / batch: 50M COYO = 195,312; 40 epochs of ImageNet-1K = 200,182; 20M COYO = 78,125;
@@ -90,7 +90,7 @@ def semhitok_256_m8() -> Recipe:
 def semhitok_384() -> Recipe:
     """384 px, 27 x 27 = 729 tokens (Table 2: rFID 0.66); SigLIP-so400m-patch14-384.
 
-    384 / 14 is 27.43: the teacher's convolution leaves out 6 px, the pixel branch sees the image resampled to 378 px.
+    384 / 14 is 27.43: the teacher's convolution ignores 6 px, the pixel branch sees the image resampled to 378 px.
     """
     recipe = semhitok_256()
     size = {"image_size": 384, "patch_size": 14}

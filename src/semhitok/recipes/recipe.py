@@ -1,4 +1,4 @@
-"""What a complete training recipe is: model, data handling and the four stages, as typed values."""
+"""A complete training recipe: model, data handling and the four stages as typed values."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ CACHE_LIMIT = 16 * 2**30
 
 @dataclass(frozen=True)
 class DataConfig:
-    """How images reach the model.
+    """How images are read.
 
     Attributes:
-        fit: how an image of another shape becomes a square: centre ``crop`` or ``resize``.
+        fit: how images are made square: centre ``crop`` or ``resize``.
         flip: mirror half of the images.
-        memory_limit: bytes of decoded images up to which the whole data set is kept in memory, on the training device.
-        workers: reading processes.
-        max_bad_share: accepted share of images that cannot be read; they are skipped, counted and reported.
+        memory_limit: a data set of at most this many bytes of decoded images is kept in memory on the training device.
+        workers: number of reader processes.
+        max_bad_share: tolerated fraction of unreadable images; they are skipped, counted and reported.
     """
 
     fit: FitMode = "crop"
@@ -57,9 +57,9 @@ class EnhancedDecoder:
     """Size of the pixel decoder of stage 3.
 
     Attributes:
-        layers, width, heads: of its transformer.
-        grow: start from the decoder of stage 2, of the same width, its blocks followed by new ones that at first change
-            nothing; otherwise the larger decoder starts from random weights, as a wider one must.
+        layers, width, heads: sizes of its transformer.
+        grow: start from stage 2's decoder, of the same width, and append blocks that initially add zero; otherwise the
+            larger decoder starts from random weights, as a wider one must.
     """
 
     layers: int
@@ -70,24 +70,24 @@ class EnhancedDecoder:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that ``semhitok train`` needs but the data.
+    """Everything that ``semhitok train`` needs except the data.
 
     Attributes:
-        name: of the recipe.
+        name: name of the recipe.
         teacher: ``efficientnet-lite0`` (built in), or the folder or hub id of a transformers vision tower.
-        teacher_image_size: side in pixels of what the teacher is fed.
-        teacher_layer: hidden state taken as features; not read for the built-in teacher.
-        model: fields of ``SemHiTokConfig``, all but the teacher's.
-        enhanced_decoder: of stage 3.
-        perceptual: network of the perceptual loss: ``vgg`` (``semhitok data fetch`` brings it), or ``lpips`` when its two
-            files (``vgg16-397923af.pth`` and ``lpips_vgg.pth``) lie in the cache's ``weights`` folder.
-        perceptual_depth: deepest VGG layer looked at; shallower is faster.
+        teacher_image_size: side in pixels of the teacher's input.
+        teacher_layer: hidden state used as features; ignored for the built-in teacher.
+        model: fields of ``SemHiTokConfig`` except the teacher's.
+        enhanced_decoder: decoder of stage 3.
+        perceptual: network of the perceptual loss: ``vgg`` (downloaded by ``semhitok data fetch``), or ``lpips``, whose
+            files ``vgg16-397923af.pth`` and ``lpips_vgg.pth`` must be in the cache's ``weights`` folder.
+        perceptual_depth: deepest VGG layer used; shallower is faster.
         data: how images are read.
-        cache_limit: bytes of teacher features up to which they are computed once and kept on disk. Features and stage-1
+        cache_limit: teacher features of at most this many bytes are computed once and kept on disk. Features and stage-1
             ids are cached only for data in memory; otherwise the teacher runs in every step.
-        semantic, pixel, pixel_finetune, decoder: the stages. ``joint`` takes its losses from the first two, its batches
-            and steps from ``pixel``.
-        joint_gradient: in stage ``joint`` the pixel losses also reach the semantic branch.
+        semantic, pixel, pixel_finetune, decoder: the stages. ``joint`` uses the losses of the first two and the loop
+            settings of ``pixel``.
+        joint_gradient: in stage ``joint``, the pixel losses also reach the semantic branch.
     """
 
     name: str
@@ -111,7 +111,7 @@ class Recipe:
         return self.semantic if name == "semantic" else self.pixel_stage(name)
 
     def with_loop(self, stage: Stage, **changes: Any) -> Recipe:
-        """The recipe with other fields in the loop of a stage."""
+        """The recipe with changed loop settings of one stage."""
         part = self.stage(stage)
         name = "pixel" if stage == "joint" else stage.replace("-", "_")
         return replace(self, **{name: replace(part, loop=replace(part.loop, **changes))})

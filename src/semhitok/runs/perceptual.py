@@ -10,10 +10,10 @@ from semhitok.storage.cache import require_weights, weights_path
 
 
 def load_perceptual(kind: PerceptualKind, depth: PerceptualDepth) -> nn.Module:
-    """VGG16 up to a layer, as the perceptual loss has it.
+    """The VGG16 of the perceptual loss, up to a layer.
 
     Raises:
-        ValueError: its weights are missing; the message says how to get them.
+        ValueError: the weights are missing; the message says how to get them.
     """
     if kind == "lpips":
         backbone, heads = weights_path("vgg16-397923af.pth"), weights_path("lpips_vgg.pth")

@@ -1,4 +1,4 @@
-"""From images on disk to the feeds of the training loop, with the teacher's features and stage-1 ids cached.
+"""Feeds of the training loop from images on disk, with cached teacher features and stage-1 ids.
 
 Shapes: n images, v variants (plain, flipped), N tokens, D teacher channels.
 """
@@ -38,14 +38,14 @@ TextTokenizer = TypeVar("TextTokenizer", bound=PreTrainedTokenizerBase)
 
 
 class TrainingImages:
-    """The images of a run: read when first needed, and handed to each stage as a feed.
+    """The images of a run, read on first use and provided to each stage as a feed.
 
     Args:
         source: the images.
-        image_size: side in pixels that they are brought to.
-        config: how they are read.
-        cache: folder of what is computed once for each image.
-        report: takes lines for the user.
+        image_size: side in pixels to which images are resampled.
+        config: how images are read.
+        cache: folder for values that are computed once per image.
+        report: called with lines for the user.
     """
 
     def __init__(self, source: ImageSource, image_size: int, config: DataConfig, cache: Path, report: Report) -> None:
@@ -53,7 +53,7 @@ class TrainingImages:
 
     @cached_property
     def loaded(self) -> LoadedImages | None:
-        """All images in memory, or None where they exceed the memory limit: then they are streamed."""
+        """All images in memory, or None if they exceed the memory limit and are streamed."""
         config = self.config
         if len(self.source) * 3 * self.image_size**2 > config.memory_limit:
             return None
@@ -80,7 +80,7 @@ class TrainingImages:
         extras: dict[str, np.ndarray] | None = None,
         from_captions: CaptionReader | None = None,
     ) -> Feed:
-        """Batches for one stage; ``from_captions`` gives further extras (B, ...) of images from their captions."""
+        """Batches for one stage; ``from_captions`` turns the captions of images into further extras (B, ...)."""
         config = self.config
         if self.loaded is not None:
             found = {} if from_captions is None else from_captions(self.loaded.captions)
@@ -109,15 +109,15 @@ class TrainingImages:
         )
 
     def captions(self, limit: int) -> list[str]:
-        """The captions there are: of all images in memory, else of ``limit`` images evenly spaced in the source."""
+        """The existing captions of all images in memory, or else of ``limit`` images evenly spaced in the source."""
         loaded = self.loaded
-        if loaded is None:  # images of one pixel: only their captions are wanted
+        if loaded is None:  # one-pixel images, since only captions are needed
             share, workers = self.config.max_bad_share, self.config.workers
             loaded = load_into_memory(_spread(self.source, limit), 1, 1, workers=workers, max_bad_share=share)
         return [caption for caption in loaded.captions if caption is not None]
 
     def features(self, model: SemHiTokModel, limit: int = CACHE_LIMIT) -> dict[str, np.ndarray]:
-        """Stage 1's extras: the teacher's features (n,v,N,D), or nothing where they exceed ``limit`` bytes."""
+        """Stage 1's extras: the teacher's features (n,v,N,D), or an empty dict if they exceed ``limit`` bytes."""
         width = model.config.teacher_config.backbone_config.hidden_size
         if self.loaded is None or 2 * self._rows() * model.num_tokens * width > limit:
             return {}
@@ -136,8 +136,8 @@ class TrainingImages:
     def semantic_ids(self, model: SemHiTokModel) -> dict[str, np.ndarray]:
         """The later stages' extras: semantic ids (n,v,N) of the finished stage 1.
 
-        They come from the cached features where those are there: stored in half precision, which moved 0.03 % of the
-        ids of ``nano`` (docs/experiments.md) and saves the teacher's passes.
+        They are computed from the cached features, if these exist, without running the teacher again. Their half
+        precision changed 0.03 % of the ids of ``nano`` (docs/experiments.md).
         """
         if self.loaded is None:
             return {}
@@ -187,7 +187,7 @@ class TrainingImages:
         compute: Callable[[Tensor, int], Tensor],
         device: torch.device,
     ) -> np.ndarray:
-        """Fill a cache (n, v, *shape) from ``compute(pixel_values of images, index of the first)``."""
+        """Fill a cache (n, v, *shape) with the results of ``compute(pixel_values, index of the first image)``."""
         assert self.loaded is not None
         images = self.loaded.images
         self.report(f"computing {path.stem} of {len(images)} images")
@@ -199,7 +199,7 @@ class TrainingImages:
 
 
 def _cache_file(folder: Path, name: str, key: CacheKey) -> Path:
-    """One file for each teacher, transform and data: stages may be trained on different images in one run."""
+    """One file per teacher, transform and data set, since the stages of a run may use different images."""
     return folder / f"{name}-{digest_of_text(f'{key.teacher} {key.transform} {key.data}')[:12]}.cache"
 
 
@@ -215,25 +215,22 @@ def _spread(source: ImageSource, limit: int) -> Subset:
 
 
 def reconstruction_check(
-    model: Model,
-    source: ImageSource,
-    config: DataConfig,
-    reconstruct: Callable[[Model, Tensor], tuple[Tensor, Tensor]],
+    model: Model, source: ImageSource, config: DataConfig, reconstruct: Callable[[Model, Tensor], tuple[Tensor, Tensor]]
 ) -> Evaluate:
-    """A measure for the training loop: mean PSNR (data range [0,1]) of up to 512 images, evenly spaced in ``source``.
+    """An evaluation for the training loop: mean PSNR in dB of up to 512 images, evenly spaced in ``source``.
 
     Args:
-        model: measured in eval mode, with the weights in training.
-        source: images kept out of training.
-        config: how they are read.
-        reconstruct: model and images (B,3,H,W) in [-1,1] to targets and reconstructions.
+        model: evaluated in eval mode with its current weights.
+        source: held-out images.
+        config: how images are read.
+        reconstruct: maps the model and images (B,3,H,W) in [-1,1] to targets and reconstructions.
     """
     images = validation_images(source, model.config.image_size, config)
 
     @torch.no_grad()
     def evaluate(task: Task, state: TrainState) -> dict[str, float]:
         training = [module for module in model.modules() if module.training]
-        model.eval()  # training drops paths at random
+        model.eval()  # training mode would apply drop path
         scores = []
         for part in images.split(CACHE_BATCH):
             target, reconstruction = reconstruct(model, to_float(part.to(model.device)))
@@ -249,7 +246,7 @@ def reconstruction_check(
 def learned_text_tokenizer(
     folder: Path, learn: Callable[[], TextTokenizer], load: Callable[[Path], TextTokenizer]
 ) -> TextTokenizer:
-    """The text tokenizer that an earlier part of the run left in ``folder``, or a new one, learned by the main rank.
+    """The text tokenizer stored in ``folder`` earlier in the run, or a new one, learned by the main rank.
 
     A collective: every rank must call it.
     """

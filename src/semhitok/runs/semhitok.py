@@ -2,10 +2,10 @@
 
 A run lives in one directory::
 
-    semantic/ pixel/ pixel-finetune/ decoder/   one run of the training loop each, with ``model/`` when it has ended
-    joint/                                      the same, in place of the first two
+    semantic/ pixel/ pixel-finetune/ decoder/   one run of the training loop each, with ``model/`` once it has ended
+    joint/                                      the same, replacing the first two
     cache/                                      teacher features and stage-1 ids
-    */recipe.json                               what each stage was last run with
+    */recipe.json                               the recipe that each stage was last run with
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from semhitok.training.tasks.pixel import PixelTask
 from semhitok.training.tasks.semantic import SemanticTask
 from semhitok.types import STAGES, Stage
 
-# How a time limit is shared: about what the stages need at equal effort. ``joint`` stands for the first two.
+# Fractions of a time limit for each stage, roughly by their cost. ``joint`` replaces the first two.
 COSTS: dict[Stage, float] = {"semantic": 0.1, "pixel": 0.45, "pixel-finetune": 0.25, "decoder": 0.2, "joint": 0.55}
-# What a stage may start from, the best first: fine-tuning may be left out, and joint training stand for the first two.
+# Stages that a stage can start from, in order of preference: fine-tuning is optional, and ``joint`` replaces the first two.
 EARLIER: dict[Stage, tuple[Stage, ...]] = {
     "pixel": ("semantic", "joint"),
     "pixel-finetune": ("pixel", "joint"),
@@ -55,12 +55,12 @@ def run_semhitok(
     Args:
         recipe: what to train.
         source: training images.
-        options: directory, device, where to start from.
-        stages: which stages.
-        validation: images kept out of training, on which the pixel stages are measured every ``loop.evaluate_every``
-            steps and at the end (at most 512 of them; mean PSNR of the weights in training).
-        images: those of ``source`` if they have been read before, with their cache; by default they are read here and
-            cached in ``directory/cache``.
+        options: directory, device, starting checkpoint.
+        stages: stages to train.
+        validation: held-out images, at most 512 of which are used to evaluate the pixel stages (mean PSNR of the current
+            weights) every ``loop.evaluate_every`` steps and at the end.
+        images: the images of ``source`` with their cache, if already read; by default they are read here and cached in
+            ``directory/cache``.
     """
     if images is None:
         cache = options.directory / "cache"
@@ -109,9 +109,7 @@ class _SemHiTok:
         recipe, seed = self.recipe, self.recipe.stage(stage).loop.seed
         if stage not in EARLIER:
             if start_from is not None:
-                raise ValueError(
-                    f"stage {stage} starts from the teacher, not from a checkpoint: leave out {start_from}"
-                )
+                raise ValueError(f"stage {stage} starts from the teacher, not from a checkpoint: omit {start_from}")
             torch.manual_seed(derive_seed(seed, "model"))
             return SemHiTokModel.from_teacher(load_teacher(recipe), SemHiTokConfig(**recipe.model))
         assert start_from is not None, "the runner finds a checkpoint or raises"
@@ -131,7 +129,7 @@ class _SemHiTok:
         part, perceptual = recipe.pixel_stage(stage), None
         if part.task.perceptual_weight > 0:
             perceptual = load_perceptual(recipe.perceptual, recipe.perceptual_depth).to(model.device)
-        # The discriminator's first weights must not depend on what this process did before.
+        # The discriminator's initial weights must not depend on what this process did before.
         torch.manual_seed(derive_seed(part.loop.seed, stage, "discriminator"))
         if stage == "joint":
             config = JointConfig(recipe.semantic.task, part.task, pixel_gradient=recipe.joint_gradient)

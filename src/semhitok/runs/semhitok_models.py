@@ -1,4 +1,4 @@
-"""The models that SemHiTok's stages start from: a teacher without a tokenizer yet, a model with a larger decoder."""
+"""The models that SemHiTok's stages start from: the teacher, and a model with a larger decoder."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def load_teacher(recipe: Recipe) -> Teacher:
 
 
 def enhance_decoder(model: SemHiTokModel, size: EnhancedDecoder, seed: int) -> SemHiTokModel:
-    """A model with a larger decoder (stage 3), everything else as it was.
+    """The model with a larger decoder (stage 3) and everything else unchanged.
 
-    A grown decoder reproduces the old one exactly: its blocks are copied, and the new blocks behind them add zero to
-    the residual stream until training moves them.
+    A grown decoder initially reproduces the old one exactly: its blocks are copied, and the new blocks after them add
+    zero to the residual stream.
 
     Raises:
-        ValueError: a decoder is to grow in width, or to shrink.
+        ValueError: a decoder is asked to grow in width or to shrink.
     """
     old = model.config
     if size.grow and (size.width, size.heads) != (old.decoder_width, old.decoder_heads):
@@ -52,7 +52,7 @@ def enhance_decoder(model: SemHiTokModel, size: EnhancedDecoder, seed: int) -> S
 
 @torch.no_grad()
 def _silence(decoder: PixelDecoder, after: int) -> None:
-    """Let the blocks behind the first ``after`` add nothing to the residual stream."""
+    """Make all blocks after the first ``after`` add zero to the residual stream."""
     for layer in decoder.transformer.residual_outputs()[2 * after :]:
         layer.weight.zero_()
         layer.bias.zero_()

@@ -1,6 +1,6 @@
-"""Run the stages of a recipe, each one run of the training loop: resumed where it was left, skipped when it is finished.
+"""Runs the stages of a recipe, each a run of the training loop that is resumed if interrupted and skipped if finished.
 
-What a system's stages are, what they start from and how they are built is said by its ``System``; everything else is here.
+A ``System`` defines the stages, what they start from and how they are built; everything else is here.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from semhitok.training.run_logger import Evaluate
 from semhitok.training.state import TrainState
 from semhitok.training.task import Task
 
-StageName = Any  # one of the literals that a system names its stages by
+StageName = Any  # one of the literals that name a system's stages
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What every run is given besides its recipe and its data.
+    """Options of a run besides its recipe and data.
 
     Attributes:
-        directory: of the run; with the directory of an earlier run, training continues where that stopped.
-        device: to train on.
-        data_name: recorded in the model's provenance.
-        start_from: checkpoint that the first unfinished stage starts from, in place of the model of an earlier stage.
-        max_seconds: time limit of the whole run, shared among its unfinished stages; None for none.
+        directory: directory of the run; training resumes if it holds an earlier run.
+        device: device to train on.
+        data_name: name of the data, recorded in the model's provenance.
+        start_from: checkpoint that the first unfinished stage starts from, instead of the model of an earlier stage.
+        max_seconds: time limit of the whole run, shared among its unfinished stages; None for no limit.
         compile_blocks: compile the transformer blocks (``torch.compile``), which pays off on GPUs.
-        report: takes lines for the user.
+        report: called with lines for the user.
     """
 
     directory: Path
@@ -57,15 +57,15 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class PreparedStage:
-    """A stage that is ready to be trained.
+    """A stage that is ready for training.
 
     Attributes:
-        model: that is trained; its configuration records finished stages and provenance.
+        model: the model in training; its configuration records finished stages and provenance.
         task, feed, evaluate: see ``training.loop.train``.
-        batch: what a batch is, in words.
+        batch: description of a batch, for the user.
         blocks: the module whose repeated blocks can be compiled.
-        provenance: facts recorded besides recipe, data, date, steps and samples.
-        notes: lines for the user about what happened to the data, asked for after training.
+        provenance: facts to record in addition to recipe, data, date, steps and samples.
+        notes: returns lines for the user about the data; called after training.
     """
 
     model: PreTrainedModel
@@ -79,12 +79,12 @@ class PreparedStage:
 
 
 class System(Protocol):
-    """What is particular to the stages of one system.
+    """The stages of one system.
 
     Attributes:
-        recipe: with ``name``, ``stage(name).loop`` and ``with_loop(name, **changes)``.
+        recipe: has ``name``, ``stage(name).loop`` and ``with_loop(name, **changes)``.
         options: see ``RunOptions``.
-        samples: what the feed counts, as the provenance names it.
+        samples: unit of the feed's count, as named in the provenance.
     """
 
     recipe: Any
@@ -96,32 +96,32 @@ class System(Protocol):
         ...
 
     def earlier(self, stage: StageName) -> Sequence[StageName]:
-        """The stages whose model this one may start from, the best first; empty if it starts from the recipe's parts."""
+        """The stages whose model this one can start from, in order of preference; empty for the recipe's own parts."""
         ...
 
     def cost(self, stage: StageName) -> float:
-        """How long a stage takes relative to the others."""
+        """Cost of a stage relative to the others."""
         ...
 
     def prepare(self, stage: StageName, start_from: Path | None) -> PreparedStage:
-        """Model, task and data of a stage; ``start_from`` is a checkpoint, or None for the recipe's parts."""
+        """Model, task and data of a stage; ``start_from`` is a checkpoint, or None for the recipe's own parts."""
         ...
 
 
 class StageRunner:
-    """Runs stages of a system in its run's directory."""
+    """Runs the stages of a system in the directory of the run."""
 
     def __init__(self, system: System) -> None:
         self.system, self.options = system, system.options
 
     def run(self, stages: Sequence[StageName]) -> TrainState:
-        """Train the unfinished stages in order, each from the model of an earlier one; stop at one that is interrupted.
+        """Train the unfinished stages in order, each from the model of an earlier one, until one is interrupted.
 
         Returns:
             The state of the last stage that was trained; ``interrupted`` if a signal or the time limit stopped it.
 
         Raises:
-            ValueError: a stage has nothing to start from, or a run in the directory does not fit.
+            ValueError: a stage has no model to start from, or the directory holds a run that does not match.
         """
         unfinished = [stage for stage in stages if not self._is_finished(stage)]
         if self.options.max_seconds is not None:
@@ -147,7 +147,7 @@ class StageRunner:
         prepared = self.system.prepare(stage, start_from)
         config = prepared.model.config
         before = list(getattr(config, "stages", []))
-        if stage in before:  # what is exported after an interruption must not pass for a finished stage
+        if stage in before:  # an export after an interruption must not count as a finished stage
             config.stages = [done for done in before if done != stage]
 
         def record(state: TrainState) -> None:
@@ -156,8 +156,8 @@ class StageRunner:
             config.stages = [*before, stage]
             config.provenance = {**getattr(config, "provenance", {}), stage: facts}
 
-        if options.compile_blocks:  # after the task was built: its weight average copies the model as it is
-            options.report(f"{compilation.compile_blocks(prepared.blocks)} blocks are compiled when they first run")
+        if options.compile_blocks:  # after building the task, whose weight average copies the uncompiled model
+            options.report(f"{compilation.compile_blocks(prepared.blocks)} blocks will be compiled on first use")
         loop = recipe.stage(stage).loop
         options.report(f"{self._title(stage)}: {loop.steps} steps of {prepared.batch}")
         state = train(
@@ -175,7 +175,7 @@ class StageRunner:
                 return self.system.folder(found) / "model"
         if earlier:
             raise ValueError(
-                f"stage {stage} starts from a finished stage {' or '.join(earlier)}, and {self.options.directory} has "
+                f"stage {stage} starts from a finished stage {' or '.join(earlier)}, but {self.options.directory} has "
                 "none: train it first"
             )
         return None
@@ -189,7 +189,7 @@ class StageRunner:
 
 
 def with_time_limit(recipe: Any, costs: Mapping[StageName, float], seconds: float) -> Any:
-    """The recipe with a time limit on each of the stages: ``seconds``, shared in proportion to their costs."""
+    """The recipe with ``seconds`` divided into time limits of the stages in proportion to their costs."""
     total = sum(costs.values())
     for stage, cost in costs.items():
         recipe = recipe.with_loop(stage, max_seconds=seconds * cost / total)

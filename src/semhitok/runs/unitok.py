@@ -1,9 +1,9 @@
 """UniTok's training on captioned images, in one stage (arXiv 2502.20321).
 
-A run lives in one directory, which is that of ``training.loop.train`` and holds in addition::
+A run lives in one directory, that of ``training.loop.train``, which also holds::
 
-    recipe.json          what it was last run with
-    text_tokenizer/      the one learned from the captions, if there is one
+    recipe.json          the recipe it was last run with
+    text_tokenizer/      the text tokenizer, if it is learned from the captions
     model/               model, image processor and text tokenizer, at the end
 """
 
@@ -49,14 +49,14 @@ def run_unitok(
     Args:
         recipe: what to train.
         source: training images, with captions if the contrastive loss is on.
-        options: directory, device; of a checkpoint to start from, the text tokenizer is taken as well.
-        validation: images kept out of training, on which reconstruction is measured every ``loop.evaluate_every`` steps
-            and at the end (at most 512 of them; mean PSNR of the weights in training).
-        images: those of ``source`` if they have been read before; by default they are read here.
+        options: directory, device; a starting checkpoint also provides the text tokenizer.
+        validation: held-out images, at most 512 of which are used to evaluate the reconstruction (mean PSNR of the
+            current weights) every ``loop.evaluate_every`` steps and at the end.
+        images: the images of ``source``, if already read; by default they are read here.
 
     Raises:
-        ValueError: an image has no caption, weights are missing, the checkpoint to start from is of another architecture,
-            or a run in the directory does not fit.
+        ValueError: an image has no caption, weights are missing, the starting checkpoint has another architecture, or the
+            directory holds a run that does not match.
     """
     if images is None:
         cache = options.directory / "cache"
@@ -65,7 +65,7 @@ def run_unitok(
 
 
 class _UniTok:
-    """See ``System``: one stage, whose run lives in the directory itself."""
+    """See ``System``: a single stage, which uses the directory itself."""
 
     samples = "samples"
 
@@ -101,7 +101,7 @@ class _UniTok:
         return PreparedStage(model, task, feed, batch, model, evaluate, _provenance(recipe))
 
     def _text_tokenizer(self, start_from: Path | None) -> CLIPTokenizer:
-        """The checkpoint's, CLIP's, or one learned from the captions."""
+        """The text tokenizer of the checkpoint, of CLIP, or one learned from the captions."""
         size, folder = self.recipe.text, self.options.directory / "text_tokenizer"
         if start_from is not None:
             return CLIPTokenizer.from_pretrained(start_from)
@@ -115,8 +115,8 @@ class _UniTok:
             captions = self.images.captions(CAPTIONS_TO_LEARN_FROM)
             if not captions:
                 raise ValueError(
-                    "no image has a caption: the contrastive loss needs a text file or a caption field beside every "
-                    "image; set task.contrastive_weight to 0 to train without"
+                    "no image has a caption: the contrastive loss needs a text file or a caption field for every "
+                    "image; set task.contrastive_weight to 0 to train without it"
                 )
             return train_text_tokenizer(captions, vocab_size, context_length=size.context_length)
 
@@ -148,7 +148,7 @@ class _UniTok:
         recipe, perceptual, processor = self.recipe, None, None
         if recipe.task.perceptual_weight:
             perceptual = load_perceptual(recipe.perceptual, recipe.perceptual_depth).to(model.device)
-        # The discriminator's first weights must not depend on what this process did before.
+        # The discriminator's initial weights must not depend on what this process did before.
         torch.manual_seed(derive_seed(recipe.loop.seed, UNITOK_STAGE, "discriminator"))
         discriminator = _discriminator(recipe.discriminator) if recipe.task.adversarial_weight else None
         if text_tokenizer is not None:
@@ -161,7 +161,7 @@ def _target_and_reconstruction(model: UniTokModel, images: Tensor) -> tuple[Tens
 
 
 class _InputIds:
-    """Captions to the text tower's ids (B,T), int32, padded to the longest."""
+    """Turns captions into the text tower's ids (B,T), int32, padded to the longest."""
 
     def __init__(self, text_tokenizer: CLIPTokenizer) -> None:
         self.text_tokenizer = text_tokenizer
@@ -171,7 +171,7 @@ class _InputIds:
         if len(texts) < len(captions):
             raise ValueError(
                 f"{len(captions) - len(texts)} of {len(captions)} images have no caption: the contrastive loss needs a "
-                "text file or a caption field beside every image; set task.contrastive_weight to 0 to train without"
+                "text file or a caption field for every image; set task.contrastive_weight to 0 to train without it"
             )
         ids = self.text_tokenizer(texts, padding=True, truncation=True, return_tensors="pt")["input_ids"]
         return {INPUT_IDS: torch.as_tensor(ids, dtype=torch.int32)}
@@ -181,7 +181,9 @@ def _same_architecture(wanted: UniTokConfig, found: UniTokConfig, place: Path) -
     ours, theirs = _architecture(wanted), _architecture(found)
     different = [f"{name} {theirs.get(name)}, not {value}" for name, value in ours.items() if theirs.get(name) != value]
     if different:
-        raise ValueError(f"the checkpoint {place} is of another architecture than the recipe: {'; '.join(different)}")
+        raise ValueError(
+            f"the architecture of the checkpoint {place} differs from the recipe's: {'; '.join(different)}"
+        )
 
 
 def _architecture(config: UniTokConfig) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Scenes: photographs with captioned cut-outs pasted on them, composed without end, with exact ground truth."""
+"""Scenes: captioned cut-outs pasted on photographs, generated endlessly with exact ground truth."""

@@ -1,5 +1,4 @@
-"""Photographs for backgrounds and bare crops: found in the fetched packages, decoded once, kept as memory-mapped
-pyramids of halved sizes."""
+"""Photographs for backgrounds and bare crops from the fetched packages, decoded once into memory-mapped pyramids."""
 
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ from semhitok.storage.cache import cache_directory
 from semhitok.storage.catalogue import PACKAGES, package
 from semhitok.storage.fetch import is_fetched, source_folder
 
-DECODING = 1  # raise when the table or the decoding changes
+DECODING = 1  # increment when the table or the decoding changes
 LONGEST_SIDE = 2560  # larger photographs are first reduced: their full resolution is mostly blur
 MANY_HOLDERS = 5
 SMALLEST_LEVEL = 128  # pyramid levels stop above this shorter side
@@ -41,14 +40,13 @@ class Photograph:
     """A photograph of the library.
 
     Attributes:
-        name: unique; package and file.
-        description: noun phrase, for captions.
-        subjects: concepts that may be seen in it.
-        scenery: whether it can lie behind cut-outs; a portrait of one animal or tool cannot (it would be an unlabelled
-        object).
+        name: unique name made of package and file.
+        description: noun phrase for captions.
+        subjects: concepts that may be visible in it.
+        scenery: whether it can be a background; a portrait of one animal or tool cannot, as an unlabelled object.
         source: package name.
-        licence, author: as far as known.
-        width, height: pixels of the largest level.
+        licence, author: if known.
+        width, height: size in pixels of the largest level.
     """
 
     name: str
@@ -64,7 +62,7 @@ class Photograph:
 
 @dataclass(frozen=True)
 class PhotographLibrary:
-    """Photographs and where their pyramids lie; a subset shares the folder."""
+    """Photographs and the folder of their pyramids, which subsets share."""
 
     folder: Path
     entries: tuple[Photograph, ...]
@@ -77,7 +75,7 @@ class PhotographLibrary:
 
     @cached_property
     def scenery_distribution(self) -> tuple[np.ndarray, tuple[Photograph, ...]]:
-        """The same over the photographs that can lie behind cut-outs."""
+        """The same for photographs that can be backgrounds."""
         return _by_size(tuple(entry for entry in self.entries if entry.scenery))
 
     def crop(self, entry: Photograph, box: tuple[float, float, float], height: int, width: int) -> Image.Image:
@@ -145,7 +143,7 @@ def photograph_library(
 
 
 def build_photographs(folder: Path, found: Iterator[tuple[Photograph, Image.Image]]) -> None:
-    """Write each photograph's pyramid and the index; the folder appears only when complete."""
+    """Write each photograph's pyramid and the index atomically."""
     entries = []
     with atomic_directory(folder) as unfinished:
         for entry, image in found:
@@ -160,7 +158,7 @@ def build_photographs(folder: Path, found: Iterator[tuple[Photograph, Image.Imag
 
 
 def found_photographs(cache: Path) -> Iterator[tuple[Photograph, Image.Image]]:
-    """Every listed photograph that is in the cache, opened, in a fixed order."""
+    """All listed photographs in the cache, opened, in a fixed order."""
     for source in dict.fromkeys(listed.source for listed in LISTED):
         if is_fetched(source, cache):
             yield from _listed(source, cache)
@@ -200,8 +198,7 @@ def _gcompris(cache: Path) -> Iterator[tuple[Photograph, Image.Image]]:
 
 
 class _Terms:
-    """Licence and author of a package's pictures, from its copyright file; the package's licence where that says
-    nothing."""
+    """Licence and author of a package's images from its copyright file, or by default the package's licence."""
 
     def __init__(self, source: str, cache: Path) -> None:
         path = source_folder(source, cache) / "usr/share/doc" / source / "copyright"
@@ -213,7 +210,7 @@ class _Terms:
     def of(self, path: str) -> tuple[str, str]:
         installed, upstream = self.folders or ("", "")
         terms = terms_of(self.paragraphs, upstream + path.removeprefix(installed))
-        # A general paragraph lists everyone who ever worked on the package, not this picture's author.
+        # A general paragraph lists all contributors of the package, not this image's author.
         author = terms.author if terms.author.count(",") < MANY_HOLDERS else f"contributors of {self.source}"
         return terms.licence or self.default, author
 

@@ -1,6 +1,6 @@
-"""Compose scenes: cut-outs on photographic backgrounds, with the ground truth that follows from having placed them.
+"""Composition of scenes: cut-outs on photographic backgrounds, with the ground truth of their placement.
 
-A scene is a pure function of (seed, index, size, material): any worker can make any scene, in any order.
+A scene is a pure function of (seed, index, size, material): any worker can compose any scene in any order.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ RELATION_MARGIN = 0.12  # of the image side: centres closer than this along an a
 # Numbers of objects in a scene that is not bare.
 OBJECT_COUNTS = (1, 2, 3, 4)
 COUNT_SHARES = (0.4, 0.3, 0.18, 0.12)
-# Standard deviation of the green values (0-255) below which a bare crop is drawn again: blurred sky says little.
+# A bare crop is sampled again below this standard deviation of green values (0-255), such as blurred sky.
 FLAT = 10.0
 NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four"}
-REPEATED_SHARE = 0.4  # of scenes with several objects: some of them are the same thing again, for counting
+REPEATED_SHARE = 0.4  # of scenes with several objects: these repeat a concept, for counting
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class Scene:
 
     Attributes:
         image: (H,W,3) uint8 RGB.
-        objects: what was pasted, back to front; empty for a bare photograph.
+        objects: pasted objects, back to front; empty for a bare photograph.
         relations: (i, relation, j) for pairs of objects, relation in "left of", "right of", "above", "below".
         background: name of the photograph.
         background_subjects: concepts that may be visible in the photograph.
         caption: an English phrase.
-        photographic: share of the pixels not covered by drawn cut-outs.
+        photographic: fraction of the pixels not covered by drawn cut-outs.
     """
 
     image: np.ndarray
@@ -61,15 +61,15 @@ def compose(
     bare_share: float = 0.25,
     object_counts: tuple[int, ...] = OBJECT_COUNTS,
 ) -> Scene:
-    """Make scene number ``index``.
+    """Compose scene number ``index``.
 
     Args:
-        seed: names the whole series.
+        seed: seed of the whole series.
         index: position in the series, from 0.
-        height, width: of the image in pixels.
+        height, width: size of the image in pixels.
         material: cut-outs and photographs of one split.
-        bare_share: share of scenes that are a crop of a photograph with nothing on it.
-        object_counts: allowed numbers of objects in the others, a subset of OBJECT_COUNTS.
+        bare_share: fraction of scenes that are a crop of a photograph without objects.
+        object_counts: allowed numbers of objects in the other scenes, a subset of OBJECT_COUNTS.
     """
     random = np.random.default_rng((seed, index))
     if random.random() < bare_share:
@@ -123,7 +123,7 @@ def _draw_entry(random: np.random.Generator, library: CutOutLibrary, concept: st
 def _draw_photograph(
     random: np.random.Generator, library: PhotographLibrary, *, scenery_only: bool, avoid: frozenset[str]
 ) -> Photograph:
-    """Larger photographs are drawn more often; one that shows an avoided word is drawn again, a few times."""
+    """Sample a photograph, larger ones more often; one that shows an avoided word is resampled a few times."""
     distribution, entries = library.scenery_distribution if scenery_only else library.distribution
     entry = entries[pick(random, distribution)]
     for _ in range(8):
@@ -136,8 +136,10 @@ def _draw_photograph(
 def _background(
     random: np.random.Generator, entry: Photograph, library: PhotographLibrary, height: int, width: int
 ) -> Image.Image:
-    """A random crop, from nearly the whole photograph down to its own resolution, mirrored half of the time."""
-    largest = min(1.0, entry.height / entry.width * width / height)  # crop width as a share of the photograph's width
+    """A random crop between the whole photograph and its native resolution, mirrored half of the time."""
+    largest = min(
+        1.0, entry.height / entry.width * width / height
+    )  # crop width as a fraction of the photograph's width
     smallest = min(largest, max(width / entry.width, 0.3 * largest))
     crop = smallest * (largest / smallest) ** random.random()
     left = random.random() * (1 - crop)
@@ -149,8 +151,8 @@ def _background(
 
 
 def relations_between(objects: Sequence[SceneObject], height: int, width: int) -> tuple[tuple[int, str, int], ...]:
-    """Every pair of different concepts whose centres are clearly apart along one axis, and further than along the
-    other."""
+    """Relations of pairs of different concepts whose centres are clearly apart along one axis, and further than along
+    the other."""
     found = []
     for i, one in enumerate(objects):
         for j, other in enumerate(objects):

@@ -1,9 +1,8 @@
-"""Candidate cut-outs of each fetched source: file, concept, category, licence, author. Cleaning by name and folder;
-pixels are judged later.
+"""Candidate cut-outs of each fetched source: file, concept, category, licence, author.
 
-Dropped for what they are: stars, jigsaw and flowchart shapes, icon themes, buttons, flags, logos, maps, playing
-cards, patterns, road-sign and safety-sign collections, letters and digits, coins, weapons; untagged files and the two
-under the GPL in openclipart; emoji symbols.
+They are filtered by name and folder; pixels are checked later. Excluded are stars, jigsaw and flowchart shapes, icon themes,
+buttons, flags, logos, maps, playing cards, patterns, road-sign and safety-sign collections, letters and digits, coins and
+weapons; untagged files and the two under the GPL in openclipart; emoji symbols.
 """
 
 from __future__ import annotations
@@ -29,16 +28,16 @@ CATEGORIES = (
 
 @dataclass(frozen=True)
 class Candidate:
-    """A picture that may become a cut-out.
+    """An image that may become a cut-out.
 
     Attributes:
         path: file on disk.
-        source: package name; the style of the drawing goes with it.
+        source: package name, which also determines the drawing style.
         concept: lower-case singular noun phrase.
         category: one of CATEGORIES.
         style: "photo", "clip-art", "emoji" or "emoji-3d".
-        licence: of this picture.
-        author: where the source names one, else "".
+        licence: licence of this image.
+        author: author if the source names one, otherwise "".
     """
 
     path: Path
@@ -51,7 +50,7 @@ class Candidate:
 
 
 def candidates(cache: Path) -> Iterator[Candidate]:
-    """Candidates of every cut-out source that is in the cache, in a fixed order."""
+    """Candidates of all cut-out sources in the cache, in a fixed order."""
     if is_fetched("openclipart-png", cache) and is_fetched("openclipart-svg", cache):
         yield from _openclipart(cache)
     if is_fetched("emoji-datasource-google", cache):
@@ -81,7 +80,7 @@ _CLIPART_CATEGORIES = {
 
 
 def _openclipart(cache: Path) -> Iterator[Candidate]:
-    """Only names made of known words: titles hold private jokes, abbreviations and other languages."""
+    """Candidates whose names consist of known words, since titles contain jokes, abbreviations and other languages."""
     known = _known_words(cache)
     for candidate in _all_openclipart(cache):
         if all(singular(word) in known for word in re.findall(r"[a-z]+", candidate.concept) if len(word) > 2):
@@ -89,7 +88,7 @@ def _openclipart(cache: Path) -> Iterator[Candidate]:
 
 
 def _known_words(cache: Path) -> frozenset[str]:
-    """Words of emoji names, of stamp captions and of keywords that at least two pictures carry."""
+    """Words of emoji names, of stamp captions and of keywords of at least two images."""
     words: list[str] = []
     names = source_folder("emoji-datasource-google", cache) / "package/emoji.json"
     if names.is_file():
@@ -181,7 +180,8 @@ _EMOJI_DROPPED = re.compile(r"cjk|katakana|squared|symbol|ideograph|silhouette")
 def _emoji(cache: Path) -> Iterator[Candidate]:
     folder = source_folder("emoji-datasource-google", cache) / "package"
     fluent = source_folder("@lobehub/fluent-emoji-3d", cache) / "package/assets"
-    three_dimensional = _by_code_point(fluent) if is_fetched("@lobehub/fluent-emoji-3d", cache) else {}
+    found = sorted(fluent.glob("*.webp")) if is_fetched("@lobehub/fluent-emoji-3d", cache) else []
+    three_dimensional = {_code_point(path.stem): path for path in found}
     for entry in sorted(json.loads((folder / "emoji.json").read_text()), key=lambda item: item["unified"]):
         kind = entry["subcategory"]
         if entry["category"] in ("Flags", "Symbols", "Component") or kind in ("emotion", "person-symbol"):
@@ -216,10 +216,6 @@ def _emoji_concept(name: str, kind: str) -> str:
 
 def _code_point(text: str) -> str:
     return re.sub(r"-fe0f", "", text.lower())
-
-
-def _by_code_point(folder: Path) -> dict[str, Path]:
-    return {_code_point(path.stem): path for path in sorted(folder.glob("*.webp"))}
 
 
 # --- Tux Paint stamps ---

@@ -1,7 +1,6 @@
-"""The cut-out library: cleaned RGBA pictures of single things with a concept name, decoded once and then
-memory-mapped.
+"""The cut-out library: cleaned RGBA images of single things with concept names, decoded once and memory-mapped.
 
-On disk (``library/cutouts-KEY/`` in the cache): ``pixels.bin``, all pictures' RGBA bytes one after the other, and
+On disk (``library/cutouts-KEY/`` in the cache): ``pixels.bin`` with the concatenated RGBA bytes of all images, and
 ``index.json``.
 """
 
@@ -26,7 +25,7 @@ from semhitok.storage.cache import cache_directory
 from semhitok.storage.catalogue import PACKAGES
 from semhitok.storage.fetch import is_fetched
 
-CLEANING = 1  # raise when the readers or the rules below change: older caches are then not used
+CLEANING = 1  # increment when the readers or the rules below change, to ignore older caches
 MINIMUM_SIDE = 40
 LARGEST_PIXELS = 50_000_000  # a few renderings are larger than Pillow opens without a warning
 MAXIMUM_ASPECT = 4.0
@@ -41,15 +40,15 @@ class CutOut:
     """One entry of the library.
 
     Attributes:
-        name: unique; package and file.
+        name: unique name made of package and file.
         concept: lower-case singular noun phrase.
         category: one of ``cutout_readers.CATEGORIES``.
         style: "photo", "clip-art", "emoji" or "emoji-3d".
         source: package name.
-        licence: of this picture.
-        author: where known, else "".
-        width, height: pixels.
-        offset: of its first byte in ``pixels.bin``.
+        licence: licence of this image.
+        author: author if known, otherwise "".
+        width, height: size in pixels.
+        offset: position of its first byte in ``pixels.bin``.
     """
 
     name: str
@@ -66,8 +65,7 @@ class CutOut:
 
 @dataclass(frozen=True)
 class CutOutLibrary:
-    """Cut-outs and where their pixels lie; a subset shares the file. Cheap to pickle: processes map the file
-    themselves."""
+    """Cut-outs and the folder of their pixels, which subsets share. Cheap to pickle: each process maps the file."""
 
     folder: Path
     entries: tuple[CutOut, ...]
@@ -91,7 +89,7 @@ class CutOutLibrary:
 
     @cached_property
     def category_of(self) -> dict[str, str]:
-        """Concept to category (where sources disagree, the most frequent)."""
+        """Concept to category (if sources disagree, the most frequent one)."""
         return {
             concept: max(sorted({e.category for e in entries}), key=[e.category for e in entries].count)
             for concept, entries in self.by_concept.items()
@@ -99,14 +97,14 @@ class CutOutLibrary:
 
     @cached_property
     def concept_distribution(self) -> np.ndarray:
-        """Cumulative probability per concept: each weighted by 1/sqrt(concepts in its category), so that hundreds of
-        'person' emoji do not crowd out 'sky'."""
+        """Cumulative probability of concepts, weighted by 1/sqrt(concepts in the category), so that hundreds of 'person'
+        emoji do not crowd out 'sky'."""
         categories = [self.category_of[concept] for concept in self.concepts]
         weights = np.array([categories.count(category) ** -0.5 for category in categories])
         return np.cumsum(weights / weights.sum())
 
     def image(self, entry: CutOut) -> Image.Image:
-        """The RGBA picture, tightly cropped."""
+        """The tightly cropped RGBA image."""
         size = entry.width * entry.height * 4
         return Image.frombuffer(
             "RGBA", (entry.width, entry.height), self._pixels[entry.offset : entry.offset + size], "raw", "RGBA", 0, 1
@@ -134,9 +132,9 @@ def cutout_library(
 
     Args:
         cache: the project's cache folder.
-        side: longest side in pixels at which pictures are kept (they are never enlarged).
-        workers: processes for the first build.
-        progress: told when a build starts.
+        side: longest side in pixels of stored images (they are never enlarged).
+        workers: number of processes for the first build.
+        progress: called when a build starts.
 
     Raises:
         ValueError: no cut-out source was fetched.
@@ -155,7 +153,7 @@ def cutout_library(
 
 
 def build_library(folder: Path, found: Iterable[Candidate], *, side: int, workers: int) -> None:
-    """Clean the candidates and write the library's two files; the folder appears only when complete."""
+    """Clean the candidates and write the library's two files atomically."""
     found = list(found)
     seen: set[bytes] = set()
     entries: list[CutOut] = []
@@ -180,8 +178,7 @@ def build_library(folder: Path, found: Iterable[Candidate], *, side: int, worker
 
 
 def clean(candidate: Candidate, side: int) -> tuple[int, int, bytes] | None:
-    """Width, height and RGBA bytes of the tight crop at most ``side`` pixels long, or None if the picture does not
-    qualify."""
+    """Width, height and RGBA bytes of the tight crop of at most ``side`` pixels, or None if the image is unsuitable."""
     try:
         with (
             warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
@@ -208,6 +205,6 @@ def clean(candidate: Candidate, side: int) -> tuple[int, int, bytes] | None:
     if not COVERAGE[0] <= opaque.mean() <= COVERAGE[1]:
         return None
     ink = array[..., :3][opaque]
-    if ink.max(axis=1).mean() < 40:  # a black silhouette: its name rarely shows
+    if ink.max(axis=1).mean() < 40:  # a black silhouette is rarely recognisable
         return None
     return image.width, image.height, image.tobytes()

@@ -18,8 +18,7 @@ _SUFFIXES = (
 
 @dataclass(frozen=True)
 class Terms:
-    """Short licence name (for example ``CC-BY-SA-3.0``) and copyright holders, joined by commas; '' where nothing is
-    said."""
+    """Short licence name (for example ``CC-BY-SA-3.0``) and comma-separated copyright holders; '' if unknown."""
 
     licence: str = ""
     author: str = ""
@@ -53,7 +52,7 @@ def _holder(line: str) -> str:
 
 
 def terms_of(paragraphs: list[tuple[list[str], Terms]], path: str) -> Terms:
-    """Terms of one file: the last paragraph with a fitting pattern counts, as the format says."""
+    """Terms of one file: the last paragraph with a matching pattern applies, as the format specifies."""
     stem = path.rsplit(".", 1)[0]
     names = [path, *(stem + suffix for suffix in _SUFFIXES)]
     for patterns, terms in reversed(paragraphs):

@@ -1,4 +1,4 @@
-"""Concept names from the titles that come with clip-art, and the groups of names that splits keep together."""
+"""Concept names from the titles of clip-art, and the groups of names that splits keep together."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from semhitok.scenes.naming_tables import (
 
 MAXIMUM_WORDS = 4
 
-# Titles of whole collections: the file name says more.
+# Titles of whole collections, for which the file name is more specific.
 _COLLECTION = re.compile(
     r"^$|clip ?arts?\b|icons?\b|iconset|collection|submission|sibmission|unsorted|untitled|road signs|map symbols|"
     r"hash\(|rollandin",
@@ -33,7 +33,7 @@ _CUT = re.compile(
 
 
 def clean_title(title: str, file_name: str) -> str:
-    """A concept name from a title, or from the file name where the title names a collection; '' if neither serves."""
+    """A concept name from a title, or from the file name if the title names a collection; '' if neither is suitable."""
     for text in (title, file_name):
         text = html.unescape(text)
         text = text.split(" - ")[0] if " - " in text and not text.lower().startswith("clip") else text
@@ -73,7 +73,7 @@ def _plain(text: str, keep_all: bool = False) -> str:
 
 
 def canonical(name: str) -> str:
-    """Common synonyms to one name, the last word in the singular: 'red apples' and 'red apple' are one concept."""
+    """Map synonyms to one name with the last word in the singular: 'red apples' and 'red apple' are one concept."""
     name = " ".join(name.split())
     name = ALIASES.get(name, name)
     *first, last = name.split() or [""]
@@ -82,7 +82,7 @@ def canonical(name: str) -> str:
 
 
 def singular(word: str) -> str:
-    """English singular by rule; irregular words that matter here are listed."""
+    """English singular by rules; relevant irregular words are listed."""
     if word in SINGULAR_ALREADY or len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is")):
         return word
     if word[:-2] in SINGULAR_ALREADY:
@@ -97,14 +97,14 @@ def singular(word: str) -> str:
 
 
 def group(concept: str) -> str:
-    """What splits keep together: the head noun (of 'grey wolf', 'wolf'), or the whole name where that says little."""
+    """The group that splits keep together: the head noun ('wolf' of 'grey wolf'), or the whole name if it is generic."""
     trunk = _CUT.split(concept)[0].split() or [concept]
     head = ALIASES.get(singular(trunk[-1]), singular(trunk[-1]))
     return concept if head in GENERIC_HEADS else SAME_GROUP.get(head, head)
 
 
 def content_words(concept: str) -> frozenset[str]:
-    """Singular words of a name, without the generic ones: what must not be shared between two sides of a split."""
+    """Singular words of a name without generic ones, which two sides of a split must not share."""
     words = (singular(word) for word in re.split(r"[^a-z]+", concept) if len(word) > 2)
     return frozenset(word for word in words if word not in GENERIC_HEADS and word not in DRAWING_WORDS)
 

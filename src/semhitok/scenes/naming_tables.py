@@ -16,7 +16,7 @@ def _pairs(text: str) -> dict[str, str]:
     return {" ".join(name.split()): meaning.strip() for name, meaning in split}
 
 
-# Words in titles that describe the drawing or the collection, not the thing drawn.
+# Words in titles that describe the drawing or the collection rather than the thing.
 DRAWING_WORDS = _words(
     """
     a an another art basic big black blank bw cartoon clip clipart color colored colour coloured contorno contour
@@ -56,7 +56,7 @@ ITALIAN = _pairs(
     """
 )
 
-# Other spellings, synonyms and slips, to one name.
+# Other spellings, synonyms and typos, mapped to one name.
 ALIASES = _pairs(
     """
     bunny: rabbit, kitty: cat, kitten: cat, doggy: dog, puppy: dog, auto: car, automobile: car, aubergine: eggplant,
@@ -82,7 +82,7 @@ ALIASES = _pairs(
     """
 )
 
-# Names that do not tell a reader what is in the picture.
+# Names that do not tell what is in the image.
 UNCLEAR = _names(
     """
     adult, air, appooppan thaadi, arrow, baby of gnu, baby tux, boom, box with spring, boxcar used carry livestock,
@@ -126,7 +126,7 @@ IRREGULAR_PLURALS = _pairs(
     """
 )
 
-# Heads of names that are nearly the same thing: one group for splits, though different concepts.
+# Head nouns of nearly the same thing, which splits keep in one group although they are different concepts.
 SAME_GROUP = _pairs(
     """
     headstone: gravestone, tombstone: gravestone, marker: gravestone, graveyard: gravestone, honeybee: bee,
@@ -139,7 +139,7 @@ SAME_GROUP = _pairs(
     """
 )
 
-# Head nouns that say little: splits then go by the whole name.
+# Generic head nouns, for which splits use the whole name.
 GENERIC_HEADS = _words(
     """
     adult baby box boy button child eyes face finger fingers girl guy hand head lady man mark people person sign

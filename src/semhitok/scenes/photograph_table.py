@@ -1,7 +1,7 @@
-"""Which of the fetched pictures are photographs, and what they show.
+"""The photographs among the fetched images, and what they show.
 
-Wallpaper packages hold mostly drawings and gradients; the photographs were picked by eye and are listed here.
-GCompris' photographs are named by what they show, so their folders suffice.
+Wallpaper packages contain mostly drawings and gradients; their photographs were selected by hand and are listed here.
+GCompris' photographs are named by their subject, so listing their folders suffices.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ GCOMPRIS = "gcompris-qt-data"
 
 
 # How a package's copyright file names the picture PATH of the unpacked package: (installed folder, upstream folder).
-# LXQt's pictures have a licence file of their own beside them (CC-BY-SA-3.0), which the copyright file does not
-# repeat.
+# LXQt's images have their own licence file (CC-BY-SA-3.0), which the copyright file does not repeat.
 UPSTREAM_FOLDERS = {
     MATE: ("usr/share/backgrounds/mate/", ""),
     PLASMA: ("usr/share/wallpapers/", ""),
@@ -34,10 +33,10 @@ class Listed:
     """A photograph of a wallpaper package.
 
     Attributes:
-        source: package.
-        path: inside the unpacked package.
+        source: name of the package.
+        path: path inside the unpacked package.
         description: noun phrase.
-        subjects: things a viewer may see in it, so that no question denies them.
+        subjects: things that may be visible in it, which no question may deny.
     """
 
     source: str
@@ -135,7 +134,7 @@ GCOMPRIS_FOLDERS: tuple[tuple[str, str, bool, str, tuple[str, ...]], ...] = (
 GCOMPRIS_MINIMUM_PIXELS = 50_000  # smaller ones are icons
 
 
-# File names that say something else than the picture.
+# File names that differ from what the image shows.
 _RENAMED = {"buffetset": "cup and saucer", "black slate": "blackboard", "blackslate": "blackboard"}
 
 

@@ -1,4 +1,4 @@
-"""Put cut-outs onto a canvas at random sizes, angles and places, hardly overlapping, and say exactly where they are."""
+"""Placement of cut-outs on a canvas at random sizes, angles and positions with little overlap, and their exact boxes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from PIL import Image
 
 from semhitok.scenes.cutouts import CutOut, CutOutLibrary
 
-MAXIMUM_PASTED = 0.5  # share of the pixels that drawn cut-outs may cover: at least half stays photographic
+MAXIMUM_PASTED = 0.5  # fraction of the pixels that drawn cut-outs may cover, so that at least half stays photographic
 MAXIMUM_OVERLAP = 0.03  # intersection over the smaller box: objects stay recognisable, so the ground truth stays true
 LARGEST_ENLARGEMENT = 1.5  # of a cut-out's own pixels
 PLACING_TRIES = 24
 VISIBLE = 64  # alpha above which a pixel counts as part of the object
-# Longer side of an object as a share of the image's shorter side, by the number of objects.
+# Longer side of an object as a fraction of the image's shorter side, by the number of objects.
 SIDE_RANGES = {1: (0.35, 0.7), 2: (0.3, 0.52), 3: (0.25, 0.42), 4: (0.22, 0.36)}
 
 Box = tuple[int, int, int, int]
@@ -26,9 +26,9 @@ class SceneObject:
     """One pasted cut-out.
 
     Attributes:
-        name: of the cut-out in the library.
+        name: name of the cut-out in the library.
         concept, category, style: from the library.
-        box: left, top, right, bottom in pixels (right and bottom exclusive), tight around what is visible.
+        box: left, top, right, bottom in pixels (right and bottom exclusive), tight around the visible part.
     """
 
     name: str
@@ -39,17 +39,17 @@ class SceneObject:
 
 
 def pick(random: np.random.Generator, distribution: np.ndarray) -> int:
-    """Index drawn from a cumulative distribution."""
+    """Sample an index from a cumulative distribution."""
     return min(int(np.searchsorted(distribution, random.random(), side="right")), len(distribution) - 1)
 
 
 def paste(
     random: np.random.Generator, canvas: Image.Image, chosen: Sequence[CutOut], library: CutOutLibrary
 ) -> tuple[tuple[SceneObject, ...], float]:
-    """Paste what fits; an object that finds no free place, even smaller, is left out; the first always fits.
+    """Paste the objects that fit; one without a free place, even if smaller, is omitted; the first always fits.
 
     Returns:
-        The objects in the order pasted, and the share of the pixels not covered by drawn cut-outs (photo cut-outs do
+        The objects in the order of pasting, and the fraction of the pixels not covered by drawn cut-outs (photo cut-outs do
         not count).
     """
     objects: list[SceneObject] = []
@@ -85,8 +85,7 @@ def _fitted(
 
 
 def _transformed(random: np.random.Generator, picture: Image.Image, side: float) -> Image.Image:
-    """Scaled so that its longer side is about ``side``, mirrored half of the time, turned a little, slightly lighter
-    or darker."""
+    """The image scaled to a longer side of about ``side``, randomly mirrored, rotated a little and changed in brightness."""
     scale = min(side / max(picture.size), LARGEST_ENLARGEMENT)
     size = (max(2, round(picture.width * scale)), max(2, round(picture.height * scale)))
     picture = picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)

@@ -1,4 +1,4 @@
-"""Read the files packed in a Qt binary resource (.rcc), the container in which GCompris ships its photographs.
+"""Reads the files packed in a Qt binary resource (.rcc), the container of GCompris' photographs.
 
 Layout (Qt's documented ``rcc -binary`` output, big endian): a header ``qres``, version, offsets of tree, data and
 names; a tree of fixed-size nodes; names as counted UTF-16; data as counted bytes, each optionally compressed.

@@ -1,13 +1,13 @@
-"""Question-answer pairs of scenes, balanced over a block of scenes so that answering without looking does not pay.
+"""Question-answer pairs of scenes, balanced over a block of scenes so that guessing without the image does not pay.
 
-Existence questions come in pairs: "yes" where a concept was pasted, "no" in another scene without it. Per concept
-there are exactly as many of one as of the other, so a blind guesser is right half of the time, whatever it knows
-about frequencies. As in POPE (Li et al. 2023, "Evaluating Object Hallucination in Large Vision-Language Models"), the
-"no" side is drawn in three ways: ``random``, any scene; ``popular``, the concept is among the most frequent;
-``adversarial``, a scene with another thing of the same category.
+Existence questions come in pairs: "yes" where a concept was pasted, "no" in another scene without it. Each concept has
+equally many of both, so blind guessing is right half of the time, even with knowledge of frequencies. As in POPE (Li et
+al. 2023, "Evaluating Object Hallucination in Large Vision-Language Models"), the "no" side is sampled in three ways:
+``random``, any scene; ``popular``, the concept is among the most frequent; ``adversarial``, a scene with another thing
+of the same category.
 
-Only what composing makes certain is asked. A background may show what nobody labelled, so words of scenery
-(``UNCERTAIN``) are never denied, and hence, by the balance, never asked about; and no bare photograph answers "no".
+Questions only cover what is certain from the composition. A background may show unlabelled things, so words of scenery
+(``UNCERTAIN``) are never denied and hence, for balance, never asked about; and no bare photograph answers "no".
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from semhitok.scenes.naming import content_words, group, plural, with_article
 Kind = Literal["existence", "count", "position", "category"]
 Negative = Literal["random", "popular", "adversarial"]
 
-# Things that backgrounds show without saying so.
+# Things that backgrounds may show without a label.
 UNCERTAIN = frozenset(
     """
     tree cloud person people man woman boy girl building house home door window roof wall stone rock grass flower
@@ -42,11 +42,11 @@ class Question:
     """One question about one scene.
 
     Attributes:
-        kind: what is asked.
+        kind: kind of the question.
         question: a sentence.
         answer: one word or short phrase, lower case.
         concept: the concept asked about; the first of two for positions.
-        negatives: for existence, how the "no" side of the pair was drawn; both sides carry it. Else None.
+        negatives: for existence questions, how the "no" side of the pair was sampled, on both sides; otherwise None.
     """
 
     kind: Kind
@@ -73,8 +73,7 @@ def _concepts(scene: Scene) -> Counter[str]:
 
 
 def can_be_denied(concept: str, scene: Scene) -> bool:
-    """Whether it is certain that the scene does not show the concept: no shared word with what was pasted or lies
-    behind."""
+    """Whether the scene certainly does not show the concept: it shares no word with objects or background."""
     if not scene.objects:
         return False
     words = content_words(concept)
@@ -138,8 +137,7 @@ def _counting(scenes: Sequence[Scene], random: np.random.Generator, found: list[
 
 
 def _position(scene: Scene, random: np.random.Generator, found: list[Question]) -> None:
-    """One question per pair of single things; which of the two is asked about is a coin toss, so both answers are as
-    likely."""
+    """One question per pair of single things, about either with equal chance, so that both answers are equally likely."""
     counts = _concepts(scene)
     for first, relation, second in scene.relations:
         one, other = scene.objects[first].concept, scene.objects[second].concept
@@ -161,8 +159,7 @@ def _category(scene: Scene, found: list[Question]) -> None:
 
 
 def captions(scene: Scene) -> list[str]:
-    """The scene's caption, its objects alone, and for pairs of single things where they are ('a dog to the left of a
-    car')."""
+    """The scene's caption, its objects alone, and relations of pairs of single things ('a dog to the left of a car')."""
     if not scene.objects:
         return [scene.caption]
     texts = [scene.caption, scene.caption.split(" in front of ")[0]]

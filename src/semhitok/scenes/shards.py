@@ -1,5 +1,4 @@
-"""Write scenes as webdataset tar shards: ``KEY.webp`` beside ``KEY.json``, plus ``dataset.json`` on what they were
-made from."""
+"""Writes scenes as webdataset tar shards with ``KEY.webp`` and ``KEY.json``, and ``dataset.json`` on their origin."""
 
 from __future__ import annotations
 
@@ -26,17 +25,17 @@ MINIMUM_SIZE = 16  # pixels
 
 @dataclass(frozen=True)
 class SceneRecipe:
-    """Everything that decides the bytes of a scene data set, beside the material.
+    """Everything besides the material that determines the bytes of a scene data set.
 
     Attributes:
-        split: whose concepts and photographs.
+        split: split of concepts and photographs.
         count: number of scenes.
         size: (height, width) in pixels.
-        seed: of the series.
-        bare_share: share of bare photograph crops.
-        object_counts: allowed numbers of objects in the others.
-        image_format: of the stored pictures: lossless WebP (22 kB at 128 px), JPEG of quality 95 with full colour resolution
-            (10 kB, about 42 dB), or PNG. Lossy WebP halves the colour resolution, which the edges of cut-outs do not stand.
+        seed: seed of the series.
+        bare_share: fraction of bare photograph crops.
+        object_counts: allowed numbers of objects in the other scenes.
+        image_format: lossless WebP (22 kB at 128 px), JPEG of quality 95 with full colour resolution (10 kB, about 42 dB), or
+            PNG. Lossy WebP would halve the colour resolution and degrade the edges of cut-outs.
         per_shard: scenes per tar file.
     """
 
@@ -93,12 +92,7 @@ def _write_shard(directory: Path, recipe: SceneRecipe, material: Material, shard
     indices = range(first, min(first + recipe.per_shard, recipe.count))
     scenes = [
         compose(
-            recipe.seed,
-            index,
-            *recipe.size,
-            material,
-            bare_share=recipe.bare_share,
-            object_counts=recipe.object_counts,
+            recipe.seed, index, *recipe.size, material, bare_share=recipe.bare_share, object_counts=recipe.object_counts
         )
         for index in indices
     ]
@@ -111,7 +105,7 @@ def _write_shard(directory: Path, recipe: SceneRecipe, material: Material, shard
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    member = tarfile.TarInfo(name)  # its defaults (no time, no owner) keep the bytes the same everywhere
+    member = tarfile.TarInfo(name)  # the defaults (no time, no owner) make the bytes reproducible
     member.size = len(content)
     tar.addfile(member, io.BytesIO(content))
 
@@ -129,7 +123,7 @@ def encode_image(image: np.ndarray, image_format: SceneFormat) -> bytes:
 
 
 def metadata(scene: Scene, asked: Sequence[Question]) -> dict[str, object]:
-    """The JSON beside a picture: captions, objects with boxes, relations, questions with answers, background."""
+    """The JSON of an image: captions, objects with boxes, relations, questions with answers, background."""
     return {
         "caption": scene.caption,
         "captions": captions(scene),
@@ -142,7 +136,7 @@ def metadata(scene: Scene, asked: Sequence[Question]) -> dict[str, object]:
 
 
 def describe(recipe: SceneRecipe, material: Material) -> dict[str, object]:
-    """What a data set was made from: recipe, concepts, and every source with its licence and number of pictures."""
+    """Origin of a data set: recipe, concepts, and all sources with their licences and numbers of images."""
     pictures: dict[str, int] = {}
     authors: dict[str, set[str]] = {}
     for entry in (*material.cutouts.entries, *material.photographs.entries):

@@ -1,13 +1,12 @@
-"""Who is on which side: splits by concept and by background photograph.
+"""Splits of scenes by concept and by background photograph.
 
-``train``: most concepts and photographs. ``heldout``: neither a concept, nor a cut-out of it, nor a photograph of it
-is in train. ``shared``: the concepts of train on the photographs of heldout. Concepts go by group (``naming.group``):
-'grey wolf' stays with 'wolf'. A concept whose name mentions a word of the other side ('hot dog' when 'dog' is held
-out) is in neither.
+``train`` has most concepts and photographs. ``heldout`` shares no concept, cut-out or photograph with train. ``shared``
+places the concepts of train on the photographs of heldout. Concepts are split by group (``naming.group``): 'grey wolf'
+stays with 'wolf'. A concept whose name contains a word of the other side ('hot dog' if 'dog' is held out) is in neither.
 
-``scenes-100``: 100 common concepts of train with several cut-outs each, for question answering and drawing by small models.
-``scenes-100-shared`` puts the same cut-outs on the photographs of heldout, ``scenes-100-test`` other cut-outs of the same
-concepts.
+``scenes-100`` has 100 common concepts of train with several cut-outs each, for question answering and image generation with
+small models. ``scenes-100-shared`` places the same cut-outs on the photographs of heldout, ``scenes-100-test`` other cut-outs
+of the same concepts.
 """
 
 from __future__ import annotations
@@ -27,19 +26,19 @@ HELD_OUT_CONCEPTS = 0.15
 HELD_OUT_PHOTOGRAPHS = 0.2
 COMMON_CONCEPTS = 100
 PEOPLE = ("person", "face", "body part")
-COMMON_MINIMUM = 3  # cut-outs a common concept has at least
+COMMON_MINIMUM = 3  # least number of cut-outs of a common concept
 
 
 @dataclass(frozen=True)
 class Material:
-    """What one split composes from."""
+    """Cut-outs and photographs of one split."""
 
     cutouts: CutOutLibrary
     photographs: PhotographLibrary
 
 
 def share(text: str) -> float:
-    """A fixed pseudo-random number in [0,1) for a text: the same on every machine, whatever else is on disk."""
+    """A fixed pseudo-random number in [0,1) for a text, independent of machine and other data."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
 
 
@@ -49,13 +48,12 @@ def is_held_out_concept(concept: str) -> bool:
 
 
 def head_nouns(concepts: Iterable[str]) -> frozenset[str]:
-    """The groups that are a single noun; a group that is a whole phrase ('woman with veil') claims none of its
-    words."""
+    """The groups that are single nouns, without groups that are phrases ('woman with veil')."""
     return frozenset(group(concept) for concept in concepts if " " not in group(concept))
 
 
 def concept_sides(concepts: tuple[str, ...]) -> tuple[frozenset[str], frozenset[str]]:
-    """Train concepts and held-out concepts; those that mention a word of the other side are in neither."""
+    """Train and held-out concepts; those that contain a word of the other side are in neither."""
     held_out_words = head_nouns(c for c in concepts if is_held_out_concept(c))
     train = frozenset(c for c in concepts if not is_held_out_concept(c) and not content_words(c) & held_out_words)
     train_words = head_nouns(train)
@@ -64,14 +62,14 @@ def concept_sides(concepts: tuple[str, ...]) -> tuple[frozenset[str], frozenset[
 
 
 def photograph_side(entry: Photograph, train: frozenset[str], held_out: frozenset[str]) -> Literal["train", "heldout"]:
-    """A photograph of a known concept goes with the concept, any other by its own name."""
+    """The side of a photograph: that of its concept if it is known, otherwise determined by its name."""
     if not entry.scenery:
         words = frozenset(word for subject in entry.subjects for word in content_words(subject))
         if words & head_nouns(held_out):
             return "heldout"
         if words & head_nouns(train):
             return "train"
-    # Photographs of one monument ('great wall', 'great wall of china') stay together; the hand-listed ones are all
+    # Photographs of one monument ('great wall', 'great wall of china') stay together; hand-listed ones all show
     # different places.
     named = entry.source == GCOMPRIS and entry.subjects[:1] == (entry.description,)
     place = " ".join(entry.description.split()[:2]) if named else entry.name
@@ -79,7 +77,7 @@ def photograph_side(entry: Photograph, train: frozenset[str], held_out: frozense
 
 
 def common_concepts(library: CutOutLibrary, count: int = COMMON_CONCEPTS) -> tuple[str, ...]:
-    """The things with the most styles and cut-outs, one per group, by rank: single nouns, not people and faces."""
+    """Concepts with the most styles and cut-outs, one per group, ranked: single nouns without people and faces."""
     ranked = []
     for concept, entries in library.by_concept.items():
         plain = " " not in concept and group(concept) == concept
@@ -89,7 +87,7 @@ def common_concepts(library: CutOutLibrary, count: int = COMMON_CONCEPTS) -> tup
 
 
 def common_cutouts(library: CutOutLibrary, *, test: bool) -> CutOutLibrary:
-    """The cut-outs of the common concepts: about a quarter of each, at least one, are for the test side."""
+    """The cut-outs of the common concepts; about a quarter of each, at least one, belong to the test side."""
     kept: set[str] = set()
     for concept in common_concepts(library):
         names = sorted((entry.name for entry in library.by_concept[concept]), key=share)
@@ -102,7 +100,7 @@ def material(split: SceneSplit, cutouts: CutOutLibrary, photographs: PhotographL
     """The cut-outs and photographs of a split.
 
     Raises:
-        ValueError: nothing is left for it (too few sources were fetched).
+        ValueError: it has no cut-outs or no backgrounds (too few sources were fetched).
     """
     train, held_out = concept_sides(cutouts.concepts)
     concepts = held_out if split == "heldout" else train

@@ -1,4 +1,4 @@
-"""What composed scenes show, in fractions of the image side, and the images beside it.
+"""Ground truth of composed scenes, in fractions of the image side, with the images.
 
 Shapes: N scenes, C = 3 channels, H x W pixels.
 """
@@ -20,11 +20,11 @@ from semhitok.scenes.compose import relations_between
 from semhitok.scenes.placing import SceneObject
 
 Progress = Callable[[str, int, int], None]
-"""(what is being done, how much of it is done, of how much)."""
+"""Called with (activity, done, total)."""
 
 STEPS = 15 * 2**12
-"""Places are rounded to whole steps of the side, for the composer's rule counts in pixels. Centres of pixels and of a
-judge's cells are whole steps at all usual sizes, so that places on a diagonal stay on it."""
+"""Positions are rounded to whole steps of the side, since the composer's rule uses pixels. Centres of pixels and of a
+judge's cells are whole steps at all usual sizes, so that positions on a diagonal stay on it."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class Placed:
 
 @dataclass(frozen=True)
 class SceneTruth:
-    """What a scene shows.
+    """Ground truth of a scene.
 
     Attributes:
-        objects: in the order in which they were pasted; empty for a bare photograph.
-        relations: (i, relation, j) between objects, as ``data.scenes.compose.relations_between`` states them.
+        objects: objects in the order of pasting; empty for a bare photograph.
+        relations: (i, relation, j) between objects, see ``scenes.compose.relations_between``.
         captions: the whole caption, the objects alone, and one for each relation between single things.
     """
 
@@ -53,12 +53,12 @@ class SceneTruth:
 
 @dataclass(frozen=True)
 class TrueScenes:
-    """Scenes as images and as what they show.
+    """Images of scenes with their ground truth.
 
     Attributes:
         images: (N,3,H,W) uint8.
-        truths: N.
-        fingerprint: of the folder's names, order and sizes.
+        truths: ground truth of each image.
+        fingerprint: digest of the folder's names, order and sizes.
     """
 
     images: Tensor
@@ -67,24 +67,19 @@ class TrueScenes:
 
 
 def read_scenes(
-    folder: Path | str,
-    size: int,
-    *,
-    limit: int | None = None,
-    bare: bool = True,
-    progress: Progress | None = None,
+    folder: Path | str, size: int, *, limit: int | None = None, bare: bool = True, progress: Progress | None = None
 ) -> TrueScenes:
     """Read scenes with their ground truth.
 
     Args:
-        folder: of webdataset tars, as ``semhitok data scenes`` writes them.
+        folder: folder of webdataset tars, as written by ``semhitok data scenes``.
         size: side in pixels to which images are squeezed.
         limit: at most this many, evenly spaced; None for all.
         bare: keep photographs without objects.
         progress: called after every batch.
 
     Raises:
-        ValueError: no images there, too many bad ones, or none that says which objects it shows.
+        ValueError: there are no images, too many bad ones, or none with labelled objects.
     """
     source = open_source(folder)
     found: list[tuple[Tensor, SceneTruth]] = []
@@ -97,13 +92,13 @@ def read_scenes(
         if progress is not None:
             progress("reading scenes", batch.positions[-1] + 1, len(reader))
     if not any(truth.objects for _, truth in found):
-        raise ValueError(f"{folder}: no image has its objects with their boxes beside it; scenes are needed")
+        raise ValueError(f"{folder}: no image has objects with boxes in its metadata; scenes are needed")
     images, truths = zip(*found, strict=True)
     return TrueScenes(torch.stack(images), truths, source.fingerprint)
 
 
 def truth_of(metadata: dict[str, Any], width: int, height: int) -> SceneTruth | None:
-    """What the JSON beside an image of width x height pixels says; None if it describes no scene."""
+    """The ground truth in the JSON of an image of width x height pixels; None if it does not describe a scene."""
     if not isinstance(metadata.get("objects"), list) or not isinstance(metadata.get("captions"), list):
         return None
     objects = []
@@ -122,12 +117,12 @@ def relations_of(things: Sequence[Placed]) -> set[tuple[int, str, int]]:
 
 
 def concepts_of(truths: Iterable[SceneTruth]) -> tuple[str, ...]:
-    """Every concept that is shown, sorted."""
+    """All visible concepts, sorted."""
     return tuple(sorted({thing.concept for truth in truths for thing in truth.objects}))
 
 
 class _WithSizes:
-    """A source whose samples say in their metadata how large the image is: boxes are in its pixels."""
+    """A source that adds the image size, in whose pixels boxes are given, to the metadata."""
 
     def __init__(self, source: ImageSource) -> None:
         self.source = source

@@ -1,4 +1,4 @@
-"""What a teacher is: a frozen vision tower, the size it is fed, and which of its features are taken."""
+"""Configuration of a teacher: a frozen vision tower, its input size, and the features that are used."""
 
 from __future__ import annotations
 
@@ -25,17 +25,16 @@ class TeacherConfig(PreTrainedConfig):
         backbone_config: configuration of a transformers vision tower with patch tokens (SigLIP, SigLIP2, CLIP, DINOv2
             ...), or its dictionary; ``None`` is EfficientNet-Lite0 cut at its stride-16 grid.
         image_size: side in pixels of the square images that the tokenizer feeds the teacher.
-        layer: which entry of the backbone's ``hidden_states`` the features are; -1 is the last block's output *before*
-            the final norm (SigLIP, SigLIP2, CLIP, DINOv2). The paper does not name a layer; TokenFlow, TA-Tok and
-            VILA-U use the penultimate, hence -2 for transformers' towers. EfficientNet takes -1 only: cut it by
-            ``num_blocks``.
+        layer: index into the backbone's ``hidden_states``; -1 is the last block's output *before* the final norm
+            (SigLIP, SigLIP2, CLIP, DINOv2). The paper does not name a layer; TokenFlow, TA-Tok and VILA-U use the
+            penultimate, hence -2 for transformers' towers. EfficientNet supports only -1: cut it with ``num_blocks``.
         image_mean, image_std: RGB normalisation in units of [0,1]; (0.5, 0.5, 0.5) each for transformers' towers.
-        normalize_features: subtract each token's mean over channels and divide by its deviation (a LayerNorm without
-            parameters). Default ``False`` for transformers' towers: the paper distils plain features. ``True`` for the
-            built-in one, whose convolutional features differ in scale from channel to channel and image to image.
+        normalize_features: apply a LayerNorm without parameters to each token. ``False`` by default for transformers'
+            towers, as in the paper; ``True`` for the built-in one, whose convolutional features differ in scale between
+            channels and images.
 
     Raises:
-        ValueError: a size, mean or deviation that makes no sense, or a layer that the backbone cannot give.
+        ValueError: a size, mean or deviation is invalid, or the backbone does not have the layer.
     """
 
     model_type = "semhitok_teacher"
@@ -72,12 +71,14 @@ class TeacherConfig(PreTrainedConfig):
                 f"not {self.image_mean} and {self.image_std}."
             )
         if built_in and self.layer != -1:
-            raise ValueError(f"layer is {self.layer}, but EfficientNet takes -1 only: cut it by num_blocks instead.")
+            raise ValueError(
+                f"layer is {self.layer}, but EfficientNet supports only -1: cut it with num_blocks instead."
+            )
         super().__init__(**kwargs)
 
     @property
     def built_in(self) -> bool:
-        """Whether the backbone is the EfficientNet-Lite of this package, not a tower of transformers."""
+        """Whether the backbone is this package's EfficientNet-Lite rather than a transformers tower."""
         return isinstance(self.backbone_config, EfficientNetLiteConfig)
 
     @classmethod

@@ -1,9 +1,8 @@
 """EfficientNet-Lite: the convolutional network behind the built-in teacher.
 
 Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks" (arXiv 1905.11946), in its "Lite"
-form: no squeeze-and-excitation, ReLU6 throughout, stem and head not scaled. The published weights are frozen here, so
-each batch normalisation is folded into its convolution: same output, half the modules, and no statistics that could
-drift in training mode.
+form: no squeeze-and-excitation, ReLU6 throughout, stem and head not scaled. The published weights are frozen here, so each
+batch normalisation is folded into its convolution: same output, half the modules, no statistics that change in training.
 
 Shapes: B images, C channels, H and W pixels or grid cells, N = H * W tokens of the last grid, D its channels.
 """
@@ -27,7 +26,7 @@ from semhitok.storage.cache import require_weights
 
 STEM_CHANNELS = 32
 HEAD_CHANNELS = 1280
-BATCH_NORM_EPSILON = 1e-3  # TensorFlow's default, which the published weights were trained with
+BATCH_NORM_EPSILON = 1e-3  # TensorFlow's default, used for the published weights
 
 
 @dataclass(frozen=True)
@@ -78,8 +77,8 @@ class EfficientNetLiteConfig(PreTrainedConfig):
 
     Args:
         width_multiplier, depth_multiplier: 1.0 and 1.0 for Lite0, 1.1 and 1.2 for Lite2.
-        num_blocks: keep this many blocks and no head, so that the output is a finer grid; ``None`` keeps all blocks and
-            the head. 11 blocks of Lite0 give the stride-16 grid with 112 channels.
+        num_blocks: keep this many blocks and no head, for a finer output grid; ``None`` keeps all blocks and the head. 11
+            blocks of Lite0 give the stride-16 grid with 112 channels.
 
     Raises:
         ValueError: ``num_blocks`` is not in the variant's range.
@@ -88,11 +87,7 @@ class EfficientNetLiteConfig(PreTrainedConfig):
     model_type = "efficientnet_lite"
 
     def __init__(
-        self,
-        width_multiplier: float = 1.0,
-        depth_multiplier: float = 1.0,
-        num_blocks: int | None = None,
-        **kwargs: Any,
+        self, width_multiplier: float = 1.0, depth_multiplier: float = 1.0, num_blocks: int | None = None, **kwargs: Any
     ) -> None:
         available = len(block_shapes(width_multiplier, depth_multiplier))
         if num_blocks is not None and not 1 <= num_blocks <= available:
@@ -129,12 +124,12 @@ class EfficientNetLiteConfig(PreTrainedConfig):
 
     @property
     def patch_size(self) -> int:
-        """Stride of the output grid in pixels: each cell stands for a square of this side."""
+        """Stride of the output grid in pixels."""
         return 2 * math.prod(block.stride for block in self.blocks)
 
     @property
     def num_hidden_layers(self) -> int:
-        """Blocks, and the head where there is one."""
+        """Number of blocks, plus one for the head if it is kept."""
         return len(self.blocks) + self.has_head
 
 
@@ -142,14 +137,7 @@ class SameConv2d(nn.Conv2d):
     """Convolution with TensorFlow's SAME padding: output side = ceil(input side / stride), odd padding at the end."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
-        super().__init__(
-            inputs,
-            outputs,
-            kernel,
-            stride,
-            padding=kernel // 2 if stride == 1 else 0,
-            groups=groups,
-        )
+        super().__init__(inputs, outputs, kernel, stride, padding=kernel // 2 if stride == 1 else 0, groups=groups)
 
     def forward(self, input: Tensor) -> Tensor:
         """(B,C,H,W) to (B,C',ceil(H / stride),ceil(W / stride))."""
@@ -165,7 +153,7 @@ class SameConv2d(nn.Conv2d):
 
 
 class InvertedBottleneck(nn.Module):
-    """Expand by a 1x1 convolution, filter each channel apart, project back; residual where shapes allow."""
+    """1x1 expansion, depthwise convolution, 1x1 projection; residual if shapes match."""
 
     def __init__(self, shape: BlockShape) -> None:
         super().__init__()
@@ -220,13 +208,8 @@ class EfficientNetLiteModel(PreTrainedModel):
             ``last_hidden_state`` (B,N,D), row by row, N = ceil(H / patch_size) * ceil(W / patch_size);
             ``pooler_output`` (B,D), its mean; ``hidden_states``: tokens after the stem, each block and the head.
         """
-        # Channels last: the depthwise convolutions run 1.2 to 1.8 times faster, and the tokens come out as a view.
-        grids = [
-            functional.relu6(
-                self.stem(pixel_values.contiguous(memory_format=torch.channels_last)),
-                inplace=True,
-            )
-        ]
+        # In channels-last format depthwise convolutions are 1.2 to 1.8 times faster, and the tokens are a view.
+        grids = [functional.relu6(self.stem(pixel_values.contiguous(memory_format=torch.channels_last)), inplace=True)]
         for block in self.blocks:
             grids = [*grids, block(grids[-1])] if output_hidden_states else [block(grids[-1])]
         if self.head is not None:
@@ -253,24 +236,9 @@ def convert_efficientnet_lite(path: Path | str, config: EfficientNetLiteConfig) 
         for index, shape in enumerate(config.blocks):
             ours, theirs = f"blocks.{index}", f"_blocks.{index}"
             if shape.expansion > 1:
-                state |= _fold(
-                    published,
-                    f"{ours}.expand",
-                    f"{theirs}._expand_conv",
-                    f"{theirs}._bn0",
-                )
-            state |= _fold(
-                published,
-                f"{ours}.depthwise",
-                f"{theirs}._depthwise_conv",
-                f"{theirs}._bn1",
-            )
-            state |= _fold(
-                published,
-                f"{ours}.project",
-                f"{theirs}._project_conv",
-                f"{theirs}._bn2",
-            )
+                state |= _fold(published, f"{ours}.expand", f"{theirs}._expand_conv", f"{theirs}._bn0")
+            state |= _fold(published, f"{ours}.depthwise", f"{theirs}._depthwise_conv", f"{theirs}._bn1")
+            state |= _fold(published, f"{ours}.project", f"{theirs}._project_conv", f"{theirs}._bn2")
         if config.has_head:
             state |= _fold(published, "head", "_conv_head", "_bn1")
         model.load_state_dict(state, strict=True)
@@ -288,10 +256,7 @@ def _fold(published: dict[str, Tensor], name: str, convolution: str, norm: str) 
     )
     scale = weight / torch.sqrt(variance + BATCH_NORM_EPSILON)
     kernel = published[f"{convolution}.weight"].double() * rearrange(scale, "c -> c 1 1 1")
-    return {
-        f"{name}.weight": kernel.float(),
-        f"{name}.bias": (bias - mean * scale).float(),
-    }
+    return {f"{name}.weight": kernel.float(), f"{name}.bias": (bias - mean * scale).float()}
 
 
 AutoConfig.register(EfficientNetLiteConfig.model_type, EfficientNetLiteConfig, exist_ok=True)

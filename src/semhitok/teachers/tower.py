@@ -25,11 +25,7 @@ from transformers import (
 
 from semhitok.storage.cache import weights_path
 from semhitok.teachers.configuration import EFFICIENTNET_LITE0_BLOCKS, TeacherConfig
-from semhitok.teachers.efficientnet import (
-    EfficientNetLiteConfig,
-    EfficientNetLiteModel,
-    convert_efficientnet_lite,
-)
+from semhitok.teachers.efficientnet import EfficientNetLiteConfig, EfficientNetLiteModel, convert_efficientnet_lite
 
 
 class Teacher(nn.Module):
@@ -38,8 +34,8 @@ class Teacher(nn.Module):
     A plain module: inside a ``PreTrainedModel`` its weights are saved and loaded with the rest.
 
     Args:
-        config: backbone, layer, normalisation.
-        backbone: the tower that ``config.backbone_config`` describes, with its weights; random weights when ``None``.
+        config: backbone, layer and normalisation.
+        backbone: the tower of ``config.backbone_config`` with its weights; ``None`` for random weights.
 
     Raises:
         ValueError: the backbone is not a vision tower with patch tokens, or has no such layer.
@@ -55,7 +51,7 @@ class Teacher(nn.Module):
         deepest = backbone_config.num_hidden_layers
         if not -deepest - 1 <= config.layer <= deepest:
             raise ValueError(f"layer is {config.layer}, but the teacher has {-deepest - 1} to {deepest}.")
-        # The dtype in force, not the one of the checkpoint: inside another model the teacher follows that model.
+        # The default dtype, not the checkpoint's: inside another model the teacher follows that model.
         self.backbone = backbone or AutoModel.from_config(backbone_config, dtype=torch.get_default_dtype())
         self.eval()
 
@@ -72,13 +68,13 @@ class Teacher(nn.Module):
         """Load a transformers vision tower, in float32.
 
         Args:
-            name_or_path: local folder or hub id; of a model with text and vision halves (CLIP, SigLIP) the vision half.
-            image_size: side in pixels that it will be fed; by default the size it was trained at.
+            name_or_path: local folder or hub id; for models with text and vision towers (CLIP, SigLIP) the latter is used.
+            image_size: side in pixels of its input; by default the size it was trained at.
             layer: see :class:`TeacherConfig`.
-            image_mean, image_std: by default those of the checkpoint's image processor; needed where it has none.
+            image_mean, image_std: by default those of the checkpoint's image processor; required if it has none.
 
         Raises:
-            ValueError: not a vision tower with patch tokens, weights missing, or normalisation unknown.
+            ValueError: not a vision tower with patch tokens, missing weights, or unknown normalisation.
         """
         backbone_config = AutoConfig.from_pretrained(name_or_path)
         backbone_config = getattr(backbone_config, "vision_config", backbone_config)
@@ -93,10 +89,7 @@ class Teacher(nn.Module):
             image_std=image_std,
         )
         backbone, report = AutoModel.from_pretrained(
-            name_or_path,
-            config=backbone_config,
-            dtype=torch.float32,
-            output_loading_info=True,
+            name_or_path, config=backbone_config, dtype=torch.float32, output_loading_info=True
         )
         if report["missing_keys"]:
             raise ValueError(f"{name_or_path} lacks weights of the vision tower: {sorted(report['missing_keys'])}.")
@@ -104,7 +97,7 @@ class Teacher(nn.Module):
 
     @classmethod
     def efficientnet_lite0(cls, path: str | Path | None = None, *, image_size: int = 128) -> Teacher:
-        """The built-in teacher, from the published .pth file (by default where ``semhitok data fetch`` puts it)."""
+        """The built-in teacher, from the published .pth file (by default the one that ``semhitok data fetch`` saves)."""
         path = path or weights_path("efficientnet_lite0.pth")
         backbone = convert_efficientnet_lite(path, EfficientNetLiteConfig.lite0(EFFICIENTNET_LITE0_BLOCKS))
         return cls(TeacherConfig(backbone.config, image_size), backbone)
@@ -120,7 +113,7 @@ class Teacher(nn.Module):
         return self.config.backbone_config.patch_size
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of patches in an image of this size; the pixels beyond the last whole patch are unseen.
+        """Rows and columns of patches in an image of this size; pixels beyond the last whole patch are ignored.
 
         Raises:
             ValueError: the image is smaller than one patch.
@@ -132,20 +125,20 @@ class Teacher(nn.Module):
         return height // self.stride, width // self.stride
 
     def train(self, mode: bool = True) -> Teacher:
-        """Stays frozen and in eval mode whatever is asked, inside a model that trains."""
-        # Frozen again here because from_pretrained puts new parameters, which require gradients, before it calls eval.
+        """Stay frozen and in eval mode, even inside a model in training mode."""
+        # Frozen again because from_pretrained inserts new parameters, which require gradients, before it calls eval.
         self.requires_grad_(False)
         return super().train(False)
 
     @torch.no_grad()
     def forward(self, pixel_values_BCHW: Tensor) -> Tensor:
-        """Features of exactly the size that is fed; nothing is resized, position encodings are interpolated.
+        """Features at the resolution of the input; only position encodings are interpolated.
 
         Args:
             pixel_values_BCHW: (B,3,H,W) RGB in [-1,1].
 
         Returns:
-            (B,N,D) features of the patches, row by row, class and register tokens dropped; in the dtype of the weights.
+            (B,N,D) features of the patches, row by row, without class and register tokens; in the dtype of the weights.
 
         Raises:
             ValueError: the image is smaller than one patch, or the backbone's layer is not one token per patch.
@@ -159,7 +152,7 @@ class Teacher(nn.Module):
         normalised_BCHW = (((seen_BCHW + 1) / 2 - mean) / std).to(self.backbone.dtype)
         hidden = self._hidden_state(normalised_BCHW, h, w)
         prefix = hidden.shape[1] - h * w if hidden.ndim == 3 else -1
-        # One class token, one distillation token (DeiT), registers: more is not a plain tower of patches.
+        # At most a class token, a distillation token (DeiT) and registers: with more it is not a plain tower of patches.
         if not 0 <= prefix <= 2 + getattr(self.config.backbone_config, "num_register_tokens", 0):
             raise ValueError(
                 f"Layer {self.config.layer} of {type(self.backbone).__name__} has shape {tuple(hidden.shape)}, "
@@ -172,24 +165,17 @@ class Teacher(nn.Module):
 
     def _hidden_state(self, normalised_BCHW: Tensor, h: int, w: int) -> Tensor:
         backbone, layer = self.backbone, self.config.layer
-        if isinstance(backbone, EfficientNetLiteModel):  # keeping every layer would cost memory, and only the last fits
+        if isinstance(
+            backbone, EfficientNetLiteModel
+        ):  # keeping every layer would cost memory, and only the last is supported
             return backbone(normalised_BCHW).last_hidden_state
         if isinstance(backbone, Siglip2VisionModel):  # takes flattened patches and their grid
-            patches_BNC = rearrange(
-                normalised_BCHW,
-                "b c (h p) (w q) -> b (h w) (p q c)",
-                p=self.stride,
-                q=self.stride,
-            )
+            patches_BNC = rearrange(normalised_BCHW, "b c (h p) (w q) -> b (h w) (p q c)", p=self.stride, q=self.stride)
             mask_BN = torch.ones(patches_BNC.shape[:2], dtype=torch.long, device=patches_BNC.device)
             shapes_B2 = torch.tensor([[h, w]] * len(patches_BNC), device=patches_BNC.device)
             outputs = backbone(patches_BNC, mask_BN, shapes_B2, output_hidden_states=True)
         elif "interpolate_pos_encoding" in inspect.signature(backbone.forward).parameters:
-            outputs = backbone(
-                normalised_BCHW,
-                interpolate_pos_encoding=True,
-                output_hidden_states=True,
-            )
+            outputs = backbone(normalised_BCHW, interpolate_pos_encoding=True, output_hidden_states=True)
         else:  # DINOv2 always interpolates; others have rotary encodings
             outputs = backbone(normalised_BCHW, output_hidden_states=True)
         return outputs.hidden_states[layer]
@@ -206,16 +192,14 @@ def _check_backbone(config: PreTrainedConfig) -> None:
 
 def _native_image_size(config: PreTrainedConfig) -> int:
     size = getattr(config, "image_size", None)
-    if size is None and hasattr(config, "num_patches"):  # SigLIP2 is made for a number of patches, not a size
+    if size is None and hasattr(config, "num_patches"):  # SigLIP2 is trained for a number of patches, not a size
         size = math.isqrt(config.num_patches) * config.patch_size
     if isinstance(size, int):
         return size
-    raise ValueError(f"'{config.model_type}' states the image size {size}: pass image_size, in pixels.")
+    raise ValueError(f"'{config.model_type}' states the image size {size}: pass image_size in pixels.")
 
 
-def _processor_normalisation(
-    name_or_path: str | Path,
-) -> tuple[list[float], list[float]]:
+def _processor_normalisation(name_or_path: str | Path) -> tuple[list[float], list[float]]:
     """Mean and deviation of the checkpoint's image processor, read without building it (it may need torchvision)."""
     try:
         processor, _ = ImageProcessingMixin.get_image_processor_dict(name_or_path)

@@ -1,4 +1,4 @@
-"""Loading checkpoints strictly: bundled names, the right class, every key accounted for."""
+"""Strict loading of checkpoints by folder, hub id or bundled name."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def builtin_checkpoint(name: str | os.PathLike[str]) -> str | os.PathLike[str]:
 
 
 def find_model_type(path: str | os.PathLike[str]) -> str | None:
-    """The ``model_type`` in the configuration of a folder or a hub id, None where there is none.
+    """The ``model_type`` in the configuration of a folder or a hub id, or None if it has none.
 
     Raises:
-        FileNotFoundError: neither, or a folder without configuration.
+        FileNotFoundError: it is neither, or the folder has no configuration.
     """
     if not _is_folder(path):
-        from transformers import PreTrainedConfig  # which folders do not need
+        from transformers import PreTrainedConfig  # not needed for folders
 
         return PreTrainedConfig.get_config_dict(path)[0].get("model_type")
     return json.loads((Path(path) / "config.json").read_text()).get("model_type")
 
 
 def stage_is_finished(run: Path, stage: str) -> bool:
-    """Whether the folder of a stage's run holds the finished stage: its configuration says so, and its weights are there."""
+    """Whether a stage's run is finished: its model's configuration lists the stage, and the weights exist."""
     model = run / "model"
     config = model / "config.json"
     if not config.exists() or not any(model.glob("*.safetensors")):
@@ -46,7 +46,7 @@ def stage_is_finished(run: Path, stage: str) -> bool:
 
 
 def _is_folder(path: str | os.PathLike[str]) -> bool:
-    """Whether it is a checkpoint's folder, not a hub id; raises a ``FileNotFoundError`` for anything else."""
+    """Whether it is a checkpoint's folder rather than a hub id; raises ``FileNotFoundError`` for anything else."""
     folder = Path(path)
     if not folder.exists():
         # A hub id has exactly one slash and no file suffix; anything else is a mistyped path.
@@ -55,23 +55,24 @@ def _is_folder(path: str | os.PathLike[str]) -> bool:
             raise FileNotFoundError(f"no checkpoint at {path}: expected a folder, a hub id or a bundled name ({names})")
         return False
     if not (folder / "config.json").exists():
-        raise FileNotFoundError(f"{folder} is no checkpoint: it has no config.json")
+        raise FileNotFoundError(f"{folder} is not a checkpoint: it has no config.json")
     return True
 
 
 def load_strictly(
     load: Callable[..., Any], place: str | os.PathLike[str], model_type: str, *args: Any, **kwargs: Any
 ) -> Any:
-    """Load a folder, a hub id or a bundled name with the ``from_pretrained`` of transformers; every key is accounted for.
+    """Load a folder, a hub id or a bundled name with the ``from_pretrained`` of transformers, strictly.
 
     Args:
-        load: called with the folder or id and the other arguments.
+        load: called with the folder or id and the remaining arguments.
         place: see ``builtin_checkpoint``.
-        model_type: that the checkpoint must have.
+        model_type: the ``model_type`` that the checkpoint must have.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
-        ValueError: it is of another type, or keys are missing, unexpected or of another shape; the message names them.
+        ValueError: the checkpoint has another type, or keys are missing, unexpected or of another shape; the message
+            names them.
     """
     path = builtin_checkpoint(place)
     if _is_folder(path) and (found := find_model_type(path)) != model_type:
@@ -88,5 +89,5 @@ def load_strictly(
         f"{kind}: {', '.join(keys[:8])}{' ...' if len(keys) > 8 else ''}" for kind, keys in problems.items() if keys
     ]
     if wrong:
-        raise ValueError(f"the weights at {path} do not fit the model: {'; '.join(wrong)}")
+        raise ValueError(f"the weights at {path} do not match the model: {'; '.join(wrong)}")
     return (model, info) if want_info else model

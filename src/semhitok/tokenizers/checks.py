@@ -1,4 +1,4 @@
-"""What users hand to a tokenizer, checked; errors are one sentence."""
+"""Checks of a tokenizer's inputs, with one-sentence errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def check_pixel_values(pixel_values: Tensor) -> tuple[int, int]:
     """Height and width of a batch of images (B,3,H,W) of floating-point numbers.
 
     Raises:
-        ValueError: another shape or type.
+        ValueError: the shape or type is another.
     """
     if pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
         raise ValueError(f"pixel_values must have shape (batch, 3, height, width), got {tuple(pixel_values.shape)}")
@@ -21,10 +21,10 @@ def check_pixel_values(pixel_values: Tensor) -> tuple[int, int]:
 
 
 def check_ids(ids: Tensor, vocab_size: int, codes_per_token: int | None = None) -> Tensor:
-    """Ids (B,N), or (B,N,C) where ``codes_per_token`` is C, as int64.
+    """Ids (B,N), or (B,N,C) if ``codes_per_token`` is C, as int64.
 
     Raises:
-        ValueError: another shape or type, or an id outside [0, vocab_size).
+        ValueError: the shape or type is another, or an id is outside [0, vocab_size).
     """
     if codes_per_token is None and (ids.ndim != 2 or ids.is_floating_point()):
         raise ValueError(f"ids must be whole numbers of shape (batch, tokens), got {ids.dtype} {tuple(ids.shape)}")
@@ -40,13 +40,13 @@ def check_ids(ids: Tensor, vocab_size: int, codes_per_token: int | None = None) 
 
 
 def check_grid(ids: Tensor, grid: tuple[int, int] | None) -> tuple[int, int]:
-    """Rows and columns of the tokens of ids (B,N) or (B,N,C); a square grid if none is given.
+    """Rows and columns of tokens for ids (B,N) or (B,N,C); a square grid by default.
 
     Raises:
-        ValueError: there are more or fewer tokens.
+        ValueError: the number of tokens does not match the grid.
     """
     rows, columns = (int(size) for size in grid) if grid is not None else (math.isqrt(ids.shape[1]),) * 2
     if rows * columns != ids.shape[1] or rows < 1:
         wanted = f"{rows}x{columns} = {rows * columns}" if grid is not None else "a square number of"
-        raise ValueError(f"ids hold {ids.shape[1]} tokens per image where the grid needs {wanted}; pass grid=")
+        raise ValueError(f"ids hold {ids.shape[1]} tokens per image, but the grid needs {wanted}; pass grid=")
     return rows, columns

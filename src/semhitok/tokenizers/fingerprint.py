@@ -1,4 +1,4 @@
-"""Which image tokenizer made given ids."""
+"""Identification of the image tokenizer that produced ids."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from torch import nn
 
 
 def tokenizer_fingerprint(tokenizer: nn.Module) -> str:
-    """Hex digest of names, shapes and values of the tensors that decide the ids.
+    """Hex digest of names, shapes and values of the tensors that determine the ids.
 
-    These are the ones that the tokenizer declares in ``id_tensors`` (see ``semhitok.tokenizers.protocol.Tokenizer``); of a
-    tokenizer that declares none all tensors count.
+    The tokenizer declares them in ``id_tensors`` (see ``semhitok.tokenizers.protocol.Tokenizer``); without a declaration, all
+    tensors are included.
 
     Raises:
         ValueError: the tokenizer was loaded without its encoder side.
     """
     if getattr(tokenizer.config, "encoder", True) is False:
-        raise ValueError("a tokenizer without its encoder side (encoder=False) makes no ids, so it has no fingerprint")
+        raise ValueError(
+            "a tokenizer without its encoder side (encoder=False) produces no ids, so it has no fingerprint"
+        )
     deciding: tuple[str, ...] = getattr(tokenizer, "id_tensors", ("",))
     digest = hashlib.sha256()
     for name, tensor in sorted(tokenizer.state_dict().items()):

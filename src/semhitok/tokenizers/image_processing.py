@@ -1,4 +1,4 @@
-"""Images of any kind to the tensors that the tokenizer takes, and back."""
+"""Conversion of images of any kind to the tokenizer's input tensors and back."""
 
 from __future__ import annotations
 
@@ -27,13 +27,12 @@ class TokenizerImageProcessor(PilBackend):
 
     Args:
         size: side of the square in pixels.
-        mode: what happens to an image of another shape. ``crop``: the shorter side is resized and the centre kept;
-            ``resize``: the whole image is squeezed into the square; ``tile``: the image is cut into squares of its own
-            resolution, each an entry of the batch, row by row (``tiles`` in the output holds rows and columns for
-            ``untile``).
+        mode: how other shapes are handled. ``crop`` resizes the shorter side and keeps the centre; ``resize`` squeezes
+            the whole image into the square; ``tile`` splits the image into squares at its own resolution, each an entry
+            of the batch, row by row (``tiles`` in the output holds rows and columns for ``untile``).
 
-    RGB, grey, transparent (put on white), palette, CMYK, 16-bit, EXIF-rotated and animated images (first frame) are
-    understood; a file that is no image raises ``ImageError``, a ``ValueError`` that names it.
+    It handles RGB, grey, transparent (composited on white), palette, CMYK, 16-bit, EXIF-rotated and animated images (first
+    frame); a file that is not an image raises ``ImageError``, a ``ValueError`` that names it.
     """
 
     model_input_names = ["pixel_values"]
@@ -86,14 +85,14 @@ class TokenizerImageProcessor(PilBackend):
 
 
 def _listed(images: ImageLike | Sequence[ImageLike]) -> Sequence[ImageLike]:
-    """One image as a list of one; an array with four axes is a batch."""
+    """A list of images; a single image becomes a list of one, an array with four axes is a batch."""
     if isinstance(images, np.ndarray | Tensor):
         return [images] if images.ndim < 4 else list(images)
     return [images] if isinstance(images, Image.Image | str | os.PathLike | bytes) else images
 
 
 def _decoded(image: ImageLike) -> Image.Image | str | os.PathLike[str] | bytes:
-    """Arrays as PIL images: uint8 (H,W,3), or (3,H,W) as torch has it."""
+    """Arrays as PIL images: uint8 (H,W,3), or (3,H,W) as in torch."""
     if not isinstance(image, np.ndarray | Tensor):
         return image
     array = image.cpu().numpy() if isinstance(image, Tensor) else image

@@ -1,4 +1,4 @@
-"""Loading any tokenizer of the registry by what its checkpoint says it is."""
+"""Loading of any registered tokenizer by the type of its checkpoint."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def load_tokenizer(place: str | Path, *, encoder: bool = True, dtype: torch.dtyp
 
     Args:
         place: a folder, a hub id, or the name of a checkpoint bundled with the package.
-        encoder: False leaves out what only encoding needs.
-        dtype: of the weights; codebooks stay in fp32.
+        encoder: False omits the parts that only encoding needs.
+        dtype: dtype of the weights; codebooks stay in fp32.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
-        ValueError: it is of another class, or keys are missing, unexpected or of another shape.
+        ValueError: the checkpoint has another type, or keys are missing, unexpected or of another shape.
     """
     path = builtin_checkpoint(str(place))
     found = find_model_type(path)

@@ -1,7 +1,7 @@
-"""What image tokenizers offer; the language model and the evaluation know nothing else.
+"""Interfaces of image tokenizers, on which the language model and the evaluation rely exclusively.
 
-``ImageTokenizer`` is enough to be evaluated and to feed a language model. ``Tokenizer`` adds what the tokenizers of the
-registry say of themselves, so that exports, model cards and commands never ask which kind they hold.
+``ImageTokenizer`` suffices for evaluation and as input of a language model. ``Tokenizer`` adds the self-description of
+registered tokenizers, so that exports, model cards and commands need not distinguish their kinds.
 
 Shapes: B images, N tokens, C codes per token.
 """
@@ -22,10 +22,10 @@ class ImageTokenizer(Protocol):
     """Images <-> discrete tokens.
 
     Attributes:
-        config: has ``image_size``, the side in pixels that ``encode`` expects by default. Where the embedding of an id also
-            depends on its place in the image, ``place_dependence`` says why; such a tokenizer cannot feed a language model.
+        config: has ``image_size``, the side in pixels that ``encode`` expects by default. If the embedding of an id also depends
+            on its position, ``place_dependence`` says why; such a tokenizer cannot be used with a language model.
         vocab_size: number of joint ids.
-        num_tokens: tokens N of a square image of the default size.
+        num_tokens: N, the number of tokens of a square image of the default size.
         codes_per_token: C; 1 for SemHiTok.
     """
 
@@ -49,26 +49,26 @@ class ImageTokenizer(Protocol):
         ...
 
     def embed(self, ids: Tensor) -> Embedded:
-        """ids -> the features a language model takes in."""
+        """ids -> the features that a language model takes as input."""
         ...
 
 
 @runtime_checkable
 class ProjectedFeatures(Protocol):
-    """Optional: features of tokens beyond their codes, which the category probe reads as well."""
+    """Optional: features of tokens besides their codes, which the category probe evaluates as well."""
 
     def projected_features(self, embedded: Embedded) -> dict[str, Tensor]:
-        """What ``embed`` returned -> features (B,N,D) by name."""
+        """Result of ``embed`` -> features (B,N,D) by name."""
         ...
 
 
 @dataclass(frozen=True)
 class Rounding:
-    """What an export stores in bfloat16; everything else stays as it is.
+    """The tensors that an export stores in bfloat16; all others keep their dtype.
 
     Attributes:
-        tensors: how the names of rounded tensors begin.
-        sentence: the same in words, as in "decoder in bfloat16".
+        tensors: prefixes of the names of rounded tensors.
+        sentence: a description such as "decoder in bfloat16".
     """
 
     tensors: tuple[str, ...]
@@ -77,14 +77,14 @@ class Rounding:
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a model card says about one kind of tokenizer.
+    """Facts about one kind of tokenizer for its model card.
 
     Attributes:
-        name: of the kind.
-        paper: where it is described.
-        rows: of the table of facts, name and value.
-        limits: sentences.
-        imports, use: further lines of the example in Python, for the head and for after model, images and ids are there;
+        name: name of the kind.
+        paper: its source.
+        rows: rows of the table of facts: name and value.
+        limits: sentences about limitations.
+        imports, use: further lines of the Python example, for its head and for its end, where model, images and ids exist;
             NAME stands for the checkpoint.
     """
 
@@ -98,15 +98,14 @@ class CardFacts:
 
 @runtime_checkable
 class Tokenizer(ImageTokenizer, Protocol):
-    """A ``PreTrainedModel`` of the registry, with what it says of itself.
+    """A registered ``PreTrainedModel`` with its self-description.
 
     Attributes:
-        id_tensors: how the names of the tensors begin that decide ids. A tokenizer that does not say so is taken to need
-            them all.
-        rounding: what an export stores in bfloat16.
-        semantic_codebook_size: K, where ``encode`` also returns ``semantic_ids`` in [0, K) and ``config.id_layout`` says
-            which ids belong to which of them; None where ids have no semantic part.
-        has_text_tower: whether it embeds texts beside images.
+        id_tensors: prefixes of the names of the tensors that determine ids; without it, all tensors are assumed to.
+        rounding: tensors that an export stores in bfloat16.
+        semantic_codebook_size: K, if ``encode`` also returns ``semantic_ids`` in [0, K) and ``config.id_layout`` maps ids to
+            these; None if ids have no semantic part.
+        has_text_tower: whether it embeds texts as well as images.
     """
 
     @property
@@ -122,11 +121,11 @@ class Tokenizer(ImageTokenizer, Protocol):
     def has_text_tower(self) -> bool: ...
 
     def settings(self) -> dict[str, Any]:
-        """What ``inspect`` shows of this kind alone, as plain values fit for JSON."""
+        """The settings that ``inspect`` shows for this kind only, as JSON-serialisable values."""
         ...
 
     def card_facts(self) -> CardFacts:
-        """What the model card says of this kind alone.
+        """The facts that the model card states for this kind only.
 
         Raises:
             ValueError: there are no tokens to describe.
@@ -134,8 +133,8 @@ class Tokenizer(ImageTokenizer, Protocol):
         ...
 
     def load_processor(self, place: str | os.PathLike[str]) -> Any:
-        """What prepares the inputs of the checkpoint at ``place``: an image processor, or a processor of images and texts
-        with its text tokenizer as ``tokenizer``.
+        """The processor of the checkpoint at ``place``: an image processor, or a processor of images and texts with its
+        text tokenizer as ``tokenizer``.
 
         Raises:
             Exception: the text tokenizer is missing or damaged.
@@ -143,5 +142,5 @@ class Tokenizer(ImageTokenizer, Protocol):
         ...
 
     def __getattr__(self, name: str) -> Any:
-        """Anything else that a ``PreTrainedModel`` has."""
+        """Any other attribute of a ``PreTrainedModel``."""
         ...

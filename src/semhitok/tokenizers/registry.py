@@ -1,6 +1,6 @@
-"""Which image tokenizers there are. Adding one takes a folder beside this file and one line here.
+"""The registry of image tokenizers. To add one, add a folder next to this file and one line here.
 
-Nothing is imported before it is asked for: the table can be read without torch or transformers.
+Packages are imported on first use: the table can be read without torch or transformers.
 """
 
 from __future__ import annotations
@@ -12,11 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
-# By ``model_type``: the package whose ``TOKENIZER`` is the kind.
-TOKENIZERS = {
-    "semhitok": "semhitok.tokenizers.semhitok",
-    "unitok": "semhitok.tokenizers.unitok",
-}
+# ``model_type`` to the package that defines the kind as ``TOKENIZER``.
+TOKENIZERS = {"semhitok": "semhitok.tokenizers.semhitok", "unitok": "semhitok.tokenizers.unitok"}
 
 
 @dataclass(frozen=True)
@@ -26,8 +23,8 @@ class TokenizerKind:
     Attributes:
         config_class: its ``model_type`` is the key of the table.
         model_class: a ``PreTrainedModel`` that follows the protocol ``Tokenizer``.
-        stages: the names of its training stages, first to last. A run of several stages keeps a folder for each; a run of
-            one stage trains in its own folder.
+        stages: names of its training stages in order. A run with several stages has a folder for each; a run with one
+            stage uses its own folder.
         processor_class: prepares images and texts, for tokenizers with a text tower. Images alone are prepared by
             ``TokenizerImageProcessor``.
     """

@@ -1,4 +1,4 @@
-"""What a tokenizer is, as plain values: for ``semhitok inspect`` and for whoever shows checkpoints."""
+"""Settings of a tokenizer as plain values, for ``semhitok inspect`` and other displays of checkpoints."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from semhitok.tokenizers.protocol import Tokenizer
 
 
 def settings_of(model: Any) -> dict[str, Any]:
-    """Type, stages, sizes, bits per image, parameters by part, licence and training data; fit for JSON.
+    """Type, stages, sizes, bits per image, parameters by part, licence and training data; JSON-serialisable.
 
-    Of a model that is not a ``Tokenizer`` of the registry only the type is known.
+    A model that is not a registered ``Tokenizer`` has only its type.
     """
     config = model.config
     if not isinstance(model, Tokenizer):
@@ -30,7 +30,7 @@ def settings_of(model: Any) -> dict[str, Any]:
 
 
 def code_settings(tokens: int, codes_per_token: int, vocab_size: int) -> dict[str, Any]:
-    """What ``settings`` says of the codes of an image, of tokenizers that have codes."""
+    """The part of ``settings`` about codes, for tokenizers that have them."""
     return {
         "codes_per_token": codes_per_token,
         "vocab_size": vocab_size,

@@ -1,7 +1,7 @@
-"""Checkpoints of a training run: tensors as safetensors, everything else as JSON, complete or not there at all.
+"""Checkpoints of a training run: tensors as safetensors, everything else as JSON, written atomically.
 
 A checkpoint is a folder ``step_00000500`` with ``tensors.safetensors`` and ``values.json``. It is written under another
-name, flushed to the disk and renamed, so that a folder with this name is whole, whatever killed the process. No pickle.
+name, flushed to disk and renamed, so a folder with this name is always complete. No pickle is involved.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ def save(directory: Path, step: int, state: Mapping[str, Any], *, keep: int = 2)
     """Write a checkpoint and delete the oldest ones.
 
     Args:
-        directory: of all checkpoints of the run; made if missing.
-        step: optimizer steps done; names the checkpoint. An existing one of this step is replaced.
+        directory: holds all checkpoints of the run; created if missing.
+        step: optimizer steps done; names the checkpoint. An existing checkpoint of this step is replaced.
         state: nested dicts, lists and tuples of tensors, numbers, text and None.
-        keep: how many checkpoints stay, this one included.
+        keep: how many checkpoints to keep, including this one.
 
     Raises:
-        WriteError: disk full or not writable; older checkpoints are left as they were.
-        CheckpointError: a value that is neither plain nor a tensor.
+        WriteError: the disk is full or not writable; older checkpoints are left untouched.
+        CheckpointError: a value is neither plain nor a tensor.
     """
     target = directory / f"step_{step:08d}"
     tensors: dict[str, Tensor] = {}
@@ -59,7 +59,7 @@ def load(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Read what ``save`` wrote.
 
     Raises:
-        CheckpointError: not a checkpoint, damaged, or of another format.
+        CheckpointError: the folder is not a checkpoint, is damaged, or has another format.
     """
     try:
         document = json.loads((path / "values.json").read_text(encoding="utf-8"))
@@ -73,18 +73,18 @@ def load(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:
     except KeyError as error:
         raise CheckpointError(f"{path} is damaged: {error} is missing from it") from error
     if tensors:
-        raise CheckpointError(f"{path} is damaged: tensors that belong nowhere: {', '.join(sorted(tensors))}")
+        raise CheckpointError(f"{path} is damaged: unexpected tensors {', '.join(sorted(tensors))}")
     return state
 
 
 def latest(directory: Path) -> Path | None:
-    """The whole checkpoint with the most steps, or None."""
+    """The complete checkpoint with the most steps, or None."""
     found = _all(directory)
     return found[-1] if found else None
 
 
 def _all(directory: Path) -> list[Path]:
-    """Whole checkpoints, by rising step."""
+    """Complete checkpoints in ascending order of steps."""
     if not directory.is_dir():
         return []
     found = [(int(match[1]), path) for path in directory.iterdir() if (match := _NAME.fullmatch(path.name))]
@@ -92,12 +92,12 @@ def _all(directory: Path) -> list[Path]:
 
 
 def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """A JSON document of the same shape; tensors go to ``tensors`` and leave their name behind.
+    """A JSON document of the same structure, in which a tensor's name refers to its entry in ``tensors``.
 
-    Dicts become lists of pairs, since JSON would turn the optimizer's integer keys into text.
+    Dicts become lists of pairs, because JSON would turn the optimizer's integer keys into strings.
     """
     if isinstance(value, Tensor):
-        # A copy for every name: safetensors refuses tensors that share memory, and one may be a view of another.
+        # Copied, because safetensors refuses tensors that share memory, and one may be a view of another.
         tensors[name] = value.detach().to("cpu", copy=True).contiguous()
         return {"tensor": name}
     if isinstance(value, Mapping):

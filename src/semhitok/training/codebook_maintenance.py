@@ -1,4 +1,4 @@
-"""Codebook maintenance, the same for every task: hits are counted, codes initialised by k-means and replaced when dead.
+"""Codebook maintenance for every task: counts hits, initialises codes by k-means and replaces dead codes.
 
 Shapes: B images, N tokens (elsewhere: vectors), C codebooks of K codes, D channels.
 """
@@ -21,11 +21,11 @@ class MaintenanceConfig(Protocol):
     """The fields of a task's configuration that codebook maintenance reads.
 
     Attributes:
-        initialise_step: when the codes are set by k-means; None leaves them as they are.
-        revive_every: steps of an interval: in each hits are counted anew, and at its end dead codes are replaced.
-        revive_until: share of the run after which no code is replaced any more, so that the codebook settles.
-        revive_below: a code is dead below this share of the mean hits.
-        reservoir_size: vectors kept to draw from.
+        initialise_step: the step at which k-means sets the codes; None leaves them as they are.
+        revive_every: length of an interval in steps. Hits are counted per interval; dead codes are replaced at its end.
+        revive_until: fraction of the run after which codes are no longer replaced, so that the codebook can settle.
+        revive_below: a code is dead if it has fewer hits than this fraction of the mean.
+        reservoir_size: number of vectors kept to sample replacements from.
     """
 
     @property
@@ -44,20 +44,20 @@ class CodebookMaintainer:
     """Keeps the codebooks of one quantizer in use while it is trained.
 
     Args:
-        quantizer: in training; None for continuous features, where there is nothing to do.
+        quantizer: the quantizer in training; None for continuous features, which need no maintenance.
         config: see ``MaintenanceConfig``.
-        device: of the vectors.
-        seed_name: what k-means draws by, with the seed of the run.
-        fresh_codebook: the codes are still to be set by k-means; False when they come trained.
-        from_batch: k-means also sees the batch of the step in which it sets the codes, which is exactly
-            ``initialise_step``, whatever ``fresh_codebook`` says. By default it sees what was collected before.
-        vocab_size: number of ids whose usage is reported, where they are not what dead codes are judged by.
-        frozen: the quantizer is not trained: its usage is reported, and no code is ever changed.
+        device: the device that holds the vectors.
+        seed_name: seeds k-means together with the seed of the run.
+        fresh_codebook: whether k-means is still to set the codes; False if they are already trained.
+        from_batch: k-means runs exactly at ``initialise_step``, regardless of ``fresh_codebook``, and includes the batch
+            of that step. By default it sees only the vectors collected before.
+        vocab_size: number of ids whose usage is reported, if these differ from the codes that dead codes are found among.
+        frozen: the quantizer is not trained: its usage is reported, but codes never change.
 
     Attributes:
-        usage: hits of the current interval, for the report.
-        hits: hits that dead codes are judged by; the same object as ``usage`` unless ``vocab_size`` is given.
-        reservoir: vectors to draw from.
+        usage: hits of the current interval, for logging.
+        hits: hits that decide which codes are dead; the same object as ``usage`` unless ``vocab_size`` is given.
+        reservoir: recent vectors to sample from.
     """
 
     def __init__(
@@ -76,34 +76,34 @@ class CodebookMaintainer:
         self.fresh_codebook = fresh_codebook and quantizer is not None and not frozen
         self.from_batch, self.vocab_size, self.frozen = from_batch, vocab_size, frozen
         self.reservoir = Reservoir(config.reservoir_size, device)
-        self._count_anew()
+        self._reset_counts()
 
     def begin(self, state: TrainState, batch_ND: Tensor | None = None) -> None:
-        """What comes before the losses of a step: the codes are set when their time has come. A collective.
+        """Runs before the losses of a step and initialises the codes when they are due. A collective.
 
         Args:
-            batch_ND: this rank's vectors of the step, needed in step ``initialise_step`` with ``from_batch``.
+            batch_ND: (N,D) this rank's vectors of the step; required at ``initialise_step`` with ``from_batch``.
         """
         first = self.config.initialise_step
         if self.from_batch:
             if state.step == first:
-                assert batch_ND is not None, "k-means is to see the vectors of this step"
+                assert batch_ND is not None, "k-means needs the vectors of this step"
                 self.reservoir.add(batch_ND)
                 self._initialise(state)
                 self.reservoir.clear()
             return
         if not self.fresh_codebook or first is None:
             return
-        # A run cut to a time limit may be shorter than the recipe foresaw: a quarter of it at most is waited for.
+        # A time limit may make a run shorter than the recipe assumed: wait for at most a quarter of it.
         if state.step >= min(first, state.total_steps // 4) and len(self.reservoir):
             self.fresh_codebook = False
             self._initialise(state)
 
     def finish(self, seen: Sequence[tuple[Tensor, Tensor]], state: TrainState) -> dict[str, float]:
-        """What follows the optimizer step; the metrics of an interval that ends here. A collective.
+        """Runs after the optimizer step; returns metrics if an interval ends here. A collective.
 
         Args:
-            seen: vectors (B,N,D) before quantization, without gradients, and ids (B,N) or (B,N,C) of each micro-batch.
+            seen: for each micro-batch the detached vectors (B,N,D) before quantization and the ids (B,N) or (B,N,C).
         """
         if self.quantizer is None:
             return {}
@@ -120,13 +120,13 @@ class CodebookMaintainer:
         return self._end_interval(state) if (state.step + 1) % self.config.revive_every == 0 else {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Hits and reservoir of the interval, part of the state of a task."""
+        """Hits and reservoir of the interval; part of a task's state."""
         state: dict[str, Any] = {} if self.from_batch else {"fresh_codebook": self.fresh_codebook}
         state |= {"usage": self.usage.state_dict(), "reservoir": self.reservoir.state_dict()}
         return state if self.usage is self.hits else state | {"hits": self.hits.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what ``state_dict`` gave, out of the state of a task; strict."""
+        """Restore what ``state_dict`` returned from a task's state; strict."""
         if not self.from_batch:
             self.fresh_codebook = state["fresh_codebook"]
         self.usage.load_state_dict(state["usage"])
@@ -139,17 +139,17 @@ class CodebookMaintainer:
         self.quantizer.initialise(*self.reservoir.local(), seed=derive_seed(state.seed, self.seed_name))
 
     def _waits(self, state: TrainState) -> bool:
-        """Whether k-means is still to come."""
+        """Whether k-means has yet to run."""
         if self.from_batch:
             return self.config.initialise_step is not None and state.step < self.config.initialise_step
         return self.fresh_codebook
 
     def _replaces(self, state: TrainState) -> bool:
-        """Whether dead codes are replaced at the end of this interval, once there are codes."""
+        """Whether dead codes are replaced at the end of this interval, provided that codes are initialised."""
         return not self.frozen and state.step < self.config.revive_until * state.total_steps
 
     def _end_interval(self, state: TrainState) -> dict[str, float]:
-        """Report the usage, replace dead codes, begin to count anew."""
+        """Compute usage metrics, replace dead codes and reset the counts."""
         assert self.quantizer is not None
         counts = self.usage.all_reduce().counts
         if self.vocab_size is None:
@@ -159,7 +159,7 @@ class CodebookMaintainer:
             "usage": sum(book.usage for book in books) / len(books),
             "perplexity": sum(book.perplexity for book in books) / len(books),
         }
-        just_set = self.from_batch and state.step == self.config.initialise_step  # too few hits to judge by
+        just_set = self.from_batch and state.step == self.config.initialise_step  # too few hits to tell
         if self._replaces(state) and not self._waits(state) and not just_set and len(self.reservoir):
             if self.vocab_size is not None:
                 counts = self.hits.all_reduce().counts.unflatten(0, self.quantizer.counts_shape)
@@ -168,21 +168,21 @@ class CodebookMaintainer:
             metrics["revived"] = float(
                 self.quantizer.replace_dead_codes(dead, *columns, seed=state.seed, step=state.step)
             )
-        self._count_anew()
-        if not self._waits(state):  # what k-means is still to see stays
+        self._reset_counts()
+        if not self._waits(state):  # k-means still needs the vectors
             self.reservoir.clear()
         return metrics
 
-    def _count_anew(self) -> None:
+    def _reset_counts(self) -> None:
         self.hits = CodeUsage(1 if self.quantizer is None else torch.Size(self.quantizer.counts_shape).numel())
         self.usage = self.hits if self.vocab_size is None else CodeUsage(self.vocab_size)
 
 
 class Reservoir:
-    """The rows of the last steps, about ``size`` of them; several aligned columns (vectors, their semantic ids) at once.
+    """The most recent rows, about ``size`` of them, in aligned columns (vectors and, if needed, their semantic ids).
 
-    Rows are gathered over the ranks in sample order as they come in, so that what is drawn from them does not depend on
-    the number of ranks. Part of a task's state: a resumed run draws from the same rows.
+    Rows are gathered over the ranks in sample order as they arrive, so samples from them do not depend on the number
+    of ranks. The reservoir is part of a task's state: a resumed run samples from the same rows.
     """
 
     def __init__(self, size: int, device: torch.device | str = "cpu") -> None:
@@ -202,12 +202,12 @@ class Reservoir:
             self._steps.pop(0)
 
     def local(self) -> tuple[Tensor, ...]:
-        """This rank's equal share of all rows, oldest first: what the quantizers' collectives take."""
+        """This rank's equal share of all rows, oldest first, as the quantizers' collectives expect."""
         joined = (torch.cat(parts) for parts in zip(*self._steps, strict=True))
         return tuple(column.chunk(distributed.world_size())[distributed.rank()] for column in joined)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all rows."""
         self._steps = []
 
     def state_dict(self) -> dict[str, Any]:
@@ -215,5 +215,5 @@ class Reservoir:
         return {"steps": [list(step) for step in self._steps]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what ``state_dict`` gave; checkpoints are read to the CPU, the rows go back to the device."""
+        """Restore what ``state_dict`` returned; rows are moved to the device, since checkpoints load on the CPU."""
         self._steps = [tuple(column.to(self.device) for column in step) for step in state["steps"]]

@@ -1,4 +1,4 @@
-"""torch.compile, applied from outside the model to its repeated blocks."""
+"""torch.compile, applied to the repeated blocks of a model from outside."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ def compile_blocks(model: nn.Module, *, backend: str | Callable = "inductor") ->
     """Compile the repeated blocks of a model in place and return how many.
 
     A block is a member of an ``nn.ModuleList`` of at least two modules of one class. Compiling blocks rather than the
-    whole model is quick (all blocks of a kind share one compiled function), leaves the names in the state dict alone,
-    and keeps collective operations outside the graphs. ``backend`` is that of ``torch.compile``.
+    whole model is quick (all blocks of a kind share one compiled function), keeps state-dict keys unchanged, and keeps
+    collectives outside the graphs. ``backend`` is passed to ``torch.compile``.
     """
     count = 0
     for module in model.modules():

@@ -12,12 +12,12 @@ GRACE_SECONDS = 2.0
 
 
 class Interruption:
-    """While entered, remembers that a stop was asked for instead of dying at once; a later second signal kills.
+    """Context manager that records a request to stop instead of exiting at once; a second signal terminates.
 
-    A second signal within GRACE_SECONDS counts as the first one: torchrun passes on a Ctrl-C that the terminal has
-    already sent to each rank.
+    A second signal within GRACE_SECONDS is ignored: torchrun forwards a Ctrl-C that the terminal has already sent to
+    each rank.
 
-    Outside the main thread, where Python allows no signal handlers, it changes nothing.
+    It has no effect outside the main thread, where Python allows no signal handlers.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)

@@ -1,13 +1,13 @@
-"""The training loop: clock, data, checkpoints, log and pictures of any task.
+"""The training loop: clock, data, checkpoints, logs and previews for any task.
 
 A run lives in one directory::
 
-    checkpoints/step_00000500/   what a resumed run needs (semhitok.training.checkpoint)
-    metrics.jsonl, tensorboard/  the log
-    previews/step_00000500.png   originals over reconstructions
-    model/                       what the task exports when the run ends or stops
+    checkpoints/step_00000500/   everything needed to resume (semhitok.training.checkpoint)
+    metrics.jsonl, tensorboard/  logged metrics
+    previews/step_00000500.png   originals above their reconstructions
+    model/                       exported by the task when the run ends or stops
 
-A resumed run equals the uninterrupted one: position in the data and randomness are functions of the stored state.
+A resumed run equals an uninterrupted one: data position and randomness are functions of the stored state.
 """
 
 from __future__ import annotations
@@ -47,25 +47,26 @@ def train(
     on_finish: Callable[[TrainState], None] | None = None,
     begun: float | None = None,
 ) -> TrainState:
-    """Run a task to its end, or until a signal or the time limit stops it.
+    """Train a task to its last step, or until a signal or the time limit stops it.
 
     Args:
-        task: all ranks must begin with the same weights (``distributed.broadcast_parameters``).
-        feed: images.
-        config: of the loop.
-        directory: of the run; made if missing; seen by all ranks.
+        task: the task; all ranks must start from the same weights (``distributed.broadcast_parameters``).
+        feed: the training data.
+        config: see ``LoopConfig``.
+        directory: directory of the run, on storage shared by all ranks; created if missing.
         evaluate: called on the main rank every ``evaluate_every`` steps and at the end; logged under ``evaluation/``.
-        on_finish: called on every rank when all steps are done, before the model is exported.
-        begun: ``time.perf_counter()`` from which the time limit counts; by default the time of this call.
+        on_finish: called on every rank after the last step, before the model is exported.
+        begun: value of ``time.perf_counter()`` at which the time limit starts; by default, when this is called.
 
     Returns:
-        The state at the end; ``interrupted`` if steps are left.
+        The final state; ``interrupted`` if steps remain.
 
     Raises:
-        TrainingError: the loss is not finite (the batch is saved in ``nan_batch.safetensors``), or memory is short.
-        WriteError: the disk is full.
+        TrainingError: the loss is not finite (the batch is saved in ``nan_batch.safetensors``), or memory or the disk
+            is full.
+        WriteError: a file cannot be written.
         CheckpointError: a checkpoint cannot be read.
-        ValueError: the configuration does not fit the ranks, or the checkpoint is of other data or another seed.
+        ValueError: the batch cannot be split over the ranks, or the checkpoint has other data or another seed.
     """
     ranks = distributed.world_size()
     parts = config.accumulation * ranks
@@ -97,7 +98,7 @@ def train(
 
 
 def _begin(task: Task, feed: Feed, config: LoopConfig, checkpoints: Path) -> TrainState:
-    """A new state, or the newest checkpoint's; the latter's weights go to the task."""
+    """A new state, or the one of the latest checkpoint, which the task then loads."""
     path = checkpoint.latest(checkpoints)
     if path is None:
         return TrainState(total_steps=config.steps, seed=config.seed)
@@ -115,7 +116,7 @@ def _begin(task: Task, feed: Feed, config: LoopConfig, checkpoints: Path) -> Tra
 
 
 class _Run:
-    """One process's part of a run."""
+    """One process of a run."""
 
     def __init__(
         self, task: Task, feed: Feed, config: LoopConfig, directory: Path, state: TrainState, logger: RunLogger
@@ -124,12 +125,12 @@ class _Run:
         self.state, self.logger = state, logger
         self.means = RunningMean()
         self.budget = TimeBudget(config.max_seconds)
-        # A plan found in the checkpoint stays as it is.
+        # A plan restored from the checkpoint is not changed.
         self.plans = config.max_seconds is not None and state.planned_for is None
         self.saved_at = state.step if state.step else None
 
     def steps(self, interruption: Interruption, begun: float) -> None:
-        """Step until the end, the time limit or a signal, and save; ``begun`` is where the time limit starts."""
+        """Take steps until the end, the time limit or a signal, then save; the time limit starts at ``begun``."""
         state, config = self.state, self.config
         entered, earlier_seconds = time.perf_counter(), state.seconds
         batches = self.feed.batches(state.samples, config.batch_size, distributed.rank(), distributed.world_size())
@@ -158,7 +159,7 @@ class _Run:
         self._save()
 
     def end(self, on_finish: Callable[[TrainState], None] | None) -> None:
-        """Draw and evaluate for the last time, and export the model. A collective."""
+        """Save the last preview, evaluate, and export the model. A collective."""
         if self.state.finished:
             self.logger.draw()
             self.logger.evaluate()
@@ -173,7 +174,7 @@ class _Run:
         self.logger.end()
 
     def _refuse(self, batch: Batch, broken: list[str]) -> NoReturn:
-        """Save the images behind a number that is not finite and stop; on every rank, whichever it was."""
+        """Save the images that led to a non-finite value and stop every rank, whichever had it."""
         name = "nan_batch.safetensors" if distributed.is_main() else f"nan_batch_rank{distributed.rank()}.safetensors"
         if broken:
             _save_batch(batch, self.directory / name)
@@ -192,12 +193,12 @@ class _Run:
         self.state.total_steps, self.state.planned_for = steps, self.config.max_seconds
 
     def _report(self) -> None:
-        """Log, draw, evaluate and save whatever is due after a step."""
+        """Do what is due after a step: logging, preview, evaluation, checkpoint."""
         state, config, logger = self.state, self.config, self.logger
         ends = state.finished or state.interrupted
         save = state.step % config.checkpoint_every == 0
         logger.advance()
-        # Means end at every checkpoint, so that a resumed run logs what the uninterrupted one does.
+        # Means are reset at every checkpoint, so that a resumed run logs what the uninterrupted one does.
         if state.step % config.log_every == 0 or save or ends:
             means = distributed.average_values(self.means.take())
             seconds = self.budget.seconds_per_step
@@ -212,7 +213,7 @@ class _Run:
             self._save()
 
     def _save(self) -> None:
-        """Write a checkpoint, unless there is one of this step. A collective."""
+        """Write a checkpoint unless this step already has one. A collective."""
         if self.saved_at == self.state.step:
             return
         content = {"state": self.state.state_dict(), "feed": self.feed.fingerprint, "task": self.task.state_dict()}
@@ -223,7 +224,7 @@ class _Run:
 
 
 def _numbers(values: Mapping[str, float | Tensor]) -> dict[str, float]:
-    """Plain numbers; the tensors among them are read from the device in one go."""
+    """Plain numbers; tensors are read from the device in a single transfer."""
     tensors = {name: value.detach().reshape(()) for name, value in values.items() if isinstance(value, Tensor)}
     read: dict[str, float] = {}
     if tensors:

@@ -1,4 +1,4 @@
-"""How long a run goes on, and what happens when."""
+"""Length of a run and intervals of the training loop."""
 
 from __future__ import annotations
 
@@ -7,23 +7,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """How a run goes on in time.
+    """Settings of the training loop.
 
     Attributes:
         steps: optimizer steps.
         batch_size: images per optimizer step, over all ranks and micro-batches.
         accumulation: micro-batches per optimizer step; more of them need less memory.
-        log_every: steps between entries of the log.
-        preview_every: steps between pictures.
-        first_preview_seconds: time after which the first picture is drawn, if ``preview_every`` does not come first.
+        log_every: steps between log entries.
+        preview_every: steps between previews.
+        first_preview_seconds: time until the first preview, if ``preview_every`` takes longer.
         checkpoint_every: steps between checkpoints.
-        keep_checkpoints: how many of the newest checkpoints stay.
-        evaluate_every: steps between calls of the evaluation; None evaluates at the end only.
-        seed: of everything random but the order of the data, which is the feed's.
-        max_seconds: time limit of one process. The speed is measured over the first steps and the number of steps is
-            set so that the run ends in time (never above ``steps``); it is corrected as time goes by. A run
-            that would exceed the limit all the same stops cleanly, with a checkpoint. The evaluation after the last
-            step is not counted: leave time for it.
+        keep_checkpoints: how many of the newest checkpoints are kept.
+        evaluate_every: steps between evaluations; None evaluates only at the end.
+        seed: seeds all randomness except the order of the data, which the feed determines.
+        max_seconds: time limit of one process. The number of steps, at most ``steps``, is chosen from the measured
+            speed so that the run ends in time, and corrected along the way. A run that would still exceed the limit
+            stops cleanly with a checkpoint. The evaluation after the last step is not included: leave time for it.
     """
 
     steps: int

@@ -1,4 +1,4 @@
-"""The log of a run: one JSON line per entry always, TensorBoard where it is installed."""
+"""Logged metrics: one JSON line per entry, and TensorBoard events if TensorBoard is installed."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class RunningMean:
         self._counts: dict[str, int] = {}
 
     def add(self, values: Mapping[str, float]) -> None:
-        """Count one entry."""
+        """Add one entry."""
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def take(self) -> dict[str, float]:
-        """The means, and start anew."""
+        """Return the means and reset."""
         means = {name: total / self._counts[name] for name, total in self._sums.items()}
         self._sums, self._counts = {}, {}
         return means
@@ -36,8 +36,8 @@ class MetricsWriter:
     """Appends entries to ``metrics.jsonl`` and to TensorBoard event files in ``tensorboard/``.
 
     Args:
-        directory: of the run.
-        step: optimizer steps done so far; entries of later steps, left by a run that was killed, are dropped.
+        directory: directory of the run.
+        step: optimizer steps done so far; entries of later steps, left by a killed process, are dropped.
     """
 
     def __init__(self, directory: Path, *, step: int = 0):
@@ -47,7 +47,7 @@ class MetricsWriter:
         self._board = _tensorboard(directory / "tensorboard", step)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Add an entry; numbers that are not finite become null, which JSON can hold."""
+        """Add an entry; non-finite numbers become null, which JSON can represent."""
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._file.write(json.dumps({"step": step, **finite}) + "\n")
         self._file.flush()
@@ -56,19 +56,19 @@ class MetricsWriter:
                 self._board.add_scalar(name, value, step)
 
     def has_entry(self, step: int, prefix: str) -> bool:
-        """Whether an entry of this step has a name that begins with ``prefix``."""
+        """Whether an entry of this step has a name that starts with ``prefix``."""
         entries = (entry for entry in read_metrics(self._path) if entry["step"] == step)
         return any(name.startswith(prefix) for entry in entries for name in entry)
 
     def close(self) -> None:
-        """Flush everything."""
+        """Close all files."""
         self._file.close()
         if self._board is not None:
             self._board.close()
 
 
 def read_metrics(path: Path) -> list[dict]:
-    """Entries of a ``metrics.jsonl``; a last line cut short by a kill is left out."""
+    """Entries of a ``metrics.jsonl``; a last line truncated by a killed process is skipped."""
     entries = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:

@@ -1,4 +1,4 @@
-"""AdamW with warm-up and cosine decay; which parameters decay and which do not."""
+"""AdamW with warm-up and cosine decay, and the choice of parameters with weight decay."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class OptimizerConfig:
     """AdamW and its schedule.
 
     Attributes:
-        learning_rate: at the end of the warm-up.
+        learning_rate: peak rate, at the end of the warm-up.
         beta1: decay of the first moment.
         beta2: decay of the second moment.
         weight_decay: decoupled, for matrices and convolutions only (see ``parameter_groups``).
-        warmup_steps: linear warm-up, in optimizer steps; at most a tenth of the run.
-        final_ratio: learning rate at the last step, as a share of ``learning_rate``; 1 keeps it constant.
-        clip_norm: largest norm of all gradients together; None does not clip.
+        warmup_steps: linear warm-up in optimizer steps; at most a tenth of the run.
+        final_ratio: learning rate at the last step as a fraction of ``learning_rate``; 1 keeps it constant.
+        clip_norm: maximum global gradient norm; None disables clipping.
     """
 
     learning_rate: float = 1e-4
@@ -37,11 +37,11 @@ class OptimizerConfig:
 
 
 def learning_rate(step: int, total_steps: int, config: OptimizerConfig) -> float:
-    """The rate of the step that follows ``step`` done ones.
+    """The learning rate of the step that follows ``step`` completed ones.
 
     Rises linearly to ``config.learning_rate`` at step ``warmup_steps - 1``, then falls along half a cosine to
-    ``final_ratio`` of it at ``total_steps``. A warm-up longer than a tenth of the run is cut to that: a short trial run
-    of a recipe made for long ones should still reach its rate.
+    ``final_ratio`` of it at ``total_steps``. The warm-up is capped at a tenth of the run, so that a short trial run of a
+    recipe made for long ones still reaches its peak rate.
     """
     warmup = min(config.warmup_steps, total_steps // 10)
     if step < warmup:
@@ -52,12 +52,11 @@ def learning_rate(step: int, total_steps: int, config: OptimizerConfig) -> float
 
 
 def parameter_groups(*modules: nn.Module, weight_decay: float) -> list[dict]:
-    """Trainable parameters in two groups: with weight decay, and without.
+    """Trainable parameters in two groups, with and without weight decay.
 
-    Without: vectors (biases, norms, scales, class and mask tokens: at most one axis longer than 1), tables of
-    ``nn.Embedding``, and what a module declares: the codebooks of a quantizer (``Quantizer.codebooks``), which decay
-    would pull towards zero where no patch chooses them, and the parameters of any module that its attribute
-    ``no_weight_decay`` names.
+    Weight decay is not applied to vectors (biases, norms, scales, class and mask tokens: at most one axis longer than
+    1), to tables of ``nn.Embedding``, to the codebooks of a quantizer (``Quantizer.codebooks``), whose unused codes
+    would shrink to zero, and to parameters listed in a module's attribute ``no_weight_decay``.
     """
     decayed: dict[nn.Parameter, None] = {}
     plain: dict[nn.Parameter, None] = {}
@@ -76,14 +75,14 @@ def parameter_groups(*modules: nn.Module, weight_decay: float) -> list[dict]:
 
 
 def _undecayed(module: nn.Module) -> list[Tensor]:
-    """The module's own parameters that it declares to be without weight decay, whatever their shape."""
+    """The module's own parameters that it exempts from weight decay, whatever their shape."""
     names = ("weight",) if isinstance(module, nn.Embedding) else getattr(module, "no_weight_decay", ())
     names = module.codebooks if isinstance(module, Quantizer) else names
     return [getattr(module, name) for name in names]
 
 
 def build_adamw(modules: nn.Module | Sequence[nn.Module], config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters of the modules; the rate is set at each step by ``take_step``.
+    """AdamW over the trainable parameters of the modules; ``take_step`` sets the learning rate at each step.
 
     Raises:
         ValueError: nothing is trainable.
@@ -92,14 +91,14 @@ def build_adamw(modules: nn.Module | Sequence[nn.Module], config: OptimizerConfi
     groups = parameter_groups(*modules, weight_decay=config.weight_decay)
     if not groups:
         raise ValueError("nothing to train: every parameter of the given modules is frozen")
-    # One fused kernel in place of dozens of small ones for each parameter: a third of a small model's step on CPU.
+    # One fused kernel replaces dozens of small ones per parameter, which took a third of a small model's step on CPU.
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
 
 
 def take_step(
     optimizer: torch.optim.Optimizer, config: OptimizerConfig, step: int, total_steps: int
 ) -> dict[str, float | Tensor]:
-    """Finish an optimizer step: average gradients over ranks, clip, set the rate, update, clear the gradients.
+    """Finish an optimizer step: average gradients over ranks, clip, set the learning rate, update, clear gradients.
 
     Args:
         step: optimizer steps done before this one.

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a bar in a terminal, plain lines elsewhere."""
+"""Progress of a run on the console: a progress bar in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ SHOWN = ("loss", "psnr", "usage", "images_per_second")
 
 
 class TrainingProgress:
-    """Progress of a run; silent on ranks other than the main one.
+    """Progress of a run on the console.
 
     Args:
-        step: steps done before.
-        total_steps: of the whole run.
-        enabled: False for silence.
+        step: steps already done.
+        total_steps: steps of the whole run.
+        enabled: False prints nothing, as on all ranks but the main one.
     """
 
     def __init__(self, step: int, total_steps: int, *, enabled: bool = True):
@@ -37,7 +37,7 @@ class TrainingProgress:
             self._bar.update(self._task, completed=step, total=total_steps)
 
     def report(self, step: int, values: Mapping[str, float], *, seconds_left: float) -> None:
-        """Show the latest means: loss, PSNR and usage where the task gives them, images/s, time left."""
+        """Show the latest means (loss, PSNR and usage if the task reports them), images/s and time left."""
         parts = [_format(name, values[name]) for name in SHOWN if name in values]
         text = "  ".join([*parts, f"{_clock(seconds_left)} left"])
         if self._bar is not None:
@@ -51,7 +51,7 @@ class TrainingProgress:
             self._console.print(text, markup=False)
 
     def close(self) -> None:
-        """Take the bar down."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
 

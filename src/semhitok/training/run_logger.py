@@ -1,4 +1,4 @@
-"""The log of a run, its progress bar, pictures and evaluations. Ranks other than the main one write and print nothing."""
+"""Metrics, progress bar, previews and evaluations of a run. Only the main rank writes and prints."""
 
 from __future__ import annotations
 
@@ -23,22 +23,14 @@ class RunLogger:
     """Writes ``metrics.jsonl``, ``tensorboard/`` and ``previews/`` in the directory of a run.
 
     Args:
-        directory: of the run; created if missing.
-        task: draws the pictures and is evaluated.
-        feed: its first images are drawn.
-        state: of the run; read at each call.
+        directory: directory of the run; created if missing.
+        task: makes the previews and is evaluated.
+        feed: its first images are shown in the previews.
+        state: state of the run, read at each call.
         evaluate: None for no evaluation.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        task: Task,
-        feed: Feed,
-        state: TrainState,
-        *,
-        evaluate: Evaluate | None,
-    ):
+    def __init__(self, directory: Path, task: Task, feed: Feed, state: TrainState, *, evaluate: Evaluate | None):
         self._directory, self._task, self._feed, self._state = directory, task, feed, state
         self._evaluate = evaluate
         self._preview: Batch | None = None
@@ -52,11 +44,11 @@ class RunLogger:
         self._progress.say(text)
 
     def advance(self) -> None:
-        """Move the progress bar to the present step."""
+        """Move the progress bar to the current step."""
         self._progress.advance(self._state.step, self._state.total_steps)
 
     def log(self, means: Mapping[str, float], *, images_per_second: float, seconds_left: float) -> None:
-        """Add an entry to the log: the means over all ranks since the last entry."""
+        """Log the means over all ranks since the last entry."""
         if self._writer is None:
             return
         values = {**means, "images_per_second": images_per_second, "seconds": self._state.seconds}
@@ -66,7 +58,7 @@ class RunLogger:
         self._progress.report(self._state.step, values, seconds_left=seconds_left)
 
     def draw(self) -> None:
-        """Save a picture at the present step, if the task draws one."""
+        """Save a preview of the current step, if the task provides one."""
         if self.drawn_at == self._state.step:
             return
         self.drawn_at = self._state.step
@@ -79,7 +71,7 @@ class RunLogger:
             save_comparison(self._directory / "previews" / f"step_{self._state.step:08d}.png", *pair)
 
     def evaluate(self) -> None:
-        """Evaluate at the present step, unless the log already has this evaluation."""
+        """Evaluate at the current step, unless this evaluation is already logged."""
         if self._writer is None or self._evaluate is None or self._writer.has_entry(self._state.step, EVALUATION):
             return
         figures = self._evaluate(self._task, self._state)
@@ -96,7 +88,7 @@ class RunLogger:
         self.say(f"{done}: {self._directory}")
 
     def close(self) -> None:
-        """Close the log and remove the progress bar."""
+        """Close the log files and remove the progress bar."""
         self._progress.close()
         if self._writer is not None:
             self._writer.close()

@@ -1,4 +1,4 @@
-"""Where a run stands: all that a resumed run needs besides the task's own tensors."""
+"""Progress of a run: everything a resumed run needs besides the task's own tensors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A seed in [0, 2^63) from numbers and names; the same on every machine, independent for different parts."""
+    """A seed in [0, 2^63) derived from numbers and names: reproducible anywhere, independent for different parts."""
     digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
@@ -20,18 +20,18 @@ def derive_seed(*parts: int | str) -> int:
 class TrainState:
     """Progress of a run.
 
-    Randomness is a function of (seed, step): the loop seeds torch's global generators before each step and
-    ``generator`` gives named ones, so that no state of a generator has to be stored.
+    Randomness is a function of (seed, step): the loop seeds torch's global generators before each step, and
+    ``generator`` returns named ones, so no generator state has to be stored.
 
     Attributes:
         total_steps: optimizer steps of the whole run. Under ``LoopConfig.max_seconds`` it is an upper bound until the
-            speed has been measured; schedules read it anew at each step.
-        seed: of the run.
+            speed has been measured; schedules read it at each step.
+        seed: seed of the run.
         step: optimizer steps done.
-        samples: images seen, over all ranks: the position in the feed.
-        seconds: wall-clock time spent in training so far, over all processes that worked on the run.
-        planned_for: the ``max_seconds`` for which ``total_steps`` was chosen; None if it was not chosen by time.
-        interrupted: the run stopped before ``total_steps`` (signal or time limit).
+        samples: images seen over all ranks; also the position in the feed.
+        seconds: wall-clock training time so far, including that before interruptions.
+        planned_for: the ``max_seconds`` that ``total_steps`` was chosen for; None without a time limit.
+        interrupted: whether the run stopped before ``total_steps`` (signal or time limit).
     """
 
     total_steps: int
@@ -56,10 +56,10 @@ class TrainState:
         torch.manual_seed(derive_seed(self.seed, self.step, "global", rank))
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """All fields as plain values."""
         return asdict(self)
 
     @classmethod
     def from_state_dict(cls, values: Mapping[str, Any]) -> TrainState:
-        """The state that ``state_dict`` described; strict."""
+        """The state from which ``state_dict`` was taken; strict."""
         return cls(**values)

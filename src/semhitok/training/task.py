@@ -1,4 +1,4 @@
-"""What the training loop asks of a task."""
+"""The interface between the training loop and a task."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from semhitok.training.state import TrainState
 
 
 class TrainingError(ValueError):
-    """Training cannot go on; the message is one sentence for the user."""
+    """Training cannot continue; the message is one sentence for the user."""
 
 
 class Task(Protocol):
@@ -23,19 +23,19 @@ class Task(Protocol):
         """Take one optimizer step.
 
         Args:
-            microbatches: this rank's images, in parts of equal size whose gradients are to be averaged.
+            microbatches: this rank's images in parts of equal size, over which gradients are averaged.
             state: ``state.step`` counts the optimizer steps taken before this one. The global random generators are
-                seeded by (seed, step, rank) before the call; ``state.generator`` gives further ones.
+                seeded by (seed, step, rank) before the call; ``state.generator`` returns further ones.
 
         Returns:
             Scalars (numbers or 0-d tensors) for the log, the same names on every rank at a given step. ``loss`` is
-            required; ``psnr`` and ``usage`` (a share) are shown in the progress bar. ``loss``, ``loss/...`` and
-            ``...gradient_norm`` must be finite: the loop stops otherwise.
+            required; ``psnr`` and ``usage`` (in [0,1]) are shown in the progress bar. The loop stops if ``loss``,
+            ``loss/...`` or ``...gradient_norm`` is not finite.
         """
         ...
 
     def preview(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
-        """Originals and reconstructions, float (B,3,H,W) in [-1,1], or None for a task that draws nothing.
+        """Originals and reconstructions, float (B,3,H,W) in [-1,1], or None for a task without images to show.
 
         Called on the main rank only: no collective operations.
         """
@@ -53,15 +53,15 @@ class Task(Protocol):
         ...
 
     def export(self, directory: Path | None) -> None:
-        """Write the trained model, with averaged weights where the task keeps an average.
+        """Write the trained model, with averaged weights if the task keeps an average.
 
         A collective: every rank calls it.
 
         Args:
-            directory: existing and empty, on the main rank; None on the others, which write nothing.
+            directory: an empty folder on the main rank; None on the others, which write nothing.
         """
         ...
 
     def describe(self) -> str:
-        """One line: what is trained, with how many parameters."""
+        """One line that says what is trained and how many parameters it has."""
         ...

@@ -1,22 +1,22 @@
-"""The time budget of a run: how fast it goes, and how many steps fit into its time limit."""
+"""The time budget of a run: its speed, and how many steps fit into its time limit."""
 
 from __future__ import annotations
 
 from collections import deque
 
-WARMUP_STEPS = 5  # not measured: compilation, memory allocation, first pages of data
+WARMUP_STEPS = 5  # not measured: compilation, memory allocation, first reads of data
 MEASURED_STEPS = 20
-# Shares of the time limit after which the plan is corrected, ever closer: a plan 1 % too long leaves the run unfinished.
+# Fractions of the time limit at which the plan is corrected; denser at the end, since even 1 % too many steps do not finish.
 REVIEWS = (0.25, 0.5, 0.75, 0.85, 0.92, 0.96)
-MARGIN = 0.95  # the share of the time limit that steps are planned for; the rest is for start and end
+MARGIN = 0.95  # the fraction of the time limit planned for steps; the rest is for start and end
 
 
 class TimeBudget:
     """Measures the steps of one process of a run against its time limit.
 
     Args:
-        max_seconds: time limit of the process, None for no limit. If the first steps take more than a fiftieth of it,
-            only the very first is left unmeasured.
+        max_seconds: time limit of the process; None for no limit. If the first steps take more than a fiftieth of it,
+            only the very first step is excluded from the measurement.
     """
 
     def __init__(self, max_seconds: float | None):
@@ -54,12 +54,12 @@ class TimeBudget:
 
     @property
     def overdue(self) -> bool:
-        """Whether the time limit is reached."""
+        """Whether the time limit has been reached."""
         return self.max_seconds is not None and self.elapsed >= self.max_seconds
 
     @property
     def review_due(self) -> bool:
-        """True once after each share of the time limit in ``REVIEWS``, and never after the limit, which ends the run."""
+        """True once after each fraction of the time limit in ``REVIEWS``, and never after the limit itself."""
         if self.max_seconds is None or not self._reviews or self.overdue:
             return False
         if self.elapsed < self._reviews[0] * self.max_seconds:
@@ -68,9 +68,9 @@ class TimeBudget:
         return True
 
     def steps_that_fit(self) -> int:
-        """How many more steps fit into what is left of the time limit.
+        """How many more steps fit into the remaining time.
 
-        After some steps the time for pictures, checkpoints and evaluations is counted as well, at its share so far.
+        After some steps, the estimate includes the time for previews, checkpoints and evaluations at its rate so far.
         """
         assert self.max_seconds is not None
         assert self._recent

@@ -1,4 +1,4 @@
-"""Exponential moving average of weights: what is exported and shown, while the raw weights are trained."""
+"""Exponential moving average of weights, which is exported while the raw weights are trained."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ class WeightAverage:
     """Averaged copy of a module.
 
     Parameters are averaged; buffers (EMA codebooks, running statistics) are copied, as they are averages already. The
-    decay of the n-th update is min(decay, (1 + n) / (10 + n)), so that the first weights are soon forgotten.
+    decay of the n-th update is min(decay, (1 + n) / (10 + n)), so that the initial weights are quickly forgotten.
 
     Args:
-        module: copied at construction (before ``compile_blocks``, after loading weights). Hand in only what is trained:
-            the copy holds frozen parts as well.
-        decay: weight of the past, in [0, 1).
+        module: copied at construction (before ``compile_blocks``, after loading weights). Pass only the trained parts,
+            since frozen ones would be copied as well.
+        decay: weight of the previous average, in [0, 1).
     """
 
     def __init__(self, module: nn.Module, *, decay: float = 0.9995):
@@ -35,7 +35,7 @@ class WeightAverage:
         return self._averaged.module
 
     def update(self, module: nn.Module) -> None:
-        """Take in the weights of ``module`` after an optimizer step."""
+        """Update the average with the weights of ``module`` after an optimizer step."""
         self._updates += 1
         self._averaged.update_parameters(module)
 
@@ -44,12 +44,12 @@ class WeightAverage:
         return {"updates": self._updates, "module": self.module.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what ``state_dict`` gave; strict."""
+        """Restore what ``state_dict`` returned; strict."""
         self._updates = int(state["updates"])
         self._averaged.n_averaged.fill_(self._updates)
         self.module.load_state_dict(state["module"])
 
     def _average(self, averaged: Sequence[Tensor], current: Sequence[Tensor], _: Tensor | int) -> None:
-        # The count is kept here as a number: AveragedModel's is a tensor, and reading it would wait for the GPU.
+        # AveragedModel's own count is a tensor, and reading it would synchronise with the GPU.
         decay = min(self.decay, (1 + self._updates) / (10 + self._updates))
         get_ema_multi_avg_fn(decay)(list(averaged), list(current), self._updates)

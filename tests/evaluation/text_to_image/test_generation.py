@@ -219,7 +219,7 @@ def test_bad_input(model, folder, tmp_path):
         run(guidances=(1.0, 0.0))
     with pytest.raises(ValueError, match="at least one guidance"):
         run(guidances=())
-    with pytest.raises(ValueError, match="no image has its objects"):
+    with pytest.raises(ValueError, match="no image has objects with boxes"):
         run(folder=write_scenes(tmp_path / "bare", [scene([])] * 3))
     with pytest.raises(ValueError, match="does not know 'cat'"):
         run(judge=PerfectJudge(folder, blind=("cat",)), prompts=30)

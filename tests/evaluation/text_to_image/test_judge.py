@@ -223,7 +223,7 @@ def test_a_failed_write_leaves_the_old_judge(judge, tmp_path, monkeypatch):
 def test_refuses_what_it_does_not_know(tmp_path):
     with pytest.raises(ValueError, match="does not know 'bird'"):
         stub().check_knows(["cat", "bird"])
-    with pytest.raises(ValueError, match="no image has its objects"):
+    with pytest.raises(ValueError, match="no image has objects with boxes"):
         fit_judge(write_scenes(tmp_path / "bare", [scene([])] * 12), CoarseTokenizer(), features=mean_colours())
     few = write_scenes(tmp_path / "few", random_scenes(4))
     with pytest.raises(ValueError, match="at least 20 scenes"):

@@ -79,7 +79,7 @@ def test_the_table_of_sized_sub_codebooks_is_in_id_order():
 
 
 def test_the_random_choice_has_no_table():
-    with pytest.raises(ValueError, match="another pixel code at every place"):
+    with pytest.raises(ValueError, match="pixel code of an id depends on its position"):
         tiny_model(pixel_codebook="random").embedding_table()
     shared = tiny_model(pixel_codebook="shared").embedding_table()
     assert torch.equal(shared[:4, 6:], shared[60:, 6:])
@@ -117,7 +117,7 @@ def test_codes_that_carry_gradients_take_the_place_of_those_looked_up():
         ({"subcodebook_sizes": [4] * 15 + [1.5]}, "whole numbers of at least 1, got 1.5"),
         ({"subcodebook_sizes": SIZES, "pixel_codebook": "shared"}, "pixel_codebook must be semantic, got shared"),
         ({"pixel_codebook": "pixel"}, "pixel_codebook must be one of semantic, shared, random, got 'pixel'"),
-        ({"concat": "semantic"}, "shows no pixel code, so subcodebook_size must be 1, got 4"),
+        ({"concat": "semantic"}, "uses no pixel code, so subcodebook_size must be 1, got 4"),
     ],
 )
 def test_contradictions_are_refused_in_one_sentence(changes: dict[str, Any], message: str):

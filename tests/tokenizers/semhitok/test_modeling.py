@@ -243,8 +243,8 @@ BAD_IDS: list[tuple[Tensor, tuple[int, int] | None, str]] = [
     (torch.zeros(1, 4), None, r"ids must be whole numbers of shape \(batch, tokens\), got torch.float32 \(1, 4\)"),
     (torch.zeros(4, dtype=torch.long), None, r"shape \(batch, tokens\), got torch.int64 \(4,\)"),
     (torch.zeros(1, 4, 1, dtype=torch.long), None, r"got torch.int64 \(1, 4, 1\)"),
-    (torch.zeros(1, 5, dtype=torch.long), None, "5 tokens per image where the grid needs a square number"),
-    (torch.zeros(1, 16, dtype=torch.long), (3, 5), "16 tokens per image where the grid needs 3x5 = 15; pass grid="),
+    (torch.zeros(1, 5, dtype=torch.long), None, "5 tokens per image, but the grid needs a square number"),
+    (torch.zeros(1, 16, dtype=torch.long), (3, 5), "16 tokens per image, but the grid needs 3x5 = 15; pass grid="),
     (torch.zeros(1, 0, dtype=torch.long), None, "0 tokens per image"),
     (torch.zeros(1, 4, dtype=torch.long), (-2, -2), "4 tokens per image"),
 ]

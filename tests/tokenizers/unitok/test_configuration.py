@@ -93,7 +93,7 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
         "quantizer must be one of multi_codebook, residual, ema, vanilla, normalized, none, got 'fsq'",
     ),
     ({"projection": "mlp"}, "projection must be one of attention, linear, none, got 'mlp'"),
-    ({"num_codebooks": 3}, "16 channels cannot be cut into 3 chunks of equal width"),
+    ({"num_codebooks": 3}, "16 channels cannot be split into 3 chunks of equal width"),
     ({"width": 12}, "attention projects to heads of 12 channels, which must divide the transformer's 32"),
     ({"width": 32}, "attention projects to heads of 32 channels"),
     ({"projection": "none"}, "set quantizer to none and width to 32, got multi_codebook and 16"),

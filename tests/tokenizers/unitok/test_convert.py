@@ -182,7 +182,7 @@ QUANTIZER = "quantizer.codebooks.1.codebook.weight"
         (_replaced("quant_proj.attn.zero_k_bias", torch.ones(128)), "quant_proj.attn.zero_k_bias in .* is not zero"),
         (
             _replaced("text_encoder.token_embedding.weight", torch.ones(100, 32)),
-            "has 100 ids where CLIP's .* has 49408",
+            "has 100 ids, but CLIP's .* has 49408",
         ),
         (_replaced("note", "text"), "trainer.unitok in .* holds something else than tensors: note"),
     ],
@@ -198,14 +198,14 @@ def test_tensors_that_do_not_fit(released, tmp_path, change, message):
     [
         ({"trainer": {}}, r"trainer\.unitok is missing"),
         ({"trainer": {"unitok": {}}}, "trainer.unitok in .* is not a dictionary of tensors"),
-        ({"trainer": torch.ones(2)}, "no training checkpoint of UniTok: expected args, epoch, iter, trainer, found"),
+        ({"trainer": torch.ones(2)}, "not a training checkpoint of UniTok: expected args, epoch, iter, trainer, found"),
         ({"model": 1}, "model is unknown"),
         ({"args": {"text_heads": 4}}, "args.img_size in .* whole number of at least 1, got None"),
         ({"args": {"img_size": 256, "text_heads": True}}, "args.text_heads in .* got True"),
-        ({"args": {"img_size": 256, "weights": torch.ones(1)}}, r"settings that are no plain values: args\.weights$"),
-        ({"args": [1, 2]}, "args in .* is no dictionary of settings but of type list"),
+        ({"args": {"img_size": 256, "weights": torch.ones(1)}}, r"settings that are not plain values: args\.weights$"),
+        ({"args": [1, 2]}, "args in .* is not a dictionary of settings but of type list"),
         ({"args": argparse.Namespace(a=1)}, "asks for argparse.Namespace while it is read"),
-        ({"epoch": torch.ones(1)}, "settings that are no plain values: epoch"),
+        ({"epoch": torch.ones(1)}, "settings that are not plain values: epoch"),
         ({"epoch": os.getcwd}, "asks for posix.getcwd while it is read"),
     ],
 )
@@ -215,7 +215,7 @@ def test_files_of_another_layout(released, tmp_path, change, message):
 
 @pytest.mark.parametrize("content", [{}, [1], torch.ones(3), {"state_dict": {"visual.proj": torch.ones(2)}}])
 def test_files_of_another_model(content, tmp_path):
-    _refused(content, "is no training checkpoint of UniTok: expected args, epoch, iter, trainer", tmp_path)
+    _refused(content, "is not a training checkpoint of UniTok: expected args, epoch, iter, trainer", tmp_path)
 
 
 def _refused(content, message: str, folder: Path) -> None:
@@ -230,7 +230,7 @@ def _refused(content, message: str, folder: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"hello\n" * 100, b"PK\x03\x04" + bytes(100), b"\x80\x04N."])
 def test_damaged_files(content, tmp_path):
     (tmp_path / "file.pth").write_bytes(content)
-    with pytest.raises(ValueError, match="no file of weights"):
+    with pytest.raises(ValueError, match="not a file of weights"):
         convert_unitok(tmp_path / "file.pth", tmp_path / "out")
 
 

@@ -107,7 +107,7 @@ def test_tensors_that_do_not_fit(state, tmp_path, changes, message):
 
 def test_files_of_another_kind(tmp_path, file):
     torch.save({"visual.proj": torch.ones(2)}, tmp_path / "file.pt")
-    with pytest.raises(ValueError, match="is no checkpoint of ViTamin"):
+    with pytest.raises(ValueError, match="is not a checkpoint of ViTamin"):
         load_clip_weights(tiny(), tmp_path / "file.pt")
     with pytest.raises(FileNotFoundError, match="no such file"):
         load_clip_weights(tiny(), tmp_path / "other.pt")

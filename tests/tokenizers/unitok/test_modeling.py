@@ -205,8 +205,8 @@ BAD_IDS: list[tuple[Tensor, tuple[int, int] | None, str]] = [
     (torch.zeros(1, 4, 4), None, r"shape \(batch, tokens, 4\), 4 codes per token, got torch.float32 \(1, 4, 4\)"),
     (torch.zeros(1, 4, dtype=torch.long), None, r"4 codes per token, got torch.int64 \(1, 4\)"),
     (torch.zeros(1, 4, 8, dtype=torch.long), None, r"4 codes per token, got torch.int64 \(1, 4, 8\)"),
-    (torch.zeros(1, 5, 4, dtype=torch.long), None, "5 tokens per image where the grid needs a square number"),
-    (torch.zeros(1, 16, 4, dtype=torch.long), (3, 5), "16 tokens per image where the grid needs 3x5 = 15; pass grid="),
+    (torch.zeros(1, 5, 4, dtype=torch.long), None, "5 tokens per image, but the grid needs a square number"),
+    (torch.zeros(1, 16, 4, dtype=torch.long), (3, 5), "16 tokens per image, but the grid needs 3x5 = 15; pass grid="),
     (torch.zeros(1, 0, 4, dtype=torch.long), None, "0 tokens per image"),
     (torch.zeros(1, 4, 4, dtype=torch.long), (-2, -2), "4 tokens per image"),
 ]

@@ -118,5 +118,5 @@ def test_another_class_of_model_is_refused(saved: Path, tmp_path: Path):
 def test_a_configuration_that_contradicts_itself_is_one_sentence(folder: Path):
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"num_codebooks": 5}))
-    with pytest.raises(ValueError, match="32 channels cannot be cut into 5 chunks"):
+    with pytest.raises(ValueError, match="32 channels cannot be split into 5 chunks"):
         UniTokModel.from_pretrained(folder)

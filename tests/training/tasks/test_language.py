@@ -186,7 +186,7 @@ def test_resume_is_exact(scenes: Path):
     again.load_state_dict(saved)
     run(3, again, state)
     assert changed(copy_of(whole.model), again.model) == set()
-    with pytest.raises(ValueError, match="trains other parameters than this run"):
+    with pytest.raises(ValueError, match="checkpoint and run train different parameters"):
         task(mllm(tokenizer=image_tokenizer()), "adapter").load_state_dict(saved)
 
 

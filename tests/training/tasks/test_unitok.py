@@ -273,7 +273,7 @@ def test_the_preview_draws_without_dropping_paths():
     [
         ({"contrastive_weight": 0.0, **ONLY_CONTRASTIVE}, "one of them must be above 0"),
         ({"adversarial_weight": 0.1, **ONLY_CONTRASTIVE}, "l1_weight, l2_weight or perceptual_weight must be above 0"),
-        ({"initialise_step": 0}, "at least 1, to have vectors for k-means, or None, got 0"),
+        ({"initialise_step": 0}, "None or at least 1, so that k-means has vectors, got 0"),
     ],
 )
 def test_contradictory_settings(changes: dict[str, Any], said: str):

@@ -16,7 +16,7 @@ ConcatKind = Literal["dim", "length", "none", "semantic"]
 
 
 class SemHiTokConfig(PreTrainedConfig):
-    """Architecture of a SemHiTok tokenizer; the defaults are the paper's 256 px model where the paper states them.
+    """Architecture of a SemHiTok tokenizer; the defaults are those of the paper's 256 px model, if stated.
 
     Args:
         teacher_config: the frozen text-aligned encoder (its own image size, layer and normalisation).
@@ -28,28 +28,29 @@ class SemHiTokConfig(PreTrainedConfig):
         semantic_quantizer: ``ema`` (paper), ``vanilla`` or ``normalized`` (Table 10); any of
             ``quantizers.ONE_CODE_PER_TOKEN``.
         semantic_decay: momentum of the EMA codebook (eq. 4; value not given, 0.99 is ours).
-        semantic_update_rule: ``sum_count`` keeps running counts and sums; ``batch_mean`` is eq. 4 to the letter.
+        semantic_update_rule: ``sum_count`` keeps running counts and sums; ``batch_mean`` is literally eq. 4.
         semantic_decoder_layers: self-attention layers that reconstruct the teacher's features (paper: 3).
         semantic_decoder_heads: heads of these layers (not given).
-        subcodebook_size: m, pixel codes under each semantic code. The text says 8, the vocabulary 196,608 and Table 9
-            say 12; ids always run to K * m.
-        subcodebook_sizes: m_k, one for each semantic code; ids then run to their sum, and ``subcodebook_size`` is set to
-            the largest. None for the same m everywhere (the paper). ``quantizers.allotment`` finds good ones.
-        pixel_codebook: what selects the sub-codebook: the ``semantic`` code (the paper), or the controls at equal bits of
-            ``quantizers.grouping``: one codebook ``shared`` by all, or a ``random`` choice.
+        subcodebook_size: m, pixel codes per semantic code. The text says 8, the vocabulary size 196,608 and Table 9 say
+            12; the vocabulary size is always K * m.
+        subcodebook_sizes: m_k, one for each semantic code; the vocabulary size is then their sum, and
+            ``subcodebook_size`` is set to the largest. None for the same m everywhere (paper).
+            ``quantizers.allotment`` finds good sizes.
+        pixel_codebook: how the sub-codebook is selected: by the ``semantic`` code (paper), or as in the controls of
+            ``quantizers.grouping`` at equal bits: one codebook ``shared`` by all, or a ``random`` choice.
         pixel_dim: d_p, channels of a pixel code (not given; 16 is ours).
         concat: how the decoder receives the two codes (Table 9): ``dim`` joins channels (paper), ``length`` joins the
-            two sequences, ``none`` shows the pixel code alone (the semantic code still selects the sub-codebook).
-            ``semantic`` shows the semantic code alone (Table 7's first row) and wants m = 1, so that V = K.
+            two sequences, ``none`` uses only the pixel code (the semantic code still selects the sub-codebook), and
+            ``semantic`` only the semantic code (Table 7's first row), which requires m = 1, so that V = K.
         encoder_layers, encoder_width, encoder_heads: pixel encoder (paper: ViT-Base).
         decoder_layers, decoder_width, decoder_heads: pixel decoder (paper: ViT-Base, then ViT-Large in stage 3).
         refine_channels: channels of the convolutional refinement after the decoder; 0 is a plain linear head.
-        encoder: False for a model that only decodes and embeds ids: no teacher, no pixel encoder.
-        stages: training stages done, in order; written by training.
+        encoder: False for a model that only decodes and embeds ids, without teacher and pixel encoder.
+        stages: finished training stages in order; written by training.
         provenance: licence, training data and recipe of the weights; written by training, shown by ``inspect``.
 
     Raises:
-        ValueError: if a value is out of its range or two values contradict each other.
+        ValueError: a value is out of range, or two values contradict each other.
     """
 
     model_type = "semhitok"
@@ -124,12 +125,12 @@ class SemHiTokConfig(PreTrainedConfig):
 
     @property
     def place_dependence(self) -> str | None:
-        """Why the embedding of an id depends on its place in the image; None where it does not."""
+        """The reason why the embedding of an id depends on its position; None if it does not."""
         return "pixel_codebook random" if self.pixel_codebook == "random" else None
 
     @property
     def id_layout(self) -> IdLayout:
-        """Which joint ids belong to which semantic code."""
+        """The layout of joint ids by semantic code."""
         sizes = self.subcodebook_sizes
         return IdLayout.of(self.semantic_codebook_size, self.subcodebook_size if sizes is None else sizes)
 
@@ -161,7 +162,7 @@ class SemHiTokConfig(PreTrainedConfig):
             self._check_sizes(self.subcodebook_sizes)
         if self.concat == "semantic" and self.subcodebook_size > 1:
             raise ValueError(
-                f"concat semantic shows no pixel code, so subcodebook_size must be 1, got {self.subcodebook_size}"
+                f"concat semantic uses no pixel code, so subcodebook_size must be 1, got {self.subcodebook_size}"
             )
         if self.patch_size > self.image_size:
             raise ValueError(f"patch_size {self.patch_size} is larger than image_size {self.image_size}")

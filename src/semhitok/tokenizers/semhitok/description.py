@@ -1,4 +1,4 @@
-"""What SemHiTok says of itself, to ``semhitok inspect`` and on model cards."""
+"""Self-description of SemHiTok for ``semhitok inspect`` and model cards."""
 
 from __future__ import annotations
 

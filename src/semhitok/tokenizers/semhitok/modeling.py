@@ -41,11 +41,11 @@ class SemHiTokModel(PreTrainedModel):
     """The tokenizer: ``encode``, ``decode``, ``embed``, and ``forward`` for both with the losses.
 
     Any image whose sides are at least one patch can be encoded; the token grid is (H // patch, W // patch), row by
-    row, and positions are axial rotary, so nothing depends on the training size. The teacher sees the image scaled by
-    ``teacher_config.image_size / image_size``; its grid must equal the token grid. Where H or W is no multiple of the
+    row, and positions are axial rotary, so nothing depends on the training resolution. The teacher sees the image scaled by
+    ``teacher_config.image_size / image_size``; its grid must equal the token grid. If H or W is not a multiple of the
     patch size the pixel branch sees the whole image resampled to the grid, and that size is what ``decode`` returns.
 
-    Codebooks stay in fp32 however the model is cast.
+    Codebooks stay in fp32 when the model is cast.
     """
 
     config: SemHiTokConfig  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -55,8 +55,8 @@ class SemHiTokModel(PreTrainedModel):
     input_modalities = ("image",)  # pyright: ignore[reportAssignmentType]
     _supports_sdpa = True
     _keep_in_fp32_modules_strict = {"semantic.quantizer", "pixel_quantizer"}
-    # Teacher, stage 1 and codebooks stay as they are, so that semantic ids are bit-identical. On 256 scenes this cost a
-    # ``nano`` in training 0.003 dB and moved 4 of 10,000 joint ids.
+    # Teacher, stage 1 and codebooks are not rounded, so that semantic ids stay bit-identical. On 256 scenes, rounding cost
+    # a partly trained ``nano`` 0.003 dB and changed 4 of 10,000 joint ids.
     rounding = Rounding(("pixel_encoder.", "pixel_decoder."), "pixel encoder and decoder in bfloat16")
     has_text_tower = False
     codes_per_token = 1
@@ -96,13 +96,13 @@ class SemHiTokModel(PreTrainedModel):
 
     @property
     def id_tensors(self) -> tuple[str, ...]:
-        """How the names of the tensors begin that decide ids: neither decoders nor the statistics of an EMA codebook.
+        """Prefixes of the tensors that determine ids, without decoders and the statistics of an EMA codebook.
 
-        The teacher counts as a whole, also what it has behind the layer that is read: it never changes.
+        All of the teacher is included, even layers after the one that is used, because it never changes.
         """
         codes = [f"semantic.quantizer.{name}" for name in self.semantic.quantizer.codebooks]
         semantic = ("teacher.", "semantic.projection.", *codes)
-        # With one pixel code under each semantic code there is nothing to choose.
+        # With one pixel code per semantic code, the pixel branch does not affect the ids.
         return semantic if self.config.subcodebook_size == 1 else (*semantic, "pixel_encoder.", "pixel_quantizer.")
 
     def encode_semantic(self, pixel_values: Tensor) -> Quantized:
@@ -160,8 +160,8 @@ class SemHiTokModel(PreTrainedModel):
         return self.pixel_decoder(semantic.to(dtype), pixel.to(dtype), grid)
 
     def decode_semantic(self, ids: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
-        """Ids (B,N) -> the teacher's features as the semantic decoder restores them, (B,N,D); for understanding only:
-        the decoder attends over the whole image and cannot feed left-to-right generation."""
+        """Ids (B,N) -> the teacher's features (B,N,D) as reconstructed by the semantic decoder; for understanding only,
+        because the decoder attends over the whole image and does not suit autoregressive generation."""
         semantic_ids, _ = self.pixel_quantizer.split_ids(check_ids(ids, self.vocab_size))
         codes = self.semantic.quantizer.lookup(semantic_ids).to(self.semantic.decoder.project_in.weight.dtype)
         return self.semantic.decoder(codes, check_grid(ids, grid))
@@ -170,10 +170,12 @@ class SemHiTokModel(PreTrainedModel):
         """All embeddings in id order: (V, d_s + d_p), fp32; row id = [semantic code ; pixel code].
 
         Raises:
-            ValueError: the pixel code of an id depends on its place in the image (``pixel_codebook`` random).
+            ValueError: the pixel code of an id depends on its position (``pixel_codebook`` random).
         """
         if self.config.pixel_codebook == "random":
-            raise ValueError("with pixel_codebook random an id has another pixel code at every place, and no table row")
+            raise ValueError(
+                "with pixel_codebook random, the pixel code of an id depends on its position: no table exists"
+            )
         semantic, pixel = self._codes(torch.arange(self.vocab_size, device=self.device)[None])
         return torch.cat([semantic[0], pixel[0]], dim=-1)
 
@@ -184,9 +186,9 @@ class SemHiTokModel(PreTrainedModel):
 
         Args:
             pixel_values: (B,3,H,W) in [-1,1].
-            semantic_ids: (B,N) ids of stage 1 when they are already known (cached); computed otherwise.
-            semantic_codes: (B,N,d_s) the codes of these ids where they carry gradients, for training both branches at
-                once; constants looked up otherwise.
+            semantic_ids: (B,N) ids of stage 1, if they are known (cached); computed by default.
+            semantic_codes: (B,N,d_s) the codes of these ids with gradients, for joint training of both branches; by
+                default looked up without gradients.
 
         Returns:
             The reconstruction of ``pixel_view(pixel_values)`` (not clamped), joint ids, the pixel quantizer's losses.
@@ -218,7 +220,7 @@ class SemHiTokModel(PreTrainedModel):
         return card_facts(self.config)
 
     def load_processor(self, place: str | os.PathLike[str]) -> TokenizerImageProcessor:
-        """The image processor of the default size, wherever the checkpoint is."""
+        """The image processor of the default size, independent of the checkpoint."""
         return TokenizerImageProcessor(size=self.config.image_size)
 
     @classmethod
@@ -236,14 +238,14 @@ class SemHiTokModel(PreTrainedModel):
     ) -> SemHiTokModel:
         """Load a checkpoint: a folder, a hub id, or the name of one bundled with the package (``nano``).
 
-        ``encoder=False`` leaves out the teacher and the pixel encoder: enough to decode and embed ids. The rest is as in
-        transformers. Missing, unexpected or misshapen keys raise a ``ValueError`` that names them.
+        ``encoder=False`` omits the teacher and the pixel encoder, which decoding and embedding do not need. Other arguments
+        are as in transformers. Missing, unexpected or misshapen keys raise a ``ValueError`` that names them.
         """
         load = super().from_pretrained
         return load_strictly(load, pretrained_model_name_or_path, SemHiTokConfig.model_type, *args, **kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
-        """As in transformers, safetensors only; the image processor's configuration is written beside the weights."""
+        """As in transformers, safetensors only; the image processor's configuration is written as well."""
         super().save_pretrained(save_directory, **kwargs)
         TokenizerImageProcessor(size=self.config.image_size).save_pretrained(Path(save_directory))
 

@@ -31,8 +31,8 @@ class PixelEncoder(nn.Module):
 class PixelDecoder(nn.Module):
     """Semantic and pixel codes to an image: (B,N,d_s), (B,N,d_p) -> (B,3,H,W), unbounded (paper eq. 6).
 
-    ``concat`` is Table 9's choice: channels joined (``dim``), sequences joined (``length``: the image is read off the
-    pixel half), the pixel code alone (``none``), or the semantic code alone (``semantic``, Table 7's first row).
+    ``concat`` is Table 9's variant: channels joined (``dim``), sequences joined (``length``, with the image taken from the
+    pixel half), only the pixel code (``none``), or only the semantic code (``semantic``, Table 7's first row).
     """
 
     def __init__(self, config: SemHiTokConfig) -> None:

@@ -1,4 +1,4 @@
-"""UniTok (arXiv 2502.20321): configuration, model and processor of images and texts; ``convert`` reads the release."""
+"""UniTok (arXiv 2502.20321): configuration, model and processor of images and texts; ``convert`` reads the released checkpoint."""
 
 from semhitok.tokenizers.registry import TokenizerKind
 from semhitok.tokenizers.unitok.configuration import UniTokConfig

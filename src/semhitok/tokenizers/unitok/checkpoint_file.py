@@ -1,4 +1,4 @@
-"""Reading weights that others published, without running anything that a file may contain."""
+"""Reading published weights without executing code from the file."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from torch import Tensor
 
 
 def read_checkpoint(path: Path) -> Any:
-    """The content of a ``.safetensors`` file, or of a file that ``torch.save`` wrote; tensors stay on disk where possible.
+    """The content of a ``.safetensors`` file or of one written by ``torch.save``; tensors are memory-mapped if possible.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, of another kind, or asks to run code while it is read, which is refused.
+        ValueError: the file is damaged, of another kind, or would execute code, which is refused.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        # Only files of torch >= 1.6 are archives, which can be mapped into memory.
+        # Only files of torch >= 1.6 are archives, which can be memory-mapped.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         what = _refused(str(error))
@@ -35,15 +35,15 @@ def read_checkpoint(path: Path) -> Any:
         ) from error
     except (OSError, MemoryError):
         raise
-    except Exception as error:  # an unpickler that reads garbage raises whatever it runs into
-        raise ValueError(f"{path} is damaged or no file of weights: {_first_sentence(error)}") from error
+    except Exception as error:  # an unpickler may raise anything on garbage
+        raise ValueError(f"{path} is damaged or not a file of weights: {_first_sentence(error)}") from error
 
 
 def tensors_only(state: Any, what: str) -> dict[str, Tensor]:
     """``state`` as a dictionary of tensors by name.
 
     Raises:
-        ValueError: it is something else; the message starts with ``what``.
+        ValueError: it is anything else; the message starts with ``what``.
     """
     if not isinstance(state, Mapping) or not state:
         raise ValueError(f"{what} is not a dictionary of tensors by name")
@@ -54,16 +54,16 @@ def tensors_only(state: Any, what: str) -> dict[str, Tensor]:
 
 
 def listed(names: Iterable[str]) -> str:
-    """The first names, and how many more there are."""
+    """The first names, and the number of others."""
     names = list(names)
     more = f" and {len(names) - 6} more" if len(names) > 6 else ""
     return ", ".join(names[:6]) + more
 
 
 def _refused(message: str) -> str:
-    """Somewhere in its advice torch names the class or function that the file asks for."""
+    """What the file tried to load, which torch's message names."""
     found = re.search(r"GLOBAL ([\w.]+)", message)
-    return f"asks for {found[1]} while it is read" if found else "is no file of weights"
+    return f"asks for {found[1]} while it is read" if found else "is not a file of weights"
 
 
 def _first_sentence(error: object) -> str:

@@ -21,26 +21,26 @@ class UniTokConfig(PreTrainedConfig):
         stem_width: channels at half the resolution.
         stage_widths: channels of the two convolutional stages and of the transformer (ViTamin-L: 160, 320, 1024).
         stage_depths: blocks of the two convolutional stages of the encoder.
-        decoder_stage_depths: blocks of the decoder's two, the inner one first.
+        decoder_stage_depths: blocks of the decoder's two convolutional stages, the inner one first.
         depth: transformer blocks of the encoder, and of the decoder.
-        heads: of these blocks.
-        drop_path: share of residual branches left out in training, growing from 0 to this over the blocks.
-        width: channels in which tokens are quantized.
+        heads: attention heads of these blocks.
+        drop_path: fraction of residual branches dropped in training, increasing from 0 to this value over the blocks.
+        width: channels of the space in which tokens are quantized.
         num_codebooks: C, codes per token: codebooks of ``multi_codebook``, depths of ``residual``.
         codebook_size: K, codes of one codebook.
-        quantizer: ``multi_codebook`` (UniTok), ``residual`` (what it compares with), ``none`` for continuous features; or any of
-            ``quantizers.ONE_CODE_PER_TOKEN``, with ``num_codebooks`` 1.
-        projection: to ``width`` and back: ``attention`` (UniTok), ``linear``, or ``none``, where features stay as wide as
-            they are, which needs ``quantizer`` none.
-        projection_heads: of attention projections; None for channels // ``width``, so that a head is ``width`` wide.
-        embed_dim: E, the space that images and texts share.
+        quantizer: ``multi_codebook`` (UniTok), ``residual`` (its baseline), ``none`` for continuous features, or any of
+            ``quantizers.ONE_CODE_PER_TOKEN`` with ``num_codebooks`` 1.
+        projection: projection to ``width`` and back: ``attention`` (UniTok), ``linear``, or ``none``, which keeps the width
+            and requires ``quantizer`` none.
+        projection_heads: heads of attention projections; None for channels // ``width``, so that a head is ``width`` wide.
+        embed_dim: E, channels of the space shared by images and texts.
         text_config: the text tower, a CLIP text transformer that projects to ``embed_dim``; None for a tokenizer without one.
-        encoder: False for a model that only decodes and embeds ids: no encoder, no text tower.
-        stages: trainings done, in order; written by training.
+        encoder: False for a model that only decodes and embeds ids, without encoder and text tower.
+        stages: finished training stages in order; written by training.
         provenance: licence, training data and recipe of the weights.
 
     Raises:
-        ValueError: if a value is out of its range or two values contradict each other.
+        ValueError: a value is out of range, or two values contradict each other.
     """
 
     model_type = "unitok"
@@ -103,7 +103,7 @@ class UniTokConfig(PreTrainedConfig):
 
     @property
     def vocab_size(self) -> int:
-        """Codes of one codebook: every one of a token's C ids lies in [0, vocab_size)."""
+        """Codes of one codebook: each of a token's C ids is in [0, vocab_size)."""
         return self.codebook_size
 
     @property
@@ -157,7 +157,7 @@ class UniTokConfig(PreTrainedConfig):
                 f"{self.text_config.projection_dim}, embed_dim is {self.embed_dim}"
             )
         if self.quantizer == "multi_codebook" and self.width % self.num_codebooks:
-            raise ValueError(f"{self.width} channels cannot be cut into {self.num_codebooks} chunks of equal width")
+            raise ValueError(f"{self.width} channels cannot be split into {self.num_codebooks} chunks of equal width")
 
     def _check_projection_heads(self) -> None:
         heads = self.projection_heads

@@ -1,8 +1,8 @@
-"""UniTok's released training checkpoint as a checkpoint of this package.
+"""Conversion of UniTok's released training checkpoint to a checkpoint of this package.
 
-The released file is ``{'args', 'epoch', 'iter', 'trainer': {'unitok': tensors, ...}}``. Sizes are read from the tensors,
-so that other sizes of the same layout convert, too; only the heads of the text tower and the image size come from
-``args``. Every tensor is accounted for: used, or left out for a reason that is checked and said.
+The released file is ``{'args', 'epoch', 'iter', 'trainer': {'unitok': tensors, ...}}``. Sizes are read from
+the tensors, so that other sizes of the same layout can be converted; only the heads of the text tower and the image size come
+from ``args``. Every tensor is either used, or left out for a reason that is checked and reported.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from semhitok.tokenizers.unitok.text import clip_text_tokenizer, text_tower_conf
 
 ENTRIES = ("args", "epoch", "iter", "trainer")
 TRAINER_ENTRIES = ("config", "unitok", "disc", "unitok_optim", "disc_optim")
-HEAD_WIDTH = 64  # channels of one attention head in every ViTamin that UniTok is defined for
+HEAD_WIDTH = 64  # channels of an attention head in every ViTamin of UniTok
 PLAIN = (str, int, float, bool, type(None), torch.dtype)
 
 
 @dataclass(frozen=True)
 class Converted:
-    """What was written.
+    """Result of a conversion.
 
     Attributes:
-        folder: the checkpoint.
+        folder: folder of the converted checkpoint.
         config: its configuration.
-        parameters: numbers stored.
-        left_out: what of the released file was not used, and why.
+        parameters: number of stored values.
+        left_out: unused entries of the released file, with the reasons.
     """
 
     folder: Path
@@ -53,15 +53,15 @@ def convert_unitok(checkpoint: Path, out: Path, *, dtype: torch.dtype = torch.fl
     """Write the model, its configuration, image processor and text tokenizer to a new folder.
 
     Args:
-        checkpoint: the released file. It is read without running code; args must hold plain values only. The published
+        checkpoint: the released file. It is read without executing code, and args may hold only plain values: the published
             trainer saves them as a dictionary, so that not even ``argparse.Namespace`` needs to be allowed.
-        out: a new or empty folder; written elsewhere first, so that it is whole or absent.
-        dtype: of the stored weights; codebooks, projections and image head stay in float32.
+        out: a new or empty folder; written atomically.
+        dtype: dtype of the stored weights; codebooks, projections and image head stay in float32.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the folder is in use, or the file is damaged, unsafe, of another model, or its tensors are missing,
-            unknown or of another shape; the message names them.
+        ValueError: the folder is not empty, the file is damaged, unsafe or of another model, or tensors are missing, unknown
+            or of another shape; the message names them.
         WriteError: the disk is full.
     """
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
@@ -83,27 +83,27 @@ def convert_unitok(checkpoint: Path, out: Path, *, dtype: torch.dtype = torch.fl
 
 
 def _unpack(path: Path, content: Any) -> tuple[dict[str, Tensor], Mapping[str, Any], Mapping[str, Any]]:
-    """The tensors, the settings, and the whole."""
+    """The tensors, the settings, and the whole content."""
     if not isinstance(content, Mapping) or not isinstance(content.get("trainer"), Mapping):
         found = (
             f"found {listed(map(str, content))}" if isinstance(content, Mapping) and content else "found none of them"
         )
-        raise ValueError(f"{path} is no training checkpoint of UniTok: expected {', '.join(ENTRIES)}, {found}")
+        raise ValueError(f"{path} is not a training checkpoint of UniTok: expected {', '.join(ENTRIES)}, {found}")
     trainer = content["trainer"]
     problems = [f"{name} is missing" for name in ENTRIES if name not in content]
     problems += [f"{name} is unknown" for name in content if name not in ENTRIES]
     problems += ["trainer.unitok is missing"] if "unitok" not in trainer else []
     problems += [f"trainer.{name} is unknown" for name in trainer if name not in TRAINER_ENTRIES]
     if problems:
-        raise ValueError(f"{path} is no training checkpoint of UniTok: {listed(problems)}")
+        raise ValueError(f"{path} is not a training checkpoint of UniTok: {listed(problems)}")
     arguments = content["args"]
     if not isinstance(arguments, Mapping):
-        raise ValueError(f"args in {path} is no dictionary of settings but of type {type(arguments).__name__}")
+        raise ValueError(f"args in {path} is not a dictionary of settings but of type {type(arguments).__name__}")
     settings = {f"args.{name}": value for name, value in arguments.items()}
     settings |= {name: content[name] for name in ("epoch", "iter")}
     strange = [name for name, value in settings.items() if not _is_plain(value)]
     if strange:
-        raise ValueError(f"{path} holds settings that are no plain values: {listed(strange)}")
+        raise ValueError(f"{path} holds settings that are not plain values: {listed(strange)}")
     return tensors_only(trainer["unitok"], f"trainer.unitok in {path}"), arguments, content
 
 
@@ -112,10 +112,10 @@ def _is_plain(value: Any) -> bool:
 
 
 def _left_out(path: Path, state: Mapping[str, Tensor], content: Mapping[str, Any]) -> dict[str, str]:
-    """Tensors and entries that are not used, with the reason.
+    """Unused tensors and entries, with the reason.
 
     Raises:
-        ValueError: one of them holds something after all.
+        ValueError: a tensor that should be zero is not.
     """
     reasons = {}
     for name, tensor in state.items():
@@ -123,7 +123,7 @@ def _left_out(path: Path, state: Mapping[str, Tensor], content: Mapping[str, Any
             reasons[name] = "statistics of the training, not of the model"
         elif re.fullmatch(r"encoder\.pos_embed|(post_)?quant_proj\.attn\.zero_k_bias", name):
             if tensor.any():
-                raise ValueError(f"{name} in {path} is not zero as it is in UniTok: this file is of another model")
+                raise ValueError(f"{name} in {path} is not zero as in UniTok: this file is of another model")
             reasons[name] = "always zero"
     reasons |= {
         f"trainer.{name}": "of the training, not of the model" for name in content["trainer"] if name != "unitok"
@@ -132,11 +132,11 @@ def _left_out(path: Path, state: Mapping[str, Tensor], content: Mapping[str, Any
 
 
 def _configuration(path: Path, state: Mapping[str, Tensor], arguments: Mapping[str, Any]) -> UniTokConfig:
-    """The sizes that the tensors have."""
+    """The configuration with the sizes of the tensors."""
 
     def size(name: str, axis: int = 0) -> int:
         if name not in state or state[name].ndim <= axis:
-            raise ValueError(f"{path} is no checkpoint of UniTok: it has no {name}")
+            raise ValueError(f"{path} is not a checkpoint of UniTok: it has no {name}")
         return state[name].shape[axis]
 
     def count(pattern: str) -> int:
@@ -145,15 +145,13 @@ def _configuration(path: Path, state: Mapping[str, Tensor], arguments: Mapping[s
     text_tokenizer = clip_text_tokenizer()
     found, wanted = size("text_encoder.token_embedding.weight"), len(text_tokenizer)
     if found != wanted:
-        raise ValueError(f"the text tower in {path} has {found} ids where CLIP's text tokenizer has {wanted}")
+        raise ValueError(f"the text tower in {path} has {found} ids, but CLIP's text tokenizer has {wanted}")
     text_tokenizer.model_max_length = size("text_encoder.positional_embedding")
     backbone = "encoder.patch_embed.backbone."
     stages = [f"{backbone}stages.{number}" for number in range(2)]
     channels = size(f"{backbone}pool.proj.weight")
     if channels % HEAD_WIDTH:
-        raise ValueError(
-            f"{path} has {channels} channels where a multiple of {HEAD_WIDTH} was expected, as ViTamin has"
-        )
+        raise ValueError(f"{path} has {channels} channels, expected a multiple of {HEAD_WIDTH} as in ViTamin")
     linear = "post_quant_proj.weight" in state
     embed_dim = size("projection.weight")
     return UniTokConfig(

@@ -1,4 +1,4 @@
-"""What UniTok says of itself, to ``semhitok inspect`` and on model cards."""
+"""Self-description of UniTok for ``semhitok inspect`` and model cards."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from semhitok.tokenizers.unitok.configuration import UniTokConfig
 
 
 def settings(config: UniTokConfig, tokens: int) -> dict[str, Any]:
-    """See the protocol ``Tokenizer``; continuous features (``quantizer`` none) have no codes to speak of."""
+    """See the protocol ``Tokenizer``; continuous features (``quantizer`` none) have no code settings."""
     text = config.text_config
     tower = text and {
         "layers": text.num_hidden_layers,
@@ -32,7 +32,7 @@ def settings(config: UniTokConfig, tokens: int) -> dict[str, Any]:
 def card_facts(config: UniTokConfig) -> CardFacts:
     """See the protocol ``Tokenizer``."""
     if config.quantizer == "none":
-        raise ValueError("a model with continuous features (quantizer none) is no tokenizer to share")
+        raise ValueError("a model with continuous features (quantizer none) is not a tokenizer that can be shared")
     quantizer = {"multi_codebook": "codebooks", "residual": "residual depths of one codebook"}[config.quantizer]
     rows = [
         ["codes per token", f"{config.num_codebooks} {quantizer}"],

@@ -1,8 +1,8 @@
-"""Starting UniTok from a CLIP model with the same encoder: open_clip's ViTamin (arXiv 2404.02132), as UniTok does.
+"""Initialisation of UniTok from a CLIP model with the same encoder, open_clip's ViTamin (arXiv 2404.02132).
 
-Of such a checkpoint UniTok takes the image trunk and the text tower. It has no place for the rest: its encoder has no
-position embedding and norms every token where ViTamin norms the pooled one, its image embedding is taken behind the
-quantizer, and the temperature of the contrastive loss starts anew.
+As in the paper, UniTok uses the image trunk and the text tower of such a checkpoint. The rest does not fit: UniTok's encoder
+has no position embedding and normalises every token instead of the pooled one, its image embedding comes after the
+quantizer, and the temperature of the contrastive loss is reset.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ TOP_LEVEL_TEXT = ("positional_embedding", "text_projection", "token_embedding.",
 
 @dataclass(frozen=True)
 class Initialised:
-    """What a model was started from.
+    """Result of an initialisation.
 
     Attributes:
         loaded: names of the model's tensors that came from the file.
-        random: names of those that stay as they were initialised.
-        left_out: tensors of the file that were not used, and why.
+        random: names of the model's other tensors, which keep their random initialisation.
+        left_out: unused tensors of the file, with the reasons.
     """
 
     loaded: tuple[str, ...]
@@ -49,8 +49,8 @@ def load_clip_weights(model: UniTokModel, path: str | Path) -> Initialised:
     """Copy the trunk and the text tower of an open_clip ViTamin checkpoint into the model's encoder and text tower.
 
     Args:
-        model: on any device, in any precision, with its encoder; without a text tower the file's is left out.
-        path: safetensors, or a file of ``torch.save`` with the weights alone or open_clip's training state.
+        model: a model with its encoder, on any device and in any dtype; without a text tower, the file's is not used.
+        path: safetensors, or a file written by ``torch.save`` with only the weights or with open_clip's training state.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -73,12 +73,12 @@ def load_clip_weights(model: UniTokModel, path: str | Path) -> Initialised:
 
 
 def _clip_state(path: Path, content: Any) -> dict[str, Tensor]:
-    """The weights by open_clip's names with a text tower of its own (``text.``), which is ViTamin's layout."""
+    """The weights with open_clip's names in ViTamin's layout, in which the text tower has the prefix ``text.``."""
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]  # open_clip's training state, which may have been saved under DDP
     state = {
         name.removeprefix("module."): value for name, value in tensors_only(content, f"the content of {path}").items()
     }
     if not any(name.startswith("visual.trunk.patch_embed.backbone.") for name in state):
-        raise ValueError(f"{path} is no checkpoint of ViTamin: it has no visual.trunk.patch_embed.backbone tensors")
+        raise ValueError(f"{path} is not a checkpoint of ViTamin: it has no visual.trunk.patch_embed.backbone tensors")
     return {f"text.{name}" if name.startswith(TOP_LEVEL_TEXT) else name: value for name, value in state.items()}

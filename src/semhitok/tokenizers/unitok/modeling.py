@@ -52,8 +52,8 @@ class UniTokOutput:
     """A full pass, with what training needs.
 
     Attributes:
-        reconstruction: (B,3,H,W) in [-1,1] up to overshoot (not clamped); None if it was not asked for.
-        ids: (B,N,C) int64, as the quantizer gives them: (B,N) from one of one code per token; (B,N,0) without a quantizer.
+        reconstruction: (B,3,H,W), targets in [-1,1], not clamped; None if not requested.
+        ids: (B,N,C) int64 with several codes per token, (B,N) with one, (B,N,0) without a quantizer.
         losses: the quantizer's unweighted terms by name; empty without one.
         features: (B,N,W) before quantization.
         image_embedding: (B,E), l2-normalised.
@@ -67,7 +67,7 @@ class UniTokOutput:
 
 
 class Projection(Float32Module):
-    """(B,N,D) -> (B,N,W) or back, in fp32 whatever the caller's autocast: ids must not depend on it."""
+    """(B,N,D) -> (B,N,W) or back, in fp32 regardless of autocast, on which ids must not depend."""
 
     def __init__(self, config: UniTokConfig, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -75,7 +75,9 @@ class Projection(Float32Module):
         match config.projection:
             case "attention":
                 heads = config.projection_heads or config.channels // config.width
-                self.map = AttentionProjection(channels_in, channels_out, heads).float()  # the default may be another
+                self.map = AttentionProjection(
+                    channels_in, channels_out, heads
+                ).float()  # the default dtype may be another
             case "linear":
                 self.map = nn.Linear(channels_in, channels_out, dtype=torch.float32)
             case "none":
@@ -87,7 +89,7 @@ class Projection(Float32Module):
 
 
 class ImageHead(Float32Module):
-    """Tokens behind the quantizer to the image's embedding: mean, norm, linear; (B,N,D) -> (B,E), l2-normalised."""
+    """Quantized tokens to the image embedding by mean, norm and linear layer: (B,N,D) -> (B,E), l2-normalised."""
 
     def __init__(self, channels: int, embed_dim: int) -> None:
         super().__init__()
@@ -103,7 +105,7 @@ class UniTokModel(PreTrainedModel):
     """The tokenizer: ``encode``, ``decode``, ``embed``; ``image_embedding`` and ``text_embedding``; ``forward`` for training.
 
     Images whose sides are multiples of 16 can be encoded; the token grid is (H / 16, W / 16), row by row. Codebooks,
-    projections and image head stay in fp32 however the model is cast, and in eval mode autocast does not change ids.
+    projections and image head stay in fp32 when the model is cast, and in eval mode autocast does not change ids.
 
     With ``quantizer`` none features stay continuous: ``encode``, ``decode`` and ``embed`` raise a ``ValueError``.
     """
@@ -115,7 +117,7 @@ class UniTokModel(PreTrainedModel):
     input_modalities = ("image", "text")  # pyright: ignore[reportAssignmentType]
     _supports_sdpa = True
     _keep_in_fp32_modules_strict = {"quantizer", "project_down", "project_up", "image_head"}
-    semantic_codebook_size = None  # meaning and looks share the codes
+    semantic_codebook_size = None  # semantics and appearance share the codes
 
     def __init__(self, config: UniTokConfig) -> None:
         super().__init__(config)
@@ -145,7 +147,7 @@ class UniTokModel(PreTrainedModel):
 
     @property
     def id_tensors(self) -> tuple[str, ...]:
-        """How the names of the tensors begin that decide ids; the statistics of an EMA codebook do not."""
+        """Prefixes of the tensors that determine ids, without the statistics of an EMA codebook."""
         codes = () if self.quantizer is None else self.quantizer.codebooks
         return ("encoder.", "project_down.", *(f"quantizer.{name}" for name in codes))
 
@@ -161,7 +163,7 @@ class UniTokModel(PreTrainedModel):
 
     @property
     def rounding(self) -> Rounding:
-        """Encoder, projections, codebooks and image head stay as they are: ids and image embeddings are bit-identical."""
+        """Encoder, projections, codebooks and image head are not rounded: ids and image embeddings stay bit-identical."""
         sentence = "decoder and text tower in bfloat16" if self.has_text_tower else "decoder in bfloat16"
         return Rounding(("decoder.", "text_model."), sentence)
 
@@ -170,7 +172,7 @@ class UniTokModel(PreTrainedModel):
         """Images (B,3,H,W) in [-1,1] -> ids (B,N,C) in [0, vocab_size) and the grid (rows, columns).
 
         Raises:
-            ValueError: the images do not fit, or there are no ids (``encoder`` False, ``quantizer`` none).
+            ValueError: the size of the images is invalid, or there are no ids (``encoder`` False, ``quantizer`` none).
         """
         ids = self._discrete()(self.features(pixel_values)).ids
         return Encoded(ids=ids if ids.ndim == 3 else ids[..., None], grid=self.config.grid(*pixel_values.shape[-2:]))
@@ -180,20 +182,20 @@ class UniTokModel(PreTrainedModel):
         """Ids (B,N,C) -> images (B,3,H,W) clamped to [-1,1]. ``grid`` (rows, columns) defaults to a square one.
 
         Raises:
-            ValueError: ids are out of range or of another shape, or the grid does not hold N tokens.
+            ValueError: ids are out of range or of another shape, or the grid does not have N tokens.
         """
         return self._draw(self.project_up(self._lookup(ids)), check_grid(ids, grid)).clamp(-1, 1)
 
     def embed(self, ids: Tensor) -> Embedded:
-        """Ids (B,N,C) -> quantized features (B,N,W), fp32, as ``pixel``: meaning and looks lie in the same codes."""
+        """Ids (B,N,C) -> quantized features (B,N,W), fp32, as ``pixel``, which also carry the semantics."""
         return Embedded(semantic=None, pixel=self._lookup(ids))
 
     def projected_features(self, embedded: Embedded) -> dict[str, Tensor]:
-        """``projected``: tokens behind the projection, which image head, decoder and a model that only reads take in."""
+        """``projected``: tokens after the projection, the input of image head, decoder and models for understanding."""
         return {"projected": self.project_up(embedded.pixel)}
 
     def embedding_tables(self) -> Tensor:
-        """The codes of each codebook, of unit length: (C, vocab_size, W / C), fp32; for multi-codebook quantization."""
+        """Unit-length codes of each codebook, (C, vocab_size, W / C), fp32; only with multi-codebook quantization."""
         if not isinstance(self.quantizer, MultiCodebookQuantizer):
             raise ValueError(f"quantizer {self.config.quantizer!r} has no table for each code; multi_codebook has")
         return F.normalize(self.quantizer.codebooks_CKc, dim=-1)
@@ -206,7 +208,7 @@ class UniTokModel(PreTrainedModel):
         pixel_values = pixel_values.to(self.encoder.to_grid.weight.dtype)
         if self.training:
             return self.project_down(self.encoder(pixel_values))
-        # In use, ids must not depend on the caller's autocast; to encode in bf16, cast the model.
+        # At inference, ids must not depend on the caller's autocast; to encode in bf16, cast the model.
         with torch.autocast(pixel_values.device.type, enabled=False):
             return self.project_down(self.encoder(pixel_values))
 
@@ -226,7 +228,7 @@ class UniTokModel(PreTrainedModel):
 
         Args:
             pixel_values: (B,3,H,W) in [-1,1].
-            reconstruct: False leaves the decoder out.
+            reconstruct: False skips the decoder.
         """
         features = self.features(pixel_values)
         assert self.image_head is not None
@@ -252,7 +254,7 @@ class UniTokModel(PreTrainedModel):
         return card_facts(self.config)
 
     def load_processor(self, place: str | os.PathLike[str]) -> TokenizerImageProcessor | UniTokProcessor:
-        """Of images and texts where there is a text tower, read from ``place``; of images alone otherwise.
+        """The processor of images and texts from ``place`` if there is a text tower, otherwise of images only.
 
         Raises:
             Exception: the text tokenizer is missing or damaged; the tokenizers library raises nothing more specific.
@@ -267,14 +269,14 @@ class UniTokModel(PreTrainedModel):
     ) -> UniTokModel:
         """Load a checkpoint: a folder, a hub id, or the name of one bundled with the package.
 
-        ``encoder=False`` leaves out encoder and text tower: enough to decode and embed ids. The rest is as in
+        ``encoder=False`` omits encoder and text tower, which decoding and embedding do not need. Other arguments are as in
         transformers. Missing, unexpected or misshapen keys raise a ``ValueError`` that names them.
         """
         load = super().from_pretrained
         return load_strictly(load, pretrained_model_name_or_path, UniTokConfig.model_type, *args, **kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
-        """As in transformers, safetensors only; the image processor's configuration is written beside the weights."""
+        """As in transformers, safetensors only; the image processor's configuration is written as well."""
         super().save_pretrained(save_directory, **kwargs)
         TokenizerImageProcessor(size=self.config.image_size).save_pretrained(Path(save_directory))
 
@@ -300,7 +302,7 @@ class UniTokModel(PreTrainedModel):
         return self.decoder(tokens.to(self.decoder.norm.weight.dtype), grid)
 
     def _lookup(self, ids: Tensor) -> Tensor:
-        """Codes (B,N,W) of ids (B,N,C), checked."""
+        """Check ids (B,N,C) and look up their codes (B,N,W)."""
         quantizer = self._discrete()
         ids = check_ids(ids, self.vocab_size, self.codes_per_token)
         return quantizer.lookup(ids if self.config.quantizer in SEVERAL_CODES_PER_TOKEN else ids[..., 0])

@@ -1,4 +1,4 @@
-"""Images and texts to what a UniTok model takes."""
+"""Images and texts to the inputs of a UniTok model."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from semhitok.types import FitOrTile
 class UniTokProcessor(ProcessorMixin):
     """Images -> ``pixel_values``; texts -> ``input_ids`` and ``attention_mask``; both in one call.
 
-    ``image_processor`` is a ``TokenizerImageProcessor``. ``tokenizer`` is the text tokenizer: transformers asks for this
-    name, loads it from the model's folder (``tokenizer.json``) and hands it to its pipelines.
+    ``image_processor`` is a ``TokenizerImageProcessor``. ``tokenizer`` is the text tokenizer, a name that transformers
+    requires: it loads it from the model's folder (``tokenizer.json``) and passes it to its pipelines.
     """
 
     def __init__(self, image_processor: Any, tokenizer: Any, **kwargs: Any) -> None:
@@ -43,16 +43,16 @@ class UniTokProcessor(ProcessorMixin):
 
         Args:
             images: one image or several, see ``TokenizerImageProcessor``.
-            text: one text or several; what exceeds the context length is cut, the end token stays.
-            mode: how images are fitted, instead of the configured way.
-            padding: True to the longest text, "max_length" to the context length, with the end token; the mask is 0 there.
+            text: one text or several; texts beyond the context length are truncated, keeping the end token.
+            mode: how images are fitted; by default as configured.
+            padding: True pads to the longest text, "max_length" to the context length, with the end token and mask 0.
             return_tensors: "pt", or None for lists of ids.
 
         Returns:
             pixel_values (B,3,size,size) in [-1,1]; input_ids and attention_mask (T,L), integers.
 
         Raises:
-            ValueError: if neither images nor texts are given.
+            ValueError: neither images nor texts are given.
         """
         if images is None and text is None:
             raise ValueError("neither images nor text were given, at least one of them is needed")

@@ -1,7 +1,7 @@
-"""Which released tensors each of our tensors comes from: UniTok's names (timm's, open_clip's) for ours.
+"""Mapping from our tensors to released ones, with UniTok's names (those of timm and open_clip).
 
-The tables run from our names to theirs, so that what is expected of a file follows from the model, and what is missing or
-unknown can be said in the file's own names.
+The tables map our names to theirs, so that the model determines what a file must contain, and errors about missing or unknown
+tensors use the file's own names.
 """
 
 from __future__ import annotations
@@ -68,25 +68,21 @@ TEXT_LAYER = {
 }
 
 
-def _itself(tensor: Tensor) -> Tensor:
-    return tensor
-
-
 @dataclass(frozen=True)
 class Source:
-    """Where one of our tensors comes from.
+    """The source of one of our tensors.
 
     Attributes:
-        names: released tensors.
-        build: makes ours of them.
+        names: names of the released tensors.
+        build: builds our tensor from them.
     """
 
     names: tuple[str, ...]
-    build: Callable[..., Tensor] = _itself
+    build: Callable[..., Tensor] = lambda tensor: tensor
 
 
 def unitok_source(name: str, num_codebooks: int) -> Source:
-    """Of one of our tensors in UniTok's released state."""
+    """The source of one of our tensors in UniTok's released state."""
     part, _, rest = name.partition(".")
     match part:
         case "encoder":
@@ -98,7 +94,10 @@ def unitok_source(name: str, num_codebooks: int) -> Source:
         case "project_up":
             return _projection("post_quant_proj.", rest.removeprefix("map."))
         case "quantizer":
-            return Source(tuple(f"quantizer.codebooks.{n}.codebook.weight" for n in range(num_codebooks)), _stacked)
+            return Source(
+                tuple(f"quantizer.codebooks.{n}.codebook.weight" for n in range(num_codebooks)),
+                lambda *tensors: torch.stack(tensors),
+            )
         case "image_head":
             return Source((_renamed(rest, IMAGE_HEAD),))
         case "text_model":
@@ -107,7 +106,7 @@ def unitok_source(name: str, num_codebooks: int) -> Source:
 
 
 def vitamin_source(name: str) -> Source | None:
-    """Of one of our tensors in open_clip's ViTamin; None for what it does not have."""
+    """The source of one of our tensors in open_clip's ViTamin; None if it does not exist there."""
     part, _, rest = name.partition(".")
     if part == "encoder" and not rest.startswith("norm."):
         return Source((f"visual.trunk.{_tower(rest, ENCODER, ENCODER_STAGES)}",))
@@ -128,7 +127,7 @@ def _tower(name: str, table: Mapping[str, str], stages: Mapping[str, str]) -> st
 
 
 def _projection(prefix: str, name: str) -> Source:
-    """Released queries, keys and values are one matrix; keys have no bias (a stored one is zero)."""
+    """The source of a projection's tensor; released queries, keys and values are one matrix, keys have no bias."""
     if name in ("weight", "bias"):
         return Source((f"{prefix}{name}",))  # a linear projection
     match re.fullmatch(r"attention\.(query|key|value)\.(weight|bias)", name):
@@ -141,10 +140,10 @@ def _projection(prefix: str, name: str) -> Source:
 
 
 def _text(prefix: str, name: str) -> Source:
-    """Of CLIP's text tower in open_clip's; its queries, keys and values are one matrix, its projection is transposed."""
+    """The source of a text tower's tensor: open_clip joins queries, keys and values and transposes the projection."""
     name = name.removeprefix("text_model.")
     if name == "text_projection.weight":
-        return Source((f"{prefix}text_projection",), _transposed)
+        return Source((f"{prefix}text_projection",), lambda tensor: tensor.T.contiguous())
     if name.startswith("embeddings."):
         token = "token_embedding" in name
         return Source((f"{prefix}{'token_embedding.weight' if token else 'positional_embedding'}",))
@@ -162,30 +161,19 @@ def _third(index: int) -> Callable[[Tensor], Tensor]:
     return lambda tensor: tensor.tensor_split(3)[index].clone()  # a file does not hold views of one tensor
 
 
-def _transposed(tensor: Tensor) -> Tensor:
-    return tensor.T.contiguous()
-
-
-def _stacked(*tensors: Tensor) -> Tensor:
-    return torch.stack(tensors)
-
-
 def take(
-    path: Path,
-    shapes: Mapping[str, torch.Size],
-    source: Callable[[str], Source | None],
-    found: Mapping[str, Tensor],
+    path: Path, shapes: Mapping[str, torch.Size], source: Callable[[str], Source | None], found: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Our tensors, fp32, made of those in a file.
+    """Build our tensors, fp32, from those of a file.
 
     Args:
         path: the file, for messages.
-        shapes: what is needed, by our names.
-        source: of each of our names.
-        found: the tensors of the file, each of which must be used.
+        shapes: the required shapes by our names.
+        source: maps our names to their sources.
+        found: the tensors of the file, all of which must be used.
 
     Raises:
-        ValueError: tensors are missing, unknown or of another shape; the message names them as the file does.
+        ValueError: tensors are missing, unknown or of another shape; the message uses the file's names.
     """
     sources = {name: _known(source(name), name) for name in shapes}
     expected = dict.fromkeys(name for entry in sources.values() for name in entry.names)
@@ -200,7 +188,7 @@ def take(
     ]
     said = [f"{kind}: {listed(dict.fromkeys(names))}" for kind, names in problems.items() if names]
     if said:
-        raise ValueError(f"the tensors in {path} do not fit: {'; '.join(said)}")
+        raise ValueError(f"the tensors in {path} do not match: {'; '.join(said)}")
     return {
         name: entry.build(*(found[released].float() for released in entry.names)) for name, entry in sources.items()
     }

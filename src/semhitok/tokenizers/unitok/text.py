@@ -1,9 +1,9 @@
 """The text side of UniTok: CLIP's text tokenizer, or a small one trained on captions, and the text tower's configuration.
 
-The tower itself is transformers' CLIP text model (Radford et al. 2021, section 2.4); UniTok's has open_clip's sizes for
-ViTamin-L. Byte-level BPE as CLIP has it: text is lower-cased and split into words, numbers digit by digit; a word is
-spelled in 256 byte symbols, its last one marked ``</w>``, and merged by rank. Ids: 256 bytes, 256 bytes that end a word,
-one id per merge, start of text, end of text.
+The tower itself is transformers' CLIP text model (Radford et al. 2021, section 2.4) with open_clip's sizes for ViTamin-L. The
+text tokenizer is CLIP's byte-level BPE: text is lower-cased and split into words, numbers into digits; a word is spelled in
+256 byte symbols, the last one marked ``</w>``, and merged by rank. Ids: 256 bytes, 256 bytes that end a word, one id per
+merge, start of text, end of text.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ _FIXED = 512 + 2  # bytes, bytes that end a word, start, end
 def clip_text_tokenizer() -> CLIPTokenizer:
     """CLIP's text tokenizer: 49,408 ids, start 49,406, end 49,407 (also the padding), 77 ids at most.
 
-    The original also repairs broken encodings, curly quotes and HTML entities before it tokenises; this one takes text
-    as it is.
+    Unlike the original, it does not repair broken encodings, curly quotes and HTML entities.
     """
     lines = gzip.decompress(MERGES.read_bytes()).decode().splitlines()
     return _text_tokenizer([(left, right) for left, right in map(str.split, lines)], CONTEXT_LENGTH)
@@ -40,15 +39,15 @@ def clip_text_tokenizer() -> CLIPTokenizer:
 def train_text_tokenizer(
     captions: Iterable[str], vocab_size: int = 2048, *, context_length: int = CONTEXT_LENGTH
 ) -> CLIPTokenizer:
-    """A text tokenizer of CLIP's kind whose merges are learned from captions; the same captions give the same one.
+    """A CLIP text tokenizer with merges learned from captions; a deterministic function of these.
 
     Args:
-        captions: text of any case; read once.
-        vocab_size: number of ids. Captions with few words yield fewer: count with ``len(text_tokenizer)``.
-        context_length: ids of the longest text, start and end included; longer texts are cut.
+        captions: texts in any case; iterated once.
+        vocab_size: maximum number of ids. Captions with few words give fewer, see ``len(text_tokenizer)``.
+        context_length: maximum number of ids of a text, including start and end; longer texts are truncated.
 
     Raises:
-        ValueError: if vocab_size leaves no room for a merge, context_length none for a token, or no caption has a word.
+        ValueError: vocab_size leaves no room for a merge, context_length none for a token, or no caption has a word.
     """
     if vocab_size <= _FIXED:
         raise ValueError(
@@ -56,14 +55,11 @@ def train_text_tokenizer(
         )
     if context_length < 3:
         raise ValueError(f"context_length must be at least 3 (start, one token, end), got {context_length}")
-    # The trainer numbers symbols in the order of a hash map and breaks ties by these numbers; symbols declared as
-    # special tokens keep their order instead, which makes the training reproducible and the ids those of CLIP's layout.
+    # The trainer numbers symbols in the order of a hash map and breaks ties by these numbers; symbols declared as special
+    # tokens keep their order, which makes the training reproducible and gives the ids CLIP's layout.
     symbols = _byte_symbols()
     trainer = BpeTrainer(  # pyright: ignore[reportCallIssue]
-        vocab_size=vocab_size - 2,
-        special_tokens=symbols,
-        end_of_word_suffix=END_OF_WORD,
-        show_progress=False,
+        vocab_size=vocab_size - 2, special_tokens=symbols, end_of_word_suffix=END_OF_WORD, show_progress=False
     )
     untrained = CLIPTokenizer().backend_tokenizer
     learner = Tokenizer(BPE(end_of_word_suffix=END_OF_WORD))
@@ -81,11 +77,11 @@ def text_tower_config(
     """Configuration of the text tower that reads this tokenizer's ids; the default sizes are those of UniTok-L.
 
     Args:
-        text_tokenizer: sets the number of ids, the context length and the marks.
+        text_tokenizer: determines the number of ids, the context length and the special ids.
         width: channels; the MLP is four times as wide, with exact GELU as in open_clip.
         layers: transformer layers.
         heads: attention heads.
-        embed_dim: E, the space that images and texts share.
+        embed_dim: E, channels of the space shared by images and texts.
     """
     vocab = text_tokenizer.get_vocab()
     return CLIPTextConfig(

@@ -1,4 +1,4 @@
-"""UniTok's image encoder, a ViTamin without class token and positions, and the decoder that mirrors it.
+"""UniTok's image encoder, a ViTamin without class token and position embedding, and the decoder that mirrors it.
 
 Shapes: B images, H x W pixels, N = H/16 * W/16 tokens in row order, D channels.
 """
@@ -44,7 +44,7 @@ class UniTokEncoder(nn.Module):
 class UniTokDecoder(nn.Module):
     """Tokens (B,N,D) and their grid to images (B,3,H,W), unbounded.
 
-    Transformer blocks, a norm, up-sampling, two convolutional stages that double the resolution, an inverse stem.
+    Transformer blocks, a norm, upsampling, two convolutional stages that double the resolution, an inverse stem.
     """
 
     def __init__(self, config: UniTokConfig) -> None:
@@ -66,12 +66,12 @@ class UniTokDecoder(nn.Module):
 
     @property
     def last_layer(self) -> nn.Parameter:
-        """The weight that the adaptive adversarial weight is measured at (VQGAN, eq. 7)."""
+        """The weight whose gradients determine the adaptive adversarial weight (VQGAN, eq. 7)."""
         return self.stem.draw.weight  # pyright: ignore[reportReturnType]
 
 
 def _transformer_blocks(config: UniTokConfig) -> nn.ModuleList:
-    """The blocks of encoder or decoder; the share of dropped paths grows linearly over them."""
+    """The blocks of encoder or decoder, with a drop-path rate that increases linearly."""
     rates = torch.linspace(0, config.drop_path, config.depth, device="cpu").tolist()
     return nn.ModuleList(ViTaminBlock(config.channels, config.heads, rate) for rate in rates)
 

@@ -1,1 +1,1 @@
-"""What the training loop can train: one file per task, with its configuration beside it."""
+"""The tasks of the training loop: one file per task, with its configuration next to it."""

@@ -27,13 +27,13 @@ class AdversarialConfig:
 
     Attributes:
         weight: factor on top of the adaptive weight (VQGAN, eq. 7).
-        start: steps before either side begins.
-        warmup: steps from then on in which the weight rises to its value.
+        start: step at which the discriminator and its loss begin.
+        warmup: number of steps from then on over which the weight rises to its value.
         minimum_weight: lower bound of the adaptive weight.
-        consistency_weight: of the squared difference between the discriminator's logits for two augmentations of an
-            image, real or generated (balanced consistency, Zhao et al. 2021).
-        diffaug: differentiable augmentation of what the discriminator sees.
-        optimizer: of the discriminator.
+        consistency_weight: weight of the squared difference between the discriminator's logits for two augmentations
+            of an image, real or generated (balanced consistency, Zhao et al. 2021).
+        diffaug: apply differentiable augmentation to the discriminator's input.
+        optimizer: optimizer of the discriminator.
         precision: ``bf16`` autocast or ``fp32``.
     """
 
@@ -51,7 +51,7 @@ class Adversary:
     """Trains ``discriminator`` in place, and computes the adversarial loss of the generator side.
 
     Raises:
-        ValueError: a consistency loss is asked for without the augmentation that it compares.
+        ValueError: a consistency loss is requested without the augmentations that it compares.
     """
 
     def __init__(self, discriminator: nn.Module, config: AdversarialConfig) -> None:
@@ -68,13 +68,13 @@ class Adversary:
     def add_generator_loss(
         self, visible: Tensor, reconstruction: Tensor, last_layer: Tensor, state: TrainState, index: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The reconstruction loss with the weighted adversarial one, and the terms for the log.
+        """The reconstruction loss plus the weighted adversarial loss, and the terms for the log.
 
         Args:
-            visible: scalar, what is computed from ``reconstruction`` alone; all of its graph beyond is freed.
-            reconstruction: images, part of a graph.
+            visible: scalar loss computed from ``reconstruction`` alone; its graph down to there is freed.
+            reconstruction: (B,3,H,W) images with their graph.
             last_layer: weight of the decoder's last layer.
-            index: of the micro-batch; each has augmentations of its own.
+            index: index of the micro-batch; each has its own augmentations.
         """
         visible = cut_at(reconstruction, visible)
         self.discriminator.requires_grad_(False)
@@ -83,11 +83,7 @@ class Adversary:
         loss = generator_hinge_loss(logits)
         generator = cut_at(reconstruction, loss)
         weight = adaptive_weight(
-            visible,
-            generator,
-            last_layer,
-            minimum=self.config.minimum_weight,
-            all_reduce=all_reduce_sum,
+            visible, generator, last_layer, minimum=self.config.minimum_weight, all_reduce=all_reduce_sum
         )
         done = state.step - self.config.start + 1
         rise = min(1.0, done / self.config.warmup) if self.config.warmup else 1.0
@@ -95,7 +91,7 @@ class Adversary:
         return visible + self.config.weight * rise * weight * generator, terms
 
     def step(self, pairs: Sequence[Pair], state: TrainState) -> dict[str, float | Tensor]:
-        """One optimizer step of the discriminator on the pairs of each micro-batch; its metrics."""
+        """Take one optimizer step of the discriminator on the pairs of all micro-batches and return its metrics."""
         config = self.config
         self.discriminator.requires_grad_(True)
         totals = {"loss/discriminator": torch.zeros((), device=pairs[0][0].device)}
@@ -111,7 +107,7 @@ class Adversary:
             loss = hinge
             totals["loss/discriminator"] += hinge.detach()
             if config.consistency_weight:
-                # The mean over both kinds: the hinge loss is halved, too.
+                # The mean over real and generated images, as in the hinge loss.
                 difference = (torch.cat(logits[2:]).float() - torch.cat(logits[:2]).float()).square().mean()
                 loss = loss + config.consistency_weight * difference / len(pairs)
                 totals["loss/consistency"] += difference.detach() / len(pairs)
@@ -120,14 +116,14 @@ class Adversary:
         return {**totals, "discriminator_gradient_norm": taken["gradient_norm"]}
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights and optimizer of the discriminator."""
+        """The discriminator's weights and optimizer state."""
         return {
             "discriminator": self.discriminator.state_dict(),
             "discriminator_optimizer": self.optimizer.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what ``state_dict`` gave; strict."""
+        """Restore what ``state_dict`` returned; strict."""
         self.discriminator.load_state_dict(state["discriminator"])
         self.optimizer.load_state_dict(state["discriminator_optimizer"])
 

@@ -1,9 +1,9 @@
-"""Both branches at once, from scratch: the control to SemHiTok's training in stages (paper section 3).
+"""Joint training of both branches from scratch: the control for SemHiTok's training in stages (paper section 3).
 
-Architecture, losses and codebook maintenance are those of stages 1 and 2, added up over the same images; the teacher
-stays frozen. What differs: the semantic codebook still moves while the sub-codebooks under it are trained, and, with
-``pixel_gradient``, reconstruction pulls at the semantic branch through its straight-through codes, the trade-off that
-the paper's stages avoid.
+Architecture, losses and codebook maintenance are those of stages 1 and 2, summed over the same images; the teacher
+stays frozen. The differences: the semantic codebook still moves while the sub-codebooks under it are trained, and with
+``pixel_gradient`` the reconstruction losses reach the semantic branch through its straight-through codes, which is the
+trade-off that the paper's stages avoid.
 
 Shapes: B images, N tokens, D teacher channels, d_s semantic channels.
 """
@@ -29,13 +29,13 @@ class JointTask:
     """Trains ``model.semantic`` and the pixel branch of ``model`` in place, in one run.
 
     Args:
-        model: fresh; the teacher's features come from ``batch.extras["features"]`` (cached) or from the model. Semantic
-            ids are always computed: they change from step to step.
+        model: an untrained model. The teacher's features come from ``batch.extras["features"]`` (cached) or from the
+            model; semantic ids are always computed, because they change from step to step.
         config: see ``JointConfig``.
-        perceptual: distance (prediction, target) -> (B,), needed when ``perceptual_weight`` > 0.
+        perceptual: distance (prediction, target) -> (B,), required if ``perceptual_weight`` > 0.
 
     Raises:
-        ValueError: as ``PixelTask``, or the pixel branch is to train its decoder alone.
+        ValueError: as for ``PixelTask``, or ``decoder_only`` is set.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class JointTask:
         self.config = config
         self.semantic = SemanticTask(model, config.semantic)
         self.pixel = PixelTask(model, config.pixel, perceptual=perceptual, fresh_codebook=True)
-        model.semantic.requires_grad_(True).train()  # the pixel task froze what is not its own
+        model.semantic.requires_grad_(True).train()  # frozen by the pixel task
 
     def step(self, microbatches: Sequence[Batch], state: TrainState) -> dict[str, float | Tensor]:
-        """See ``Task.step``. ``loss`` is the sum; figures of the semantic branch have ``semantic`` in their names."""
+        """See ``Task.step``. ``loss`` is the sum; metrics of the semantic branch have ``semantic`` in their names."""
         features = self.semantic.begin(microbatches, state)
         self.pixel.maintainer.begin(state)
         semantic_forwards, pixel_forwards = [], []
@@ -71,16 +71,16 @@ class JointTask:
         return self.pixel.preview(batch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Those of the two tasks."""
+        """The states of both tasks."""
         return {"semantic": self.semantic.state_dict(), "pixel": self.pixel.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what ``state_dict`` gave; strict."""
+        """Restore what ``state_dict`` returned; strict."""
         self.semantic.load_state_dict(state["semantic"])
         self.pixel.load_state_dict(state["pixel"])
 
     def export(self, directory: Path | None) -> None:
-        """Write the model: the pixel branch averaged, the semantic branch as it is, as after stages 1 and 2."""
+        """Write the model with the averaged pixel branch and the current semantic branch, as after stages 1 and 2."""
         self.pixel.export(directory)
 
     def describe(self) -> str:

@@ -1,4 +1,4 @@
-"""What joint training of both branches optimises."""
+"""Configuration of the joint training of both branches."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from semhitok.training.tasks.semantic_config import SemanticConfig
 
 @dataclass(frozen=True)
 class JointConfig:
-    """What joint training optimises.
+    """Losses and optimizers of joint training.
 
     Attributes:
-        semantic, pixel: losses, optimizers and codebook maintenance of the two branches; each keeps an optimizer of its own.
+        semantic, pixel: losses, optimizers and codebook maintenance of the two branches; each has its own optimizer.
         pixel_gradient: the pixel losses also reach the semantic projection. Without it the two losses share no
-            parameter, and only the moving codebook is left of what sets joint training apart.
+            parameters, and joint training differs from the stages only in that the semantic codebook still moves.
     """
 
     semantic: SemanticConfig = field(default_factory=SemanticConfig)

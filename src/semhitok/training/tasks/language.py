@@ -1,4 +1,4 @@
-"""Training the unified model: the next token over text and images, on packed rows (paper, section 3.3).
+"""Training of the unified model: next-token prediction over text and images in packed rows (paper, section 3.3).
 
 Shapes: B rows, R positions, T labelled positions, K images of a row, I images in all, N tokens of an image, C codes per token,
 D channels.
@@ -42,15 +42,15 @@ class LanguageTask:
     """Trains ``model`` in place, on batches of a ``PackedFeed``.
 
     The loss is the mean over labelled positions of all micro-batches and ranks, visual ones weighted by ``image_weight``; a
-    visual position with C codes counts as one, with the mean of their losses. The log has ``loss``, and ``loss/text`` and
-    ``loss/image``, unweighted, of the steps that have such labels.
+    visual position with C codes counts as one, with the mean of their losses. Logged are ``loss`` and, unweighted and only for
+    steps with such labels, ``loss/text`` and ``loss/image``.
 
     Args:
         model: see ``SemHiTokForConditionalGeneration``.
         config: see ``LanguageConfig``.
-        processor: exported beside the model.
-        projector: puts the teacher's continuous features in place of ids (LLaVA's upper bound); trained in place of the
-            model's adapter. Images may then not be labelled.
+        processor: exported with the model.
+        projector: feeds the teacher's continuous features instead of ids (LLaVA's upper bound) and is trained instead of the
+            model's adapter. Image positions must then have no labels.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class LanguageTask:
         self.optimizer = build_adamw(self.trained, config.optimizer)
 
     def _parts(self) -> nn.ModuleDict:
-        """The trained modules; those of their parameters that stay frozen need no gradient."""
+        """The trained modules; their frozen parameters have ``requires_grad`` False."""
         model, config = self.model, self.config
         if self.merges:
             add_lora(model.language_model, rank=config.lora_rank, alpha=config.lora_alpha)
@@ -108,28 +108,28 @@ class LanguageTask:
         )
 
     def preview(self, batch: Batch) -> None:
-        """No preview: generation is measured by the evaluation."""
+        """None: generation is measured by the evaluation."""
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        """The trained parameters, and the optimizer; frozen ones come from where the run began."""
+        """The trained parameters and the optimizer; frozen parameters come from the starting model."""
         return {"trained": self._parameters(), "optimizer": self.optimizer.state_dict()}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what ``state_dict`` gave; strict."""
+        """Restore what ``state_dict`` returned; strict."""
         own, given = self._parameters(), state["trained"]
         if own.keys() != given.keys():
             different = sorted(own.keys() ^ given.keys())
             raise ValueError(
-                f"the checkpoint trains other parameters than this run, {len(different)} of them: {different[0]} ..."
+                f"checkpoint and run train different parameters, {len(different)} of them: {different[0]} ..."
             )
         for name, parameter in own.items():
             parameter.copy_(given[name])
         self.optimizer.load_state_dict(state["optimizer"])
 
     def export(self, directory: Path | None) -> None:
-        """Write model, processor and projector; LoRA is merged into the weights, so that nothing needs peft."""
+        """Write model, processor and projector; LoRA is merged into the weights, so that loading does not need peft."""
         if directory is None:
             return
         if self.merges:
@@ -150,20 +150,18 @@ class LanguageTask:
         return {name: each for name, each in self.trained.named_parameters() if each.requires_grad}
 
     def _labels(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The positions whose successor is labelled (B,R-1), and for each of these 0 for text or 1 for image (T)."""
+        """Positions whose next token has a label (B,R-1), and for each of these 0 for text or 1 for image (T)."""
         following_BR = batch.extras[LABELS][:, 1:]
         labelled_BR = following_BR != IGNORED
         return labelled_BR, (following_BR[labelled_BR] == self.model.vocabulary.placeholder_id).long()
 
     def _loss(self, batch: Batch, labelled_BR: Tensor, kinds_T: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum of the losses, and the plain sums by kind without gradient."""
+        """The weighted sum of the losses, and the unweighted sums by kind, detached."""
         model = self.model
         position_ids = batch.extras[POSITION_IDS]
         attention = {"position_ids": position_ids, "use_cache": False}
         with autocast(self.config.precision, position_ids.device):
-            assert self.projector is None or not kinds_T.any(), (
-                "continuous features have no ids that could be predicted"
-            )
+            assert self.projector is None or not kinds_T.any(), "continuous features have no ids to predict"
             embeds_BRD, filled_BR, codes = self.embedded(batch)
             hidden_BRD = model.body(inputs_embeds=embeds_BRD, **attention).last_hidden_state
             assert hidden_BRD is not None
@@ -189,9 +187,9 @@ class LanguageTask:
         return total, by_kind
 
     def embedded(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Input embeddings (B,R,D), and what they are of: ids (B,R), with codes (B,R,C) where C > 1.
+        """Input embeddings (B,R,D), their ids (B,R), and codes (B,R,C) if C > 1, otherwise None.
 
-        Continuous features have no ids, placeholders stand in their places.
+        Continuous features have no ids: their positions keep the placeholder.
         """
         ids_BR = batch.extras[INPUT_IDS]
         if self.projector is not None:
@@ -202,11 +200,11 @@ class LanguageTask:
 
     @torch.no_grad()
     def _fill(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """Ids with those of images in place of placeholders (B,R), and the codes (B,R,C) where C > 1."""
+        """Ids (B,R) with image ids in place of placeholders, and codes (B,R,C) if C > 1, otherwise None."""
         image_ids = batch.extras[IMAGE_IDS]
         pixels = _pixels(batch, image_ids)
         if len(pixels):
-            with torch.autocast(pixels.device.type, enabled=False):  # ids must not depend on how the model is trained
+            with torch.autocast(pixels.device.type, enabled=False):  # ids must not depend on the training precision
                 found = self.model.image_tokenizer.encode(pixels).ids
             image_ids = image_ids.clone()
             image_ids[_first(image_ids) == FROM_PIXELS] = found
@@ -215,17 +213,17 @@ class LanguageTask:
 
 
 def not_used(microbatches: Sequence[Batch]) -> dict[str, float | Tensor]:
-    """How many records were bad or left out, for the log."""
+    """Numbers of bad and left-out records, for the log."""
     return {name: sum(batch.extras[name].sum() for batch in microbatches) for name in (BAD_RECORDS, LEFT_OUT)}
 
 
 def _first(image_ids: Tensor) -> Tensor:
-    """The first number of each image's ids: (B,K)."""
+    """The first id of each image: (B,K)."""
     return image_ids.flatten(2)[..., 0] if image_ids.shape[1] else image_ids.new_zeros(image_ids.shape[:2])
 
 
 def _pixels(batch: Batch, image_ids: Tensor) -> Tensor:
-    """The images that are still to be tokenized, rows in order: (I,3,H,W) in [-1,1]."""
+    """The images that are not tokenized yet, in order of rows: (I,3,H,W) in [-1,1]."""
     images = batch.images_BCHW
     counts_B = (_first(image_ids) == FROM_PIXELS).sum(dim=1)
     there_BM = torch.arange(images.shape[1], device=images.device) < counts_B[:, None]

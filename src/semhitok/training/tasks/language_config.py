@@ -1,4 +1,4 @@
-"""What training of the unified language model optimises (paper section 3.3)."""
+"""Configuration of the unified language model's training (paper section 3.3)."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class LanguageConfig:
 
     Attributes:
         optimizer: AdamW and its schedule.
-        trained: ``all`` is everything but the image tokenizer; ``lora`` low-rank updates of the language model's layers
-            together with adapter, head and control rows, the text table frozen; ``adapter`` the adapter alone (LLaVA-v1.5's
-            first stage).
-        lora_rank, lora_alpha: read with ``lora`` only.
-        image_weight: weight of a visual label in the loss; a text label has 1. 1 is the paper's one loss, in which the 64 or more
-            tokens of an image to generate outweigh the two of an answer; small models learn to answer sooner with less.
-        chunk_tokens: tokens whose logits are held in memory at a time.
-        checkpoint_activations: recompute the layers' activations in the backward pass, for less memory.
+        trained: ``all`` trains everything but the image tokenizer; ``lora`` low-rank updates of the language model's layers
+            together with adapter, head and control rows, with the text embeddings frozen; ``adapter`` only the adapter
+            (LLaVA-v1.5's first stage).
+        lora_rank, lora_alpha: used with ``lora`` only.
+        image_weight: weight of a visual label in the loss; a text label has 1. 1 gives the paper's single loss, in which the 64
+            or more tokens of a generated image outweigh the two of an answer; small models learn to answer sooner with less.
+        chunk_tokens: number of tokens whose logits are held in memory at a time.
+        checkpoint_activations: recompute the layers' activations in the backward pass to save memory.
         precision: ``bf16`` autocast or ``fp32``.
     """
 

@@ -31,7 +31,7 @@ def add_lora(language_model: nn.Module, *, rank: int, alpha: float) -> None:
     targets = [name for name in TARGETS if name in found]
     if not targets:
         raise ValueError(f"LoRA looks for matrices named {', '.join(TARGETS)}, the language model has {sorted(found)}")
-    # peft's annotation wants a whole number; any works.
+    # peft annotates an int, but any number works.
     scale: Any = alpha
     config = LoraConfig(r=rank, lora_alpha=scale, target_modules=targets, lora_dropout=0.0)
     inject_adapter_in_model(config, language_model)

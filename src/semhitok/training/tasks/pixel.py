@@ -1,7 +1,7 @@
 """Stages 2 and 3: pixel reconstruction enablement and the enhanced decoder (paper section 3.2, eqs. 5 to 7).
 
-Trained: pixel encoder, sub-codebooks and pixel decoder (``pixel``, ``pixel-finetune``), or the decoder alone
-(``decoder``). The teacher and everything of stage 1 is frozen and in eval mode, so that semantic ids cannot change.
+Trains the pixel encoder, sub-codebooks and pixel decoder (``pixel``, ``pixel-finetune``), or only the decoder
+(``decoder``). The teacher and all parts of stage 1 are frozen and in eval mode, so that semantic ids cannot change.
 Loss: L1 + codebook + commitment + perceptual + adversarial.
 
 Shapes: B images, N tokens, d_p pixel channels, K semantic codes, m pixel codes under each.
@@ -40,10 +40,10 @@ class PixelForward:
     """One micro-batch through the pixel branch.
 
     Attributes:
-        target, reconstruction: (B,3,H,W) what is to be drawn and what is drawn, not clamped.
+        target, reconstruction: (B,3,H,W), not clamped.
         ids: (B,N) joint ids.
         pixel_features: (B,N,d_p) before quantization.
-        terms: scalars by name; ``loss`` is what is differentiated.
+        terms: scalars by name; ``loss`` is the one to differentiate.
     """
 
     target: Tensor
@@ -53,7 +53,7 @@ class PixelForward:
     terms: dict[str, Tensor]
 
     def detached(self) -> PixelForward:
-        """The same values without the graph, which is then free."""
+        """The same values, detached, so that the graph can be freed."""
         return PixelForward(
             self.target,
             self.reconstruction.detach(),
@@ -67,10 +67,10 @@ class PixelTask:
     """Trains the pixel branch of ``model`` in place.
 
     Args:
-        model: stage 1 done; semantic ids come from ``batch.extras["semantic_ids"]`` (cached) or from the model.
+        model: a model after stage 1; semantic ids come from ``batch.extras["semantic_ids"]`` (cached) or from the model.
         config: see ``PixelConfig``.
-        perceptual: distance (prediction, target) -> (B,), needed when ``perceptual_weight`` > 0.
-        fresh_codebook: set the sub-codebooks by k-means at ``initialise_step``; False when they come trained.
+        perceptual: distance (prediction, target) -> (B,), required if ``perceptual_weight`` > 0.
+        fresh_codebook: set the sub-codebooks by k-means at ``initialise_step``; False if they are already trained.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class PixelTask:
             raise ValueError("the pixel branch cannot be trained in a model loaded with encoder=False")
         if fresh_codebook and config.initialise_step < 1:
             raise ValueError(
-                f"initialise_step must be at least 1, to have vectors for k-means, got {config.initialise_step}"
+                f"initialise_step must be at least 1, so that k-means has vectors, got {config.initialise_step}"
             )
         self.model = model.requires_grad_(False).eval()
         parts = {"pixel_decoder": model.pixel_decoder}
@@ -123,7 +123,7 @@ class PixelTask:
         return self.finish(forwards, state)
 
     def finish(self, forwards: Sequence[PixelForward], state: TrainState) -> dict[str, float | Tensor]:
-        """What follows the gradients of a step: optimizers, average, codebook maintenance; the metrics of the step."""
+        """Update weights, weight average, discriminator and codebooks after the backward pass; returns the metrics."""
         metrics = mean_terms([forward.terms for forward in forwards])
         metrics |= take_step(self.optimizer, self.config.optimizer, state.step, state.total_steps)
         self.average.update(self.trained)
@@ -134,13 +134,13 @@ class PixelTask:
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Originals as the pixel branch sees them, and their reconstruction by the weights in training."""
+        """Originals as the pixel branch sees them, and their reconstructions with the current weights."""
         with autocast(self.config.precision, batch.images_BCHW.device):
             output = self.model(batch.pixel_values(), batch.extras.get(SEMANTIC_IDS))
         return self.model.pixel_view(batch.pixel_values()), output.reconstruction.float().clamp(-1, 1)
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights in training and averaged, both optimizers, discriminator, usage and pool of the interval."""
+        """Current and averaged weights, both optimizers, discriminator, and the interval's hits and reservoir."""
         state = {
             "trained": self.trained.state_dict(),
             "average": self.average.state_dict(),
@@ -150,7 +150,7 @@ class PixelTask:
         return state if self.adversary is None else state | self.adversary.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what ``state_dict`` gave; strict."""
+        """Restore what ``state_dict`` returned; strict."""
         self.trained.load_state_dict(state["trained"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -159,7 +159,7 @@ class PixelTask:
             self.adversary.load_state_dict(state)
 
     def export(self, directory: Path | None) -> None:
-        """See ``Task.export``: the model with averaged weights; the ones in training are put back."""
+        """Write the model with averaged weights; the current ones are restored afterwards."""
         if directory is None:
             return
         current = {name: tensor.clone() for name, tensor in self.trained.state_dict().items()}
@@ -178,11 +178,12 @@ class PixelTask:
         """The forward pass and the loss terms of micro-batch ``index``.
 
         Args:
-            semantic: codes and ids of stage 1 where it trains along; frozen ones by default, cached or computed.
+            semantic: codes and ids of a semantic branch that is trained jointly; by default those of the frozen one,
+                cached or computed.
         """
         config, pixel_values = self.config, batch.pixel_values()
         semantic_ids = batch.extras.get(SEMANTIC_IDS) if semantic is None else semantic.ids
-        if semantic_ids is None:  # outside autocast: the ids that the tokenizer will give later
+        if semantic_ids is None:  # outside autocast, to match the ids of the exported tokenizer
             semantic_ids = self.model.encode_semantic(pixel_values).ids
         with autocast(config.precision, pixel_values.device):
             output: TokenizerOutput = self.model(

@@ -1,4 +1,4 @@
-"""What stages 2 and 3 optimise (paper section 3.2, eq. 7)."""
+"""Configuration of stages 2 and 3 (paper section 3.2, eq. 7)."""
 
 from __future__ import annotations
 
@@ -10,23 +10,22 @@ from semhitok.types import Precision
 
 @dataclass(frozen=True)
 class PixelConfig:
-    """What stages 2 and 3 optimise. The paper names the terms (eq. 7), not their weights: the values are ours.
+    """Losses and optimizers of stages 2 and 3. The paper gives the terms (eq. 7) but not their weights, which are ours.
 
     Attributes:
-        optimizer: of the generator side, AdamW and schedule.
-        discriminator_optimizer: of the discriminator.
-        decoder_only: stage 3; encoder and sub-codebooks stay as they are.
-        l1_weight, codebook_weight, commitment_weight, perceptual_weight: factors of the terms.
-        adversarial_weight: factor on top of the adaptive weight (VQGAN, eq. 7).
-        perceptual_start, adversarial_start: steps before these terms; the discriminator starts with the latter.
-            A weight of 0 switches a term off.
-        diffaug: differentiable augmentation of what the discriminator sees.
-        discriminator_channels: width of its first layer.
-        initialise_step: sub-codebooks are set by k-means per semantic code from the vectors collected up to this step.
-        revive_every, revive_until, revive_below: as in stage 1; a pixel code is dead below that share of the mean
+        optimizer: AdamW and schedule of the tokenizer.
+        discriminator_optimizer: AdamW and schedule of the discriminator.
+        decoder_only: train only the decoder (stage 3); encoder and sub-codebooks stay as they are.
+        l1_weight, codebook_weight, commitment_weight, perceptual_weight: factors of the terms; 0 disables a term.
+        adversarial_weight: factor on top of the adaptive weight (VQGAN, eq. 7); 0 disables the term.
+        perceptual_start, adversarial_start: steps at which these terms begin; the discriminator starts with the latter.
+        diffaug: apply differentiable augmentation to the discriminator's input.
+        discriminator_channels: width of the discriminator's first layer.
+        initialise_step: step at which k-means sets the sub-codebooks, per semantic code, from the vectors collected so far.
+        revive_every, revive_until, revive_below: as in stage 1; a pixel code is dead below that fraction of the mean
             hits of all pixel codes, if its semantic code is frequent enough to tell.
-        reservoir_size: patches kept to draw from.
-        average_decay: of the weight average that is exported.
+        reservoir_size: number of vectors kept to sample replacements from.
+        average_decay: decay of the exported weight average.
         precision: ``bf16`` autocast or ``fp32``.
     """
 

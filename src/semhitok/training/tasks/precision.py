@@ -8,5 +8,5 @@ from semhitok.types import Precision
 
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
-    """bf16 autocast, or none; weights, codebooks, losses and optimizer stay in fp32 either way."""
+    """bf16 autocast, or a no-op for fp32; weights, codebooks, losses and optimizer state are fp32 either way."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")

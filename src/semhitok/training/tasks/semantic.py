@@ -1,6 +1,6 @@
 """Stage 1: the semantic codebook, distilled from the frozen teacher (paper section 3.1, eqs. 2 to 4).
 
-Trained: projection, codebook, semantic decoder. Loss: cosine + L1 against the teacher's features, and the quantizer's own.
+Trains projection, codebook and semantic decoder. Loss: cosine + L1 to the teacher's features + the quantizer's losses.
 
 Shapes: B images, N tokens, D teacher channels, d_s semantic channels, K semantic codes.
 """
@@ -35,9 +35,9 @@ class SemanticForward:
     """One micro-batch through the semantic branch.
 
     Attributes:
-        projected: (B,N,d_s) fp32 vectors before quantization, without gradients.
-        quantized: their codes, straight-through, and ids.
-        terms: scalars by name; ``loss`` is what is differentiated.
+        projected: (B,N,d_s) fp32 vectors before quantization, detached.
+        quantized: their straight-through codes and ids.
+        terms: scalars by name; ``loss`` is the one to differentiate.
     """
 
     projected: Tensor
@@ -45,7 +45,7 @@ class SemanticForward:
     terms: dict[str, Tensor]
 
     def detached(self) -> SemanticForward:
-        """The same values without the graph, which is then free."""
+        """The same values, detached, so that the graph can be freed."""
         quantized = Quantized(self.quantized.codes.detach(), self.quantized.ids, {})
         return SemanticForward(self.projected, quantized, {name: value.detach() for name, value in self.terms.items()})
 
@@ -74,24 +74,24 @@ class SemanticTask:
         return self.finish(forwards, state)
 
     def begin(self, microbatches: Sequence[Batch], state: TrainState) -> list[Tensor]:
-        """The teacher's features (B,N,D) of each micro-batch; the codebook is set when its time has come. A collective."""
+        """The teacher's features (B,N,D) of each micro-batch; initialises the codebook when due. A collective."""
         features = [self._features(batch) for batch in microbatches]
         self.maintainer.begin(state, self._vectors(features) if state.step == self.config.initialise_step else None)
         return features
 
     def finish(self, forwards: Sequence[SemanticForward], state: TrainState) -> dict[str, float | Tensor]:
-        """What follows the gradients of a step: optimizer and codebook maintenance; the metrics of the step."""
+        """Update weights and codebook after the backward pass; returns the metrics of the step."""
         metrics = mean_terms([forward.terms for forward in forwards])
         metrics |= take_step(self.optimizer, self.config.optimizer, state.step, state.total_steps)
         seen = [(forward.projected, forward.quantized.ids) for forward in forwards]
         return metrics | self.maintainer.finish(seen, state)
 
     def preview(self, batch: Batch) -> None:
-        """Nothing to draw: this stage knows no pixels."""
+        """None: this stage does not reconstruct pixels."""
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        """The branch (codebook statistics included), the optimizer, usage and pool of the current interval."""
+        """The branch with its codebook statistics, the optimizer, and the interval's hits and reservoir."""
         return {
             "branch": self.branch.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -99,13 +99,13 @@ class SemanticTask:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what ``state_dict`` gave; strict."""
+        """Restore what ``state_dict`` returned; strict."""
         self.branch.load_state_dict(state["branch"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.maintainer.load_state_dict(state)
 
     def export(self, directory: Path | None) -> None:
-        """Write the model. Its weights are not averaged: codes and projection must stay those that met in training."""
+        """Write the model. Its weights are not averaged, because codebook and projection must match each other."""
         if directory is None:
             return
         self.model.save_pretrained(directory)
@@ -126,7 +126,7 @@ class SemanticTask:
         return self.branch.projection(features_BND)
 
     def losses(self, features_BND: Tensor, batch: Batch) -> SemanticForward:
-        """The forward pass and the loss terms of one micro-batch, given the teacher's features of it."""
+        """The forward pass and the loss terms of one micro-batch, given its teacher features."""
         config = self.config
         with autocast(config.precision, features_BND.device):
             projected_BND = self._project(features_BND)

@@ -1,4 +1,4 @@
-"""What stage 1 optimises (paper section 3.1, eqs. 2 to 4)."""
+"""Configuration of stage 1 (paper section 3.1, eqs. 2 to 4)."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from semhitok.types import Precision
 
 @dataclass(frozen=True)
 class SemanticConfig:
-    """What stage 1 optimises.
+    """Losses and optimizer of stage 1.
 
     Attributes:
         optimizer: AdamW and schedule.
-        cosine_weight: factor of 1 - cosine to the teacher's features (eq. 3 gives no factors).
-        l1_weight: factor of the L1 distance to them.
+        cosine_weight: factor of the cosine distance to the teacher's features (eq. 3 gives no factors).
+        l1_weight: factor of the L1 distance to the teacher's features.
         codebook_weight: factor of the codebook loss of the vanilla and normalized quantizers; EMA has none.
-        commitment_weight: factor of the pull of features to their codes (not given; VQKD uses 1, VQ-VAE 0.25).
-        initialise_step: steps whose vectors are collected before k-means sets the codebook; 0 takes the first batch.
-        revive_every: steps between revivals of dead codes; the vectors of those steps are the pool they draw from.
-        revive_until: share of the run after which no code is revived any more, so that the codebook settles.
-        revive_below: a code is dead when an interval chose it less often than this share of the mean.
-        reservoir_size: vectors kept to draw from.
+        commitment_weight: factor of the commitment loss (not given in the paper; VQKD uses 1, VQ-VAE 0.25).
+        initialise_step: number of steps whose vectors are collected before k-means sets the codebook; 0 uses the first batch.
+        revive_every: steps between replacements of dead codes, which are sampled from the vectors of these steps.
+        revive_until: fraction of the run after which codes are no longer replaced, so that the codebook can settle.
+        revive_below: a code is dead if it has fewer hits in an interval than this fraction of the mean.
+        reservoir_size: number of vectors kept to sample replacements from.
         precision: ``bf16`` autocast or ``fp32``. Codebooks and distances are fp32 in both.
     """
 

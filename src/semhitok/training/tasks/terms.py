@@ -1,4 +1,4 @@
-"""Loss terms and figures of micro-batches."""
+"""Loss terms and metrics of micro-batches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def mean_terms(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, float | Tensor]:
-    """The mean of every term over micro-batches of equal size, all with the same terms."""
+    """The mean of every term over micro-batches of equal size, all of which have the same terms."""
     share = 1 / len(parts)
     total: dict[str, float | Tensor] = {}
     for terms in parts:
@@ -19,7 +19,7 @@ def mean_terms(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, float | Tenso
 
 
 def mean_psnr(reconstruction: Tensor, target: Tensor) -> Tensor:
-    """Mean over images of the PSNR in dB on the range [0,1], of reconstructions clamped to [-1,1]; a scalar.
+    """Mean PSNR over images in dB, for clamped reconstructions; a scalar.
 
     Args:
         reconstruction, target: (B,3,H,W) in [-1,1], where the squared error is four times that on [0,1].

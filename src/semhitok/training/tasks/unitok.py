@@ -1,10 +1,10 @@
-"""UniTok's training: reconstruction and image-text contrast at once, on the same discrete tokens (arXiv 2502.20321).
+"""UniTok's training: reconstruction and image-text contrast on the same discrete tokens (arXiv 2502.20321).
 
 Loss: L1 + L2 + perceptual + adversarial + codebook + commitment + contrastive. Without the contrastive loss it is a
-VQVAE, without the reconstruction losses a CLIP whose image tokens are discrete: what is switched off is not computed and
-not trained.
+VQVAE, without the reconstruction losses a CLIP with discrete image tokens; parts that are switched off are neither
+computed nor trained.
 
-Shapes: B images, N tokens, C codebooks of K entries, E channels of the space that images and texts share, T text tokens.
+Shapes: B images, N tokens, C codebooks of K codes, E channels of the shared image-text space, T text tokens.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LARGEST_LOG_SCALE = math.log(100)
 
 @dataclass(frozen=True)
 class _Forward:
-    """What remains of a micro-batch: images and reconstruction (B,3,H,W), if drawn; ids (B,N,C); features (B,N,width)."""
+    """A micro-batch: images and reconstructions (B,3,H,W) if reconstructed, ids (B,N,C), features (B,N,width)."""
 
     pair: tuple[Tensor, Tensor] | None
     ids: Tensor
@@ -53,15 +53,17 @@ class UniTokTask:
     """Trains ``model`` in place; texts come from ``batch.extras["input_ids"]`` (B,T).
 
     Args:
-        model: with its text tower if it is to learn from texts.
+        model: the model, with a text tower if ``contrastive_weight`` > 0.
         config: see ``UniTokTrainingConfig``.
-        perceptual: distance (prediction, target) -> (B,), needed when ``perceptual_weight`` > 0.
-        discriminator: images to logits, needed when ``adversarial_weight`` > 0.
-        fresh_codebook: set the codebooks at ``initialise_step``; False when they come trained.
-        processor: of images and texts; saved beside the exported model.
+
+
+        perceptual: distance (prediction, target) -> (B,), required if ``perceptual_weight`` > 0.
+        discriminator: images to logits, required if ``adversarial_weight`` > 0.
+        fresh_codebook: set the codebooks at ``initialise_step``; False if they are already trained.
+        processor: processor of images and texts, saved with the exported model.
 
     Raises:
-        ValueError: one of these is missing, or the model lacks a part that is to be trained.
+        ValueError: a required argument is missing, or the model lacks a part that is to be trained.
     """
 
     def __init__(
@@ -118,7 +120,7 @@ class UniTokTask:
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
-        """Images and their reconstruction by the weights in training; nothing where no decoder is trained."""
+        """Images and their reconstructions with the current weights; None if the decoder is not trained."""
         if not self.config.reconstructs:
             return None
         self.model.eval()
@@ -130,7 +132,7 @@ class UniTokTask:
         return batch.pixel_values(), reconstruction.float().clamp(-1, 1)
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights in training and averaged, both optimizers, discriminator, usage and pool of the interval."""
+        """Current and averaged weights, both optimizers, discriminator, and the interval's hits and reservoir."""
         return {
             "model": self.model.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
@@ -140,7 +142,7 @@ class UniTokTask:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what ``state_dict`` gave; strict."""
+        """Restore what ``state_dict`` returned; strict."""
         self.model.load_state_dict(state["model"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
@@ -150,7 +152,7 @@ class UniTokTask:
         self.maintainer.load_state_dict(state)
 
     def export(self, directory: Path | None) -> None:
-        """Write the model, with averaged weights where there are such, and its processor."""
+        """Write the model, with averaged weights if an average is kept, and its processor."""
         if directory is None:
             return
         current = {name: tensor.clone() for name, tensor in self.model.state_dict().items()} if self.average else {}
@@ -197,7 +199,7 @@ class UniTokTask:
     def _visible(
         self, target: Tensor, reconstruction: Tensor, state: TrainState, index: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a reconstruction (B,3,H,W), and its terms."""
+        """The reconstruction loss of images (B,3,H,W), and its terms."""
         config = self.config
         terms: dict[str, Tensor] = {}
         visible = torch.zeros((), device=target.device)
@@ -218,7 +220,7 @@ class UniTokTask:
         return visible, terms
 
     def _contrast(self, image_BE: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The contrastive loss over the pairs of all ranks, and the share of images whose own text is the nearest."""
+        """The contrastive loss over the pairs of all ranks, and the fraction of images whose own text is nearest."""
         with autocast(self.config.precision, image_BE.device):
             text_BE = self.model.text_embedding(batch.extras[INPUT_IDS].long())
         images_GE, texts_GE = gather_with_gradients(image_BE.float()), gather_with_gradients(text_BE.float())
@@ -228,7 +230,7 @@ class UniTokTask:
 
 
 def _attention(device: torch.device) -> AbstractContextManager[Any]:
-    """On CPUs plain matrix products: backwards torch's fused kernel takes longer (a fifth of a ``unitok_nano`` step)."""
+    """The math kernel on CPUs: the fused kernel's backward pass is slower (by a fifth of a ``unitok_nano`` step)."""
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
@@ -249,7 +251,7 @@ def _check(
 
 
 def _freeze_contrastive_parts(model: UniTokModel) -> None:
-    """What nothing but the contrastive loss would move."""
+    """Freeze the parts that only the contrastive loss trains."""
     for part in (model.image_head, model.text_model):
         if part is not None:
             part.requires_grad_(False).eval()
@@ -257,7 +259,7 @@ def _freeze_contrastive_parts(model: UniTokModel) -> None:
 
 
 def _detached(forward: _Forward) -> _Forward:
-    """The same values without the graph, which is then free."""
+    """The same values, detached, so that the graph can be freed."""
     pair = None if forward.pair is None else (forward.pair[0], forward.pair[1].detach())
     terms = {name: value.detach() for name, value in forward.terms.items()}
     return _Forward(pair, forward.ids, forward.features.detach(), terms)

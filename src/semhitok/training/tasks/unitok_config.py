@@ -1,4 +1,4 @@
-"""What UniTok's training optimises, as typed values."""
+"""Configuration of UniTok's training."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from semhitok.types import Precision
 
 @dataclass(frozen=True)
 class UniTokTrainingConfig:
-    """What is optimised; the defaults are the released model's, steps aside.
+    """Losses and optimizers of UniTok's training; the defaults, except for steps, are those of the released model.
 
     Attributes:
-        optimizer: of everything but the discriminator.
-        discriminator_optimizer: of the discriminator.
-        l1_weight, l2_weight, perceptual_weight: of the reconstruction.
-        codebook_weight, commitment_weight: of the quantizer's losses, means over the codebooks.
-        contrastive_weight: of the softmax loss over the pairs of all ranks; each micro-batch is contrasted on its own.
+        optimizer: AdamW and schedule of everything but the discriminator.
+        discriminator_optimizer: AdamW and schedule of the discriminator.
+        l1_weight, l2_weight, perceptual_weight: weights of the reconstruction losses.
+        codebook_weight, commitment_weight: weights of the quantizer's losses, which are means over the codebooks.
+        contrastive_weight: weight of the softmax loss over the pairs of all ranks, computed per micro-batch.
         adversarial_weight: factor on top of the adaptive weight, which is at least ``adaptive_minimum``.
-        adversarial_start: steps before the discriminator and its loss begin; ``adversarial_warmup``: steps in which the
-            weight then rises.
-        consistency_weight: balanced consistency of the discriminator, see ``AdversarialConfig``.
-        diffaug: differentiable augmentation of what the discriminator sees.
-        initialise_step: the codebooks are set by k-means from the vectors collected up to this step; None leaves them
-            random (the paper).
-        revive_every: steps in which code usage is counted; dead codes are then replaced, by vectors of these steps.
-        revive_until: share of the run in which dead codes are replaced; 0 never does (the paper).
-        revive_below: a code is dead below this share of the mean hits.
-        reservoir_size: vectors kept to draw from.
-        average_decay: of the weight average that is exported; None exports the last weights (the paper).
+        adversarial_start: step at which the discriminator and its loss begin; over the next ``adversarial_warmup`` steps
+            the weight rises to its value.
+        consistency_weight: weight of the discriminator's balanced consistency, see ``AdversarialConfig``.
+        diffaug: apply differentiable augmentation to the discriminator's input.
+        initialise_step: step at which k-means sets the codebooks from the vectors collected so far; None leaves them
+            random (as in the paper).
+        revive_every: steps between replacements of dead codes, which are sampled from the vectors of these steps.
+        revive_until: fraction of the run in which dead codes are replaced; 0 disables it (as in the paper).
+        revive_below: a code is dead if it has fewer hits than this fraction of the mean.
+        reservoir_size: number of vectors kept to sample replacements from.
+        average_decay: decay of the exported weight average; None exports the last weights (as in the paper).
         precision: ``bf16`` autocast or ``fp32``; quantizer and projections compute in fp32 either way.
     """
 
@@ -64,22 +64,20 @@ class UniTokTrainingConfig:
 
     def __post_init__(self) -> None:
         if not (self.reconstructs or self.contrastive_weight > 0):
-            raise ValueError(
-                "contrastive_weight and every weight of the reconstruction are 0, one of them must be above 0"
-            )
+            raise ValueError("contrastive_weight and all reconstruction weights are 0, one of them must be above 0")
         if self.adversarial_weight > 0 and not self.draws:
             raise ValueError(
-                f"adversarial_weight {self.adversarial_weight} is weighed against the other reconstruction losses: "
+                f"adversarial_weight {self.adversarial_weight} is relative to the other reconstruction losses: "
                 "l1_weight, l2_weight or perceptual_weight must be above 0"
             )
         if self.initialise_step is not None and self.initialise_step < 1:
             raise ValueError(
-                f"initialise_step must be at least 1, to have vectors for k-means, or None, got {self.initialise_step}"
+                f"initialise_step must be None or at least 1, so that k-means has vectors, got {self.initialise_step}"
             )
 
     @property
     def draws(self) -> bool:
-        """Whether reconstructions are compared with their images."""
+        """Whether reconstructions are compared with the original images."""
         return max(self.l1_weight, self.l2_weight, self.perceptual_weight) > 0
 
     @property
@@ -89,7 +87,7 @@ class UniTokTrainingConfig:
 
     @property
     def adversarial(self) -> AdversarialConfig:
-        """The adversarial part."""
+        """The adversarial settings."""
         return AdversarialConfig(
             weight=self.adversarial_weight,
             start=self.adversarial_start,

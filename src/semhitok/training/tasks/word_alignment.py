@@ -1,18 +1,18 @@
-"""Before the language model learns: visual embeddings are aligned with the words of their captions (ours; not in the paper).
+"""Alignment of visual embeddings with the words of their captions, before the language model is trained (not in the paper).
 
-An image's visual embeddings and the rows of the text table share one space, the language model's input. Here a word counts as
-said about an image if some of the image's embeddings point in its direction::
+An image's visual embeddings and the text embeddings share one space, the language model's input. A word is predicted for an
+image if some of the image's embeddings point in its direction::
 
-    s_w = gain logmeanexp_n (sharpness v_n . e_w) + b_w      v_n, e_w: a visual embedding and a row of the table, of length 1
+    s_w = gain logmeanexp_n (sharpness v_n . e_w) + b_w      v_n, e_w: visual and text embeddings of length 1
 
-and binary cross entropy teaches which words the caption has, among all words of the micro-batch's captions. No layer of the
-language model runs, so an image costs a small fraction of what it costs there; and the language model starts out with what it
-would otherwise have to infer from few answers: which word a code stands for. The sharpness is low on purpose: for a word to
-count, an embedding has to come close to its row, as close as attention needs to find it.
+and trained by binary cross entropy against the words of the caption, among all words of the micro-batch's captions. No layer
+of the language model runs, so an image costs a small fraction of a usual step; and the language model need not infer from few
+answers which word a code stands for. The sharpness is low on purpose: it requires an embedding to come as close to its word as
+attention needs to find it.
 
 The export also initialises scale and head rows, for a language model that is trained from scratch. Visual embeddings get the
-scale of the table, since only their directions were learned. And where the table was trained, too, the head's visual rows start
-as these directions, so that codes of similar meaning are generated alike from the first step on.
+scale of the text embeddings, since only their directions were learned. If the text embeddings were trained too, the head's
+visual rows start as these directions, so that codes of similar meaning have similar logits from the first step on.
 
 Shapes: B rows, R positions, I images, N tokens of an image, W words of the batch, S sequences, D channels.
 """
@@ -47,16 +47,16 @@ HEAD_LENGTH = 0.5
 
 
 class WordAlignmentTask(LanguageTask):
-    """Trains the adapter, and with ``trained="all"`` the text table, on captions in batches of a ``PackedFeed``.
+    """Trains the adapter, and with ``trained="all"`` the text embeddings, on captions in batches of a ``PackedFeed``.
 
-    ``trained="adapter"`` leaves the table unchanged: for a pretrained language model. The log has ``loss`` per image.
+    ``trained="adapter"`` keeps the text embeddings, for a pretrained language model. The logged ``loss`` is per image.
 
     Args:
-        model, config: see ``LanguageTask``; of the config optimizer, precision and trained are read.
+        model, config: see ``LanguageTask``; only ``optimizer``, ``precision`` and ``trained`` of the config are used.
         arguments: the other arguments of ``LanguageTask``.
 
     Raises:
-        ValueError: ``trained`` is "lora": no layer of the language model is used.
+        ValueError: ``trained`` is "lora", although no layer of the language model is used.
     """
 
     def __init__(self, model: SemHiTokForConditionalGeneration, config: LanguageConfig, **arguments: Any) -> None:
@@ -67,7 +67,7 @@ class WordAlignmentTask(LanguageTask):
         self._end = IGNORED if end is None else end
 
     def _parts(self) -> nn.ModuleDict:
-        """Adapter or projector, the text table if it is to learn, and the words' biases."""
+        """Adapter or projector, the text embeddings if they are trained, and the words' biases."""
         self.model.requires_grad_(False)
         parts = super()._parts()
         table = self.model.get_input_embeddings().weight
@@ -90,9 +90,9 @@ class WordAlignmentTask(LanguageTask):
         )
 
     def export(self, directory: Path | None) -> None:
-        """See ``Task.export`` and the docstring of this file; the model in training is left unchanged.
+        """See ``Task.export`` and the module docstring; the model in training is left unchanged.
 
-        A projector keeps its scale, which only images could determine; a code head has no rows for visual ids.
+        A projector keeps its scale, which depends on the images; a code head has no rows for visual ids.
         """
         model = self.model
         if self.projector is not None:
@@ -133,7 +133,7 @@ class WordAlignmentTask(LanguageTask):
 
 
 class WordBias(nn.Module):
-    """How frequent each word is: (T); saved in training checkpoints, not in the model."""
+    """A bias for the frequency of each word; saved in training checkpoints, but not in the model."""
 
     def __init__(self, text_size: int) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class WordBias(nn.Module):
 
 
 def word_scores(visual_IND: Tensor, table_WD: Tensor) -> Tensor:
-    """How strongly the embeddings of each image point to each word, in fp32: (I,W); see the formula above."""
+    """Scores (I,W) of each word for each image, in fp32, by the formula above without bias."""
     visual_IND, table_WD = (nn.functional.normalize(each.float(), dim=-1) for each in (visual_IND, table_WD))
     scores_INW = SHARPNESS * visual_IND @ table_WD.T
     return GAIN * (scores_INW.logsumexp(dim=1) - math.log(visual_IND.shape[1]))
@@ -149,7 +149,7 @@ def word_scores(visual_IND: Tensor, table_WD: Tensor) -> Tensor:
 
 @torch.no_grad()
 def initialise_head_rows(model: SemHiTokForConditionalGeneration) -> None:
-    """Set the head's visual rows to the directions of the visual embeddings, without what all have in common."""
+    """Set the head's visual rows to the directions of the visual embeddings after subtracting their mean."""
     vocabulary = model.vocabulary
     device = model.lm_head.weight.device
     visual_SD = model.embed_visual(torch.arange(vocabulary.visual_size, device=device)).float()
