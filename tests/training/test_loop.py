@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tests.training.tiny_task import CONFIG, SignallingTask, TinyTask, tiny_feed
 
 from semhitok.data.feed import StreamFeed
@@ -197,6 +197,21 @@ def test_out_of_memory_says_what_to_lower(tmp_path: Path, monkeypatch, error: Ba
     monkeypatch.setattr(TinyTask, "step", fail)
     with pytest.raises(TrainingError, match=r"step 1 with 2 images.*accumulation \(now 2\).*batch_size \(now 4\)"):
         train(TinyTask(), tiny_feed(), CONFIG, tmp_path)
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(tmp_path: Path, uninterrupted: Path, capsys):
+    train(SignallingTask(signal.SIGTERM, at=14), tiny_feed(), CONFIG, tmp_path)
+    damaged = tmp_path / "checkpoints" / "step_00000015"
+    tensors = load_file(damaged / "tensors.safetensors")
+    save_file({name: torch.zeros_like(tensor) for name, tensor in tensors.items()}, damaged / "tensors.safetensors")
+    (tmp_path / "checkpoints" / "step_99999999").mkdir()
+    task = TinyTask()
+    train(task, tiny_feed(), CONFIG, tmp_path)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "the run goes on from step_00000014" in line]
+    assert len(lines) == 2
+    assert "step_00000015 is damaged: " in lines[1]
+    assert len(task.seen) == (30 - 14) * 4
+    assert_same_run(tmp_path, uninterrupted)
 
 
 def test_other_runtime_errors_come_through_as_they_are(tmp_path: Path, monkeypatch):

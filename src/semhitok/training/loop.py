@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from safetensors.torch import save_file
@@ -98,10 +98,10 @@ def train(
 
 def _begin(task: Task, feed: Feed, config: LoopConfig, checkpoints: Path) -> TrainState:
     """A new state, or the newest checkpoint's; the latter's weights go to the task."""
-    path = checkpoint.latest(checkpoints)
-    if path is None:
+    found = _newest_checkpoint(checkpoints)
+    if found is None:
         return TrainState(total_steps=config.steps, seed=config.seed)
-    saved = checkpoint.load(path)
+    path, saved = found
     state = TrainState.from_state_dict(saved["state"])
     if saved["feed"] != feed.fingerprint:
         raise ValueError(f"{path} was made with other data: a run resumes on the same images, size and order only")
@@ -112,6 +112,24 @@ def _begin(task: Task, feed: Feed, config: LoopConfig, checkpoints: Path) -> Tra
     state.interrupted = False
     task.load_state_dict(saved["task"])
     return state
+
+
+def _newest_checkpoint(checkpoints: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint that the main rank can read, on all ranks. A collective."""
+    content: dict[str, Any] = {}
+
+    def choose() -> int:
+        found = checkpoint.newest_readable(checkpoints, print)
+        if found is None:
+            return -1
+        content.update(found[1])
+        return found[0]
+
+    step = distributed.main_decides(choose)
+    if step < 0:
+        return None
+    path = checkpoint.folder_of(checkpoints, step)
+    return path, content if distributed.is_main() else checkpoint.load(path)
 
 
 class _Run:
