@@ -110,6 +110,7 @@ def _begin(task: Task, feed: Feed, config: LoopConfig, checkpoints: Path) -> Tra
     if state.planned_for is None or state.planned_for != config.max_seconds:
         state.total_steps, state.planned_for = config.steps, None
     state.interrupted = False
+    getattr(feed, "bad", {}).update(saved.get("bad", {}))
     task.load_state_dict(saved["task"])
     return state
 
@@ -234,6 +235,7 @@ class _Run:
         if self.saved_at == self.state.step:
             return
         content = {"state": self.state.state_dict(), "feed": self.feed.fingerprint, "task": self.task.state_dict()}
+        content["bad"] = dict(getattr(self.feed, "bad", {}))  # of feeds that read while training goes on
         if distributed.is_main():
             checkpoint.save(self.directory / "checkpoints", self.state.step, content, keep=self.config.keep_checkpoints)
         distributed.wait_for_main()
