@@ -11,6 +11,7 @@ import pytest
 from tests.tiny import loop_config, run_tiny
 from tests.tiny_unitok_training import run_tiny_unitok, save_captioned, tiny_unitok_recipe
 
+from semhitok.inference.loading import newest_model
 from semhitok.recipes import LANGUAGE_RECIPES, RECIPES, UNITOK_RECIPES, Recipe
 from semhitok.runs.semhitok import COSTS
 from semhitok.runs.stage_runner import with_time_limit
@@ -98,6 +99,18 @@ def test_only_whole_weights_make_a_finished_stage(finished: Path, tmp_path: Path
     for broken in ("", "{", "[]", "{}", '{"stages": "decoder"}'):
         (model / "config.json").write_text(broken)
         assert not is_finished()
+
+
+def test_readers_find_a_model_whose_replacement_was_killed(finished: Path, tmp_path: Path):
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    aside = run / "decoder" / f"{atomic.REPLACED}model-0123456789abcdef"
+    (run / "decoder" / "model").rename(aside)
+    assert newest_model(run) == run / "decoder" / "model"
+    (run / "decoder" / "model").rename(aside)
+    assert stage_is_finished(run / "decoder", "decoder")
+    (run / "decoder" / "model").rename(aside)
+    assert newest_model(run / "decoder" / "model") == run / "decoder" / "model"
+    assert not aside.exists()
 
 
 def test_a_second_run_in_a_folder_is_refused_in_one_sentence(recipe: Recipe, inputs: Path, tmp_path: Path, monkeypatch):

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from semhitok.storage.atomic import restore
+
 BUNDLED = Path(__file__).parent.parent / "checkpoints"
 
 
@@ -39,6 +41,7 @@ def find_model_type(path: str | os.PathLike[str]) -> str | None:
 def stage_is_finished(run: Path, stage: str) -> bool:
     """Whether the folder of a stage's run holds the finished stage: its configuration says so, and its weights are there."""
     model = run / "model"
+    restore(model)
     if not _has_weights(model):
         return False
     config = _read_json(model / "config.json")

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from semhitok.storage.atomic import UNFINISHED, atomic_directory
+from semhitok.storage.atomic import REPLACED, UNFINISHED, atomic_directory
 
 FORMAT = 1
 VALUES, TENSORS = "values.json", "tensors.safetensors"
@@ -54,7 +54,7 @@ def save(directory: Path, step: int, state: Mapping[str, Any], *, keep: int = 2)
     document: dict[str, Any] = {"format": FORMAT, "step": step, "state": _pack(state, "", tensors)}
     document["tensors"] = {name: _checksum(tensor) for name, tensor in tensors.items()}
     document["checksum"] = _checksum_of_values(document)
-    for leftover in directory.glob(f"{UNFINISHED}*"):
+    for leftover in (*directory.glob(f"{UNFINISHED}*"), *directory.glob(f"{REPLACED}*")):
         shutil.rmtree(leftover, ignore_errors=True)
     with atomic_directory(target) as folder:
         save_file(tensors, folder / TENSORS)
