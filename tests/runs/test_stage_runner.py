@@ -11,10 +11,12 @@ import pytest
 from tests.tiny import loop_config, run_tiny
 from tests.tiny_unitok_training import run_tiny_unitok, save_captioned, tiny_unitok_recipe
 
+from semhitok.inference.loading import newest_model
 from semhitok.recipes import LANGUAGE_RECIPES, RECIPES, UNITOK_RECIPES, Recipe
 from semhitok.runs.semhitok import COSTS
 from semhitok.runs.stage_runner import with_time_limit
 from semhitok.storage import atomic
+from semhitok.storage.lock import LockedError, locked_directory
 from semhitok.tokenizers.checkpoints import stage_is_finished
 from semhitok.training.tasks.semantic import SemanticTask
 from semhitok.types import LANGUAGE_STAGES, STAGES
@@ -63,6 +65,65 @@ def test_a_stage_whose_weights_are_gone_is_not_finished(recipe: Recipe, finished
     assert not stage_is_finished(run / "decoder", "decoder")
     assert run_tiny(recipe, inputs / "images", run).finished
     assert stage_is_finished(run / "decoder", "decoder")
+
+
+def test_only_whole_weights_make_a_finished_stage(finished: Path, tmp_path: Path):
+    run = Path(shutil.copytree(finished / "decoder", tmp_path / "run"))
+    model = run / "model"
+    whole = (model / "model.safetensors").read_bytes()
+    shards = [model / f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+
+    def is_finished() -> bool:
+        return stage_is_finished(run, "decoder")
+
+    assert is_finished()
+    (model / "model.safetensors").write_bytes(whole[:-1])
+    assert not is_finished()
+    (model / "model.safetensors").rename(model / "projector.safetensors")  # weights, but not the model's
+    assert not is_finished()
+    for shard in shards:
+        shard.write_bytes(whole)
+    index = model / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": shards[0].name, "b": shards[1].name}}))
+    assert is_finished()
+    shards[1].write_bytes(b"")
+    assert not is_finished()
+    shards[1].unlink()
+    assert not is_finished()
+    for broken in ("", "[]", "{}", '{"weight_map": {}}'):
+        index.write_text(broken)
+        assert not is_finished()
+    index.unlink()
+    (model / "model.safetensors").write_bytes(whole)
+    assert is_finished()
+    for broken in ("", "{", "[]", "{}", '{"stages": "decoder"}'):
+        (model / "config.json").write_text(broken)
+        assert not is_finished()
+
+
+def test_readers_find_a_model_whose_replacement_was_killed(finished: Path, tmp_path: Path):
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    aside = run / "decoder" / f"{atomic.REPLACED}model-0123456789abcdef"
+    (run / "decoder" / "model").rename(aside)
+    assert newest_model(run) == run / "decoder" / "model"
+    (run / "decoder" / "model").rename(aside)
+    assert stage_is_finished(run / "decoder", "decoder")
+    (run / "decoder" / "model").rename(aside)
+    assert newest_model(run / "decoder" / "model") == run / "decoder" / "model"
+    assert not aside.exists()
+
+
+def test_a_second_run_in_a_folder_is_refused_in_one_sentence(recipe: Recipe, inputs: Path, tmp_path: Path, monkeypatch):
+    with (
+        locked_directory(tmp_path / "run"),
+        pytest.raises(LockedError, match=r"^another run is at work in .*/run \(process \d+ on .*\): wait until .*$"),
+    ):
+        run_tiny(recipe, inputs / "images", tmp_path / "run", ("semantic",))
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [".lock"]
+    monkeypatch.setattr("semhitok.storage.lock.fcntl", None)
+    said: list[str] = []
+    run_tiny(recipe, inputs / "images", tmp_path / "run", ("semantic",), report=said.append)
+    assert said[0] == f"{tmp_path / 'run'} cannot be locked: start no second run in it"
 
 
 def test_the_model_of_a_finished_stage_is_written_once(

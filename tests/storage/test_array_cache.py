@@ -1,6 +1,7 @@
 """The array cache: what is written is what is read, and nothing else is ever read."""
 
 import errno
+import os
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from semhitok.storage.array_cache import (
     digest_of_module,
     digest_of_text,
 )
+from semhitok.storage.atomic import unfinished_path
 from semhitok.teachers import Teacher, TeacherConfig
 
 KEY = CacheKey(teacher="a" * 64, transform="b" * 64, data="c" * 64)
@@ -92,6 +94,17 @@ def test_an_unfinished_cache_is_never_readable_and_leaves_the_old_one(tmp_path):
         interrupted(path, new)
     assert list(tmp_path.iterdir()) == [path]
     assert ArrayCache.open(path, KEY).array[3, 1] == 7
+
+
+def test_what_killed_processes_left_goes_after_a_day(tmp_path):
+    old, young = (unfinished_path(tmp_path / "ids.cache") for _ in range(2))
+    other = unfinished_path(tmp_path / "features.cache")
+    for path in (old, young, other):
+        path.write_bytes(b"half")
+    for path in (old, other):
+        os.utime(path, (0, 0))
+    filled(tmp_path / "ids.cache")
+    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "ids.cache", young, other])
 
 
 def test_refuses_rows_that_do_not_fit(tmp_path):

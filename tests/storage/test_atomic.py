@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from semhitok.storage import atomic
-from semhitok.storage.atomic import UNFINISHED, WriteError, atomic_directory, atomic_file, write_text
+from semhitok.storage.atomic import REPLACED, UNFINISHED, WriteError, atomic_directory, atomic_file, restore, write_text
 
 
 def fill(folder: Path, text: str) -> None:
@@ -145,3 +148,78 @@ def test_a_file_system_that_cannot_flush_folders_is_written_to(tmp_path: Path, m
     write_text(tmp_path / "file", "text")
     fill(tmp_path / "folder", "text")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from semhitok.storage.atomic import atomic_directory
+rename = Path.rename
+def killing(self, target):
+    rename(self, target)
+    if Path(self).name == "model":  # the folder before is out of the way, the new one not yet in place
+        os.kill(os.getpid(), signal.SIGKILL)
+Path.rename = killing
+with atomic_directory(Path(sys.argv[1])) as folder:
+    (folder / "a").write_text("second")
+"""
+
+
+def killed_between_renames(target: Path) -> None:
+    assert subprocess.run([sys.executable, "-c", KILLED, target], check=False).returncode == -signal.SIGKILL
+    assert not target.exists()
+
+
+def test_a_kill_between_two_renames_loses_nothing(tmp_path: Path):
+    target = tmp_path / "model"
+    fill(target, "first")
+    killed_between_renames(target)
+    restore(tmp_path / "other")
+    restore(target)
+    assert (target / "a").read_text() == "first"
+    killed_between_renames(target)
+    with pytest.raises(KeyError), atomic_directory(target):
+        raise KeyError
+    assert (target / "a").read_text() == "first"
+    killed_between_renames(target)
+    fill(target, "third")
+    restore(target)
+    assert (target / "a").read_text() == "third"
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(REPLACED)] == []
+
+
+def test_what_a_kill_left_beside_a_finished_folder_goes_when_it_is_old(tmp_path: Path, monkeypatch):
+    aside = tmp_path / f"{REPLACED}model-0123"
+    fill(tmp_path / "model", "first")
+    fill(aside, "before")
+    fill(tmp_path / "model", "second")
+    assert aside.exists()  # of another process, which is about to remove it
+    monkeypatch.setattr(atomic, "LEFTOVER_SECONDS", -1.0)
+    fill(tmp_path / "model", "third")
+    assert list(tmp_path.iterdir()) == [tmp_path / "model"]
+
+
+def test_long_names_that_begin_alike_stay_apart(tmp_path: Path):
+    one, other = (tmp_path / f"{'long' * 20}-{name}" for name in "ab")
+    fill(one, "first")
+    one.rename(atomic.unfinished_path(one).with_name(atomic.unfinished_path(one).name.replace(UNFINISHED, REPLACED)))
+    restore(other)
+    assert not other.exists()
+    restore(one)
+    assert (one / "a").read_text() == "first"
+
+
+def test_a_rename_that_fails_leaves_the_folder_before(tmp_path: Path, monkeypatch):
+    target, rename = tmp_path / "model", Path.rename
+    fill(target, "first")
+
+    def failing(self: Path, other: Path):
+        if other == target and not target.exists() and self.name.startswith(UNFINISHED):
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(self, other)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(WriteError, match="Input/output error; what was saved before is untouched"):
+        fill(target, "second")
+    assert (target / "a").read_text() == "first"
+    assert list(tmp_path.iterdir()) == [target]

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tests.training.tiny_task import CONFIG, SignallingTask, TinyTask, tiny_feed
 
 from semhitok.data.feed import StreamFeed
+from semhitok.data.randomness import SampleOrder
 from semhitok.data.sources import ImageFolder
 from semhitok.storage.atomic import WriteError
 from semhitok.training import checkpoint
@@ -199,6 +200,21 @@ def test_out_of_memory_says_what_to_lower(tmp_path: Path, monkeypatch, error: Ba
         train(TinyTask(), tiny_feed(), CONFIG, tmp_path)
 
 
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(tmp_path: Path, uninterrupted: Path, capsys):
+    train(SignallingTask(signal.SIGTERM, at=14), tiny_feed(), CONFIG, tmp_path)
+    damaged = tmp_path / "checkpoints" / "step_00000015"
+    tensors = load_file(damaged / "tensors.safetensors")
+    save_file({name: torch.zeros_like(tensor) for name, tensor in tensors.items()}, damaged / "tensors.safetensors")
+    (tmp_path / "checkpoints" / "step_99999999").mkdir()
+    task = TinyTask()
+    train(task, tiny_feed(), CONFIG, tmp_path)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "the run goes on from step_00000014" in line]
+    assert len(lines) == 2
+    assert "step_00000015 is damaged: " in lines[1]
+    assert len(task.seen) == (30 - 14) * 4
+    assert_same_run(tmp_path, uninterrupted)
+
+
 def test_other_runtime_errors_come_through_as_they_are(tmp_path: Path, monkeypatch):
     def fail(self, microbatches, state):
         raise RuntimeError("shapes differ")
@@ -315,6 +331,24 @@ def test_images_that_cannot_be_read_are_counted_and_reported(tmp_path: Path, cap
     train(TinyTask(), feed, LoopConfig(steps=4, batch_size=4), tmp_path / "run")
     assert read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]["bad_images"] == 1
     assert "1 images could not be read and were replaced, among them 3.png" in capsys.readouterr().out
+
+
+def test_a_resumed_run_counts_the_unreadable_images_of_the_whole_run(tmp_path: Path, capsys):
+    (tmp_path / "images").mkdir()
+    for index in range(16):
+        Image.new("RGB", (8, 8), (15 * index, 0, 0)).save(tmp_path / "images" / f"{index:02}.png")
+    order = [int(index) for index in SampleOrder(16, 0).indices(0, 16)]
+    for position in (1, 6, 13):  # of the first, the second and the last batch
+        (tmp_path / "images" / f"{order[position]:02}.png").write_bytes(b"not an image")
+    counts = {}
+    for name, stops in (("whole", (4,)), ("resumed", (1, 2, 4))):
+        for steps in stops:
+            feed = StreamFeed(ImageFolder(tmp_path / "images"), 8, 8, seed=0, workers=0, max_bad_share=0.9)
+            config = LoopConfig(steps=steps, batch_size=4, log_every=1, preview_every=100)
+            train(TinyTask(), feed, config, tmp_path / name)
+        last = {entry["step"]: entry["bad_images"] for entry in read_metrics(tmp_path / name / "metrics.jsonl")}
+        counts[name] = (last[4], capsys.readouterr().out.rpartition(" images could not be read")[0].split()[-1])
+    assert counts["resumed"] == counts["whole"] == (3, "3")
 
 
 def test_entries_are_json(uninterrupted: Path):

@@ -6,8 +6,6 @@ Workers exchange numpy arrays rather than tensors, which would use /dev/shm, tin
 from __future__ import annotations
 
 import os
-import signal
-import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +18,7 @@ from semhitok.data.images import ImageError
 from semhitok.data.randomness import random_integers
 from semhitok.data.sample import ImageSource
 from semhitok.data.transforms import fit_image, to_array
+from semhitok.data.workers import outlive_signals
 from semhitok.types import FitMode
 
 _ATTEMPTS = 32
@@ -132,7 +131,7 @@ def decoding_loader(
         batch_sampler=batches,  # pyright: ignore[reportArgumentType]  any iterable of lists is accepted, even an endless one
         num_workers=workers,
         collate_fn=_as_it_is,
-        worker_init_fn=_outlive_signals,
+        worker_init_fn=outlive_signals,
         prefetch_factor=4 if workers else None,
         # Its own generator, because the default would consume the global one, which training seeds.
         generator=torch.Generator(),
@@ -141,21 +140,3 @@ def decoding_loader(
 
 def _as_it_is(decoded: Any) -> Any:
     return decoded
-
-
-def _outlive_signals(worker: int) -> None:
-    """Let a worker ignore SIGINT, and SIGTERM unless it comes from the training process.
-
-    Ctrl-C and job managers signal every process of a job, but training still needs batches to finish its step. Where
-    the sender is unknown (not on Linux), SIGTERM keeps its usual effect.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_obey_parent_only, daemon=True).start()
-
-
-def _obey_parent_only() -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-        pass
-    os._exit(0)

@@ -10,6 +10,7 @@ from semhitok.distributed.collectives import (
     from_main,
     gather_in_sample_order,
     gather_with_gradients,
+    main_decides,
     sum_over_ranks,
     wait_for_main,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "init_distributed",
     "is_distributed",
     "is_main",
+    "main_decides",
     "rank",
     "sum_over_ranks",
     "wait_for_main",

@@ -5,13 +5,13 @@ Rank r holds samples [r*b, (r+1)*b) of the global batch, all ranks the same numb
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from semhitok.distributed.processes import collective_device, is_distributed, rank, world_size
+from semhitok.distributed.processes import collective_device, is_distributed, is_main, rank, world_size
 
 BUCKET_ELEMENTS = 32 * 1024 * 1024  # bounds the extra memory of a coalesced all-reduce: 128 MiB in fp32
 
@@ -129,6 +129,28 @@ def from_main(number: int) -> int:
     shared = torch.tensor(number, dtype=torch.int64, device=collective_device())
     dist.broadcast(shared, src=0)
     return int(shared.item())
+
+
+def main_decides(decide: Callable[[], int]) -> int:
+    """What ``decide`` returns on the main rank, which alone calls it, on every rank. A collective.
+
+    For whatever depends on files, which ranks may see at different times.
+
+    Raises:
+        ValueError: on the other ranks, where ``decide`` failed on the main one; that one raises the error itself.
+    """
+    found, failure = 0, None
+    if is_main():
+        try:
+            found = decide()
+        except Exception as error:
+            failure = error
+    failed = from_main(int(failure is not None))
+    if failure is not None:
+        raise failure
+    if failed:
+        raise ValueError("the main rank stopped with an error")
+    return from_main(found)
 
 
 def wait_for_main() -> None:

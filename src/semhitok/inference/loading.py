@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 
 from semhitok.inference import DEFAULT_LANGUAGE_MODEL, DEFAULT_TOKENIZER
 from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMConfig, SemHiTokMLLMProcessor
+from semhitok.storage.atomic import restore
 from semhitok.tokenizers.checkpoints import builtin_checkpoint, find_model_type, stage_is_finished
 from semhitok.tokenizers.loading import load_tokenizer as load_checkpoint
 from semhitok.tokenizers.protocol import Tokenizer
@@ -113,6 +114,7 @@ def newest_model(place: Path) -> Path | None:
 
     None if it is neither. An interrupted stage has a model, too, but is not marked as finished.
     """
+    restore(place)
     if (place / "config.json").is_file():
         return place
     kinds = [*(tokenizer_kind(model_type).stages for model_type in TOKENIZERS), LANGUAGE_STAGES]

@@ -103,10 +103,7 @@ class _Language:
         if recipe.records.pretokenize and fingerprint is not None:
             arguments = (model.image_tokenizer, fingerprint, recipe.records.fit, self.cache)
             # The main rank writes the cache, the others read it.
-            if distributed.is_main():
-                for source in sources:
-                    pretokenized(source, *arguments, report)
-            distributed.wait_for_main()
+            distributed.main_decides(lambda: len([pretokenized(source, *arguments, report) for source in sources]))
             sources = [pretokenized(source, *arguments, lambda line: None) for source in sources]
         records = mixture(entries, sources, settings.mix, derive_seed(settings.loop.seed, stage))
         feed = self._feed(stage, records, processor, fingerprint)

@@ -22,7 +22,7 @@ from semhitok.data.sources import Subset
 from semhitok.data.transforms import to_float
 from semhitok.recipes.recipe import CACHE_LIMIT, DataConfig
 from semhitok.storage.array_cache import ArrayCache, CacheKey, digest_of_module, digest_of_text
-from semhitok.storage.atomic import atomic_directory
+from semhitok.storage.atomic import atomic_directory, restore
 from semhitok.tokenizers import SemHiTokModel
 from semhitok.training.run_logger import Evaluate
 from semhitok.training.state import TrainState
@@ -123,7 +123,7 @@ class TrainingImages:
             return {}
         key = self._features_key(model)
         path = _cache_file(self.cache, FEATURES, key)
-        if path.exists():
+        if distributed.main_decides(path.exists):
             return {FEATURES: ArrayCache.open(path, key).array}
 
         def compute(images: Tensor, start: int) -> Tensor:
@@ -145,11 +145,13 @@ class TrainingImages:
         teacher = digest_of_text(digest_of_module(model.teacher) + digest_of_module(model.semantic))
         key = self._key(teacher, model)
         path = _cache_file(self.cache, SEMANTIC_IDS, key)
-        if path.exists():
+        if distributed.main_decides(path.exists):
             return {SEMANTIC_IDS: ArrayCache.open(path, key).array}
         features_key = self._features_key(model)
         source = _cache_file(self.cache, FEATURES, features_key)
-        features = ArrayCache.open(source, features_key).array if source.exists() else None
+        # Ids of cached features differ in places from the teacher's: all ranks take the same ones.
+        is_cached = distributed.main_decides(source.exists)
+        features = ArrayCache.open(source, features_key).array if is_cached else None
 
         def compute(images: Tensor, start: int) -> Tensor:
             if features is not None:
@@ -248,12 +250,30 @@ def learned_text_tokenizer(
 ) -> TextTokenizer:
     """The text tokenizer stored in ``folder`` earlier in the run, or a new one, learned by the main rank.
 
-    A collective: every rank must call it.
+    One that is not whole is learned again, from the same texts. A collective: every rank must call it.
     """
     learned = None
-    if distributed.is_main() and not folder.exists():
+
+    def learn_unless_whole() -> bool:
+        nonlocal learned
+        if _is_whole(folder, load):
+            return False
         learned = learn()
         with atomic_directory(folder) as unfinished:
             learned.save_pretrained(unfinished)
-    distributed.wait_for_main()
+        return True
+
+    distributed.main_decides(learn_unless_whole)
     return load(folder) if learned is None else learned
+
+
+def _is_whole(folder: Path, load: Callable[[Path], PreTrainedTokenizerBase]) -> bool:
+    restore(folder)
+    # Without its vocabulary a text tokenizer of CLIP's kind loads all the same, with two ids.
+    if not all((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
+        return False
+    try:
+        load(folder)
+    except Exception:  # the library has no error of its own for a damaged file
+        return False
+    return True

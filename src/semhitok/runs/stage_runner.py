@@ -9,6 +9,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -22,6 +23,7 @@ from semhitok import distributed
 from semhitok.data.feed import Feed
 from semhitok.runs.preparation import Report
 from semhitok.storage.atomic import write_text
+from semhitok.storage.lock import locked_directory
 from semhitok.tokenizers.checkpoints import stage_is_finished
 from semhitok.training import compilation
 from semhitok.training.loop import train
@@ -122,7 +124,19 @@ class StageRunner:
 
         Raises:
             ValueError: a stage has no model to start from, or the directory holds a run that does not match.
+            LockedError: another run is using the directory.
         """
+        with ExitStack() as stack:
+            distributed.main_decides(lambda: self._lock(stack))
+            return self._run(stages)
+
+    def _lock(self, stack: ExitStack) -> bool:
+        locked = stack.enter_context(locked_directory(self.options.directory))
+        if not locked:
+            self.options.report(f"{self.options.directory} cannot be locked: start no second run in it")
+        return locked
+
+    def _run(self, stages: Sequence[StageName]) -> TrainState:
         unfinished = [stage for stage in stages if not self._is_finished(stage)]
         if self.options.max_seconds is not None:
             costs = {stage: self.system.cost(stage) for stage in unfinished}
@@ -181,7 +195,7 @@ class StageRunner:
         return None
 
     def _is_finished(self, stage: StageName) -> bool:
-        return stage_is_finished(self.system.folder(stage), stage)
+        return bool(distributed.main_decides(lambda: stage_is_finished(self.system.folder(stage), stage)))
 
     def _title(self, stage: StageName) -> str:
         folder = self.system.folder(stage)

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from semhitok.data.workers import follow_parent
 from semhitok.scenes.cutout_readers import Candidate, candidates
 from semhitok.storage.atomic import atomic_directory
 from semhitok.storage.cache import cache_directory
@@ -159,7 +160,10 @@ def build_library(folder: Path, found: Iterable[Candidate], *, side: int, worker
     entries: list[CutOut] = []
     offset = 0
     with atomic_directory(folder) as unfinished:
-        with (unfinished / "pixels.bin").open("wb") as sink, ProcessPoolExecutor(workers) as pool:
+        with (
+            (unfinished / "pixels.bin").open("wb") as sink,
+            ProcessPoolExecutor(workers, initializer=follow_parent) as pool,
+        ):
             for candidate, cleaned in zip(found, pool.map(clean, found, repeat(side), chunksize=16), strict=True):
                 if cleaned is None:
                     continue

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from semhitok.data.workers import follow_parent
 from semhitok.scenes.compose import OBJECT_COUNTS, Scene, compose
 from semhitok.scenes.questions import Question, captions, questions
 from semhitok.scenes.splits import Material
@@ -78,7 +79,7 @@ def write_shards(
         raise ValueError(f"{directory} is not empty; scenes are written into a new or empty folder.")
     shards = range((recipe.count + recipe.per_shard - 1) // recipe.per_shard)
     paths: list[Path] = []
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, initializer=follow_parent) as pool:
         for path in pool.map(_write_shard, repeat(directory), repeat(recipe), repeat(material), shards):
             paths.append(path)
             progress(min(recipe.count, len(paths) * recipe.per_shard), recipe.count)

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
-from semhitok.storage.atomic import put_in_place, unfinished_path
+from semhitok.storage.atomic import put_in_place, remove_leftovers, unfinished_path
 
 FORMAT = "semhitok-array-cache-1"
 HEADER_BYTES = 4096
@@ -80,6 +80,7 @@ class ArrayCacheWriter:
         encoded = json.dumps(header).encode().ljust(HEADER_BYTES)
         assert len(encoded) == HEADER_BYTES, "the header holds three digests and a shape"
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path)
         self._path, self._key = path, key
         # Several processes may fill the same cache: each writes its own file, and the last rename wins.
         self._temporary = unfinished_path(path)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
-import glob
 import os
+import re
 import secrets
 import shutil
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,9 @@ from safetensors import SafetensorError
 
 UNFINISHED = ".unfinished-"
 """Prefix of every temporary name: hidden, so that no reader mistakes it for an image, a token file or a checkpoint."""
+
+REPLACED = ".replaced-"
+"""Prefix of what a new folder replaces, for the moment between two renames: a kill there leaves it under this name."""
 
 LEFTOVER_SECONDS = 24 * 3600.0
 """An unfinished folder that was not touched for this long belongs to a process that was killed."""
@@ -60,7 +64,8 @@ def atomic_directory(target: Path) -> Iterator[Path]:
     unfinished = unfinished_path(target)
     with _one_sentence(target):
         try:
-            _remove_leftovers(target)
+            restore(target)
+            remove_leftovers(target)
             unfinished.mkdir(parents=True)
             yield unfinished
             for path in (*unfinished.rglob("*"), unfinished):
@@ -73,8 +78,21 @@ def atomic_directory(target: Path) -> Iterator[Path]:
 
 def unfinished_path(target: Path) -> Path:
     """Temporary path beside ``target``, unique across processes and hosts."""
-    # Shortened, as file names end at 255 bytes.
-    return target.with_name(f"{UNFINISHED}{target.name[:48]}-{secrets.token_hex(8)}")
+    return target.with_name(f"{UNFINISHED}{_short(target.name)}-{secrets.token_hex(8)}")
+
+
+def _short(name: str) -> str:
+    """File names end at 255 bytes; names that begin alike stay apart."""
+    return name if len(name) <= 48 else f"{name[:39]}-{zlib.crc32(name.encode(errors='replace')):08x}"
+
+
+def restore(target: Path) -> None:
+    """Give a folder its name back if a process was killed while replacing it; readers call this before they look."""
+    if os.path.lexists(target):
+        return
+    for path in sorted(_temporary(REPLACED, target), key=_age)[:1]:
+        with suppress(OSError):  # not writable, or another process restores it, too
+            path.rename(target)
 
 
 def put_in_place(unfinished: Path, target: Path) -> None:
@@ -96,31 +114,57 @@ def _one_sentence(target: Path) -> Iterator[None]:
         raise WriteError(f"cannot write {target}: {reason}; what was saved before is untouched") from error
 
 
-def _remove_leftovers(target: Path) -> None:
+def remove_leftovers(target: Path) -> None:
     """Remove what killed processes left behind while writing ``target``, but nothing that may still be in use."""
-    for path in target.parent.glob(f"{UNFINISHED}{glob.escape(target.name[:48])}-*"):
-        with suppress(FileNotFoundError):  # another process removes it, too
-            if time.time() - path.stat().st_mtime > LEFTOVER_SECONDS:
-                shutil.rmtree(path, ignore_errors=True)
+    for path in (*_temporary(UNFINISHED, target), *_temporary(REPLACED, target)):
+        if _age(path) > LEFTOVER_SECONDS:
+            _remove(path)
+
+
+def _temporary(prefix: str, target: Path) -> list[Path]:
+    names = re.compile(re.escape(f"{prefix}{_short(target.name)}-") + "[0-9a-f]+")
+    return [path for path in target.parent.glob(f"{prefix}*") if names.fullmatch(path.name)]
+
+
+def _age(path: Path) -> float:
+    """Seconds since a path was written to; of a folder that was moved aside, since then."""
+    with suppress(OSError):
+        stat = path.lstat()
+        return time.time() - (stat.st_ctime if path.name.startswith(REPLACED) else stat.st_mtime)
+    return 0.0  # another process has just removed it
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
 
 
 def _replace(source: Path, target: Path) -> None:
     """Rename a folder over another one, which ``rename`` alone refuses; of several processes the last one wins."""
     replaced: list[Path] = []
-    while True:
-        try:
-            source.rename(target)
-            break
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) and not target.is_symlink():
-                raise
-        replaced.append(unfinished_path(target))
-        with suppress(FileNotFoundError):  # another process has just moved it out of the way
-            target.rename(replaced[-1])
+    try:
+        while True:
+            try:
+                source.rename(target)
+                break
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) and not target.is_symlink():
+                    raise
+            aside = target.with_name(unfinished_path(target).name.replace(UNFINISHED, REPLACED, 1))
+            with suppress(FileNotFoundError):  # another process has just moved it out of the way
+                target.rename(aside)
+                replaced.append(aside)
+    except OSError:
+        restore(target)
+        raise
     for path in replaced:
-        if path.is_symlink():
-            path.unlink()
-        shutil.rmtree(path, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another process has taken it back
+            rest = unfinished_path(target)
+            path.rename(rest)  # what is half removed must not be restored
+            _remove(rest)
 
 
 def _flush(path: Path) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from semhitok.storage.atomic import restore
+
 BUNDLED = Path(__file__).parent.parent / "checkpoints"
 
 
@@ -39,10 +41,45 @@ def find_model_type(path: str | os.PathLike[str]) -> str | None:
 def stage_is_finished(run: Path, stage: str) -> bool:
     """Whether a stage's run is finished: its model's configuration lists the stage, and the weights exist."""
     model = run / "model"
-    config = model / "config.json"
-    if not config.exists() or not any(model.glob("*.safetensors")):
+    restore(model)
+    if not _has_weights(model):
         return False
-    return stage in json.loads(config.read_text(encoding="utf-8")).get("stages", [])
+    config = _read_json(model / "config.json")
+    stages = config.get("stages") if isinstance(config, dict) else None
+    return isinstance(stages, list) and stage in stages
+
+
+def _has_weights(model: Path) -> bool:
+    """Whether the folder of a model has all of its weights, in one file or in the several that an index names."""
+    names: Any = ["model.safetensors"]
+    if (model / "model.safetensors.index.json").exists():
+        index = _read_json(model / "model.safetensors.index.json")
+        shards = index.get("weight_map") if isinstance(index, dict) else None
+        names = list(shards.values()) if isinstance(shards, dict) else []
+    return bool(names) and all(_is_whole(model / str(name)) for name in set(names))
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a safetensors file has the length that its header says."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            size = path.stat().st_size
+            if not 2 <= length <= size - 8:
+                return False
+            header = json.loads(file.read(length))
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        return size == 8 + length + max(ends, default=0)
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
+        return False
+
+
+def _read_json(path: Path) -> Any:
+    """A JSON file, None where it is missing or cannot be read: what is unreadable is not done."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _is_folder(path: str | os.PathLike[str]) -> bool:

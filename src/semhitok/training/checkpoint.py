@@ -1,7 +1,8 @@
 """Checkpoints of a training run: tensors as safetensors, everything else as JSON, written atomically.
 
 A checkpoint is a folder ``step_00000500`` with ``tensors.safetensors`` and ``values.json``. It is written under another
-name, flushed to disk and renamed, so a folder with this name is always complete. No pickle is involved.
+name, flushed to disk and renamed, so a folder with this name is always complete. No pickle is involved. Checksums of each
+tensor and of the values reveal later damage; checkpoints of versions without them are read as they are.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from semhitok.storage.atomic import UNFINISHED, atomic_directory
+from semhitok.storage.atomic import REPLACED, UNFINISHED, atomic_directory
 
 FORMAT = 1
+VALUES, TENSORS = "values.json", "tensors.safetensors"
 _NAME = re.compile(r"step_(\d{8,})")
 
 
 class CheckpointError(ValueError):
     """A checkpoint cannot be read, or a state cannot be stored; the message is one sentence for the user."""
+
+
+class DamagedError(CheckpointError):
+    """A checkpoint is not what was written; an earlier one may be whole."""
 
 
 def save(directory: Path, step: int, state: Mapping[str, Any], *, keep: int = 2) -> Path:
@@ -41,14 +48,16 @@ def save(directory: Path, step: int, state: Mapping[str, Any], *, keep: int = 2)
         WriteError: the disk is full or not writable; older checkpoints are left untouched.
         CheckpointError: a value is neither plain nor a tensor.
     """
-    target = directory / f"step_{step:08d}"
+    target = folder_of(directory, step)
     tensors: dict[str, Tensor] = {}
-    document = {"format": FORMAT, "step": step, "state": _pack(state, "", tensors)}
-    for leftover in directory.glob(f"{UNFINISHED}*"):
+    document: dict[str, Any] = {"format": FORMAT, "step": step, "state": _pack(state, "", tensors)}
+    document["tensors"] = {name: _checksum(tensor) for name, tensor in tensors.items()}
+    document["checksum"] = _checksum_of_values(document)
+    for leftover in (*directory.glob(f"{UNFINISHED}*"), *directory.glob(f"{REPLACED}*")):
         shutil.rmtree(leftover, ignore_errors=True)
     with atomic_directory(target) as folder:
-        save_file(tensors, folder / "tensors.safetensors")
-        (folder / "values.json").write_text(json.dumps(document), encoding="utf-8")
+        save_file(tensors, folder / TENSORS)
+        (folder / VALUES).write_text(json.dumps(document), encoding="utf-8")
     for old in _all(directory)[:-keep]:
         if old != target:
             shutil.rmtree(old, ignore_errors=True)
@@ -59,22 +68,70 @@ def load(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Read what ``save`` wrote.
 
     Raises:
-        CheckpointError: the folder is not a checkpoint, is damaged, or has another format.
+        DamagedError: the folder is not a checkpoint, or its content differs from what was written.
+        CheckpointError: it has another format.
     """
     try:
-        document = json.loads((path / "values.json").read_text(encoding="utf-8"))
-        tensors = load_file(path / "tensors.safetensors", device=str(device))
-    except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{path} is not a readable checkpoint: {error}") from error
+        document = json.loads((path / VALUES).read_text(encoding="utf-8"))
+        tensors = load_file(path / TENSORS, device=str(device))
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
+        raise DamagedError(f"{path} is not a readable checkpoint: {error}") from error
+    if not isinstance(document, dict):
+        raise DamagedError(f"{path} is not a readable checkpoint: {VALUES} holds no checkpoint's values")
     if document.get("format") != FORMAT:
         raise CheckpointError(f"{path} has checkpoint format {document.get('format')}, this version reads {FORMAT}")
+    if "checksum" in document and document["checksum"] != _checksum_of_values(document):
+        raise DamagedError(f"{path} is damaged: {VALUES} is not as it was written")
+    if (match := _NAME.fullmatch(path.name)) and document.get("step") != int(match[1]):
+        raise DamagedError(f"{path} is not what its name says: it holds step {document.get('step')}")
     try:
+        wrong = [name for name, value in document.get("tensors", {}).items() if _differs(tensors.get(name), value)]
+        if wrong:
+            listed = f"{', '.join(wrong[:3])}{' ...' if len(wrong) > 3 else ''}"
+            raise DamagedError(f"{path} is damaged: {len(wrong)} tensors are not as they were written: {listed}")
         state = _unpack(document["state"], tensors)
+    except DamagedError:
+        raise
     except KeyError as error:
-        raise CheckpointError(f"{path} is damaged: {error} is missing from it") from error
+        raise DamagedError(f"{path} is damaged: {error} is missing from it") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise DamagedError(f"{path} is damaged: {VALUES} holds no checkpoint's values") from error
     if tensors:
-        raise CheckpointError(f"{path} is damaged: unexpected tensors {', '.join(sorted(tensors))}")
+        raise DamagedError(f"{path} is damaged: unexpected tensors {', '.join(sorted(tensors))}")
     return state
+
+
+def folder_of(directory: Path, step: int) -> Path:
+    """The checkpoint of a step."""
+    return directory / f"step_{step:08d}"
+
+
+def newest_readable(directory: Path, say: Callable[[str], None]) -> tuple[int, dict[str, Any]] | None:
+    """The most steps of which a checkpoint can be read, and what ``load`` gives for it; None if there is no checkpoint.
+
+    Args:
+        directory: of all checkpoints of the run.
+        say: takes a line about each newer one that was passed over.
+
+    Raises:
+        CheckpointError: there are checkpoints, and none can be read, or the newest whole one is of another format.
+    """
+    damaged: list[tuple[Path, str]] = []
+    for step, path in reversed(_named(directory)):
+        try:
+            state = load(path)
+        except DamagedError as error:
+            damaged.append((path, str(error)))
+            continue
+        for _, reason in damaged:
+            say(f"{reason}; the run goes on from {path.name}")
+        return step, state
+    lost = [reason for path, reason in damaged if (path / VALUES).exists() or (path / TENSORS).exists()]
+    if lost:
+        raise CheckpointError(f"{lost[0]}; no earlier checkpoint can be read: delete {directory} to begin anew")
+    for path, _ in damaged:
+        say(f"{path} is passed over: it holds no checkpoint")
+    return None
 
 
 def latest(directory: Path) -> Path | None:
@@ -85,10 +142,33 @@ def latest(directory: Path) -> Path | None:
 
 def _all(directory: Path) -> list[Path]:
     """Complete checkpoints in ascending order of steps."""
+    return [path for _, path in _named(directory) if (path / VALUES).is_file() and (path / TENSORS).is_file()]
+
+
+def _named(directory: Path) -> list[tuple[int, Path]]:
+    """Everything named like a checkpoint, in ascending order of steps."""
     if not directory.is_dir():
         return []
     found = [(int(match[1]), path) for path in directory.iterdir() if (match := _NAME.fullmatch(path.name))]
-    return [path for _, path in sorted(found)]
+    return sorted(found)
+
+
+def _differs(tensor: Tensor | None, checksum: str) -> bool:
+    """Whether a tensor is not as it was written; a missing one is named by ``_unpack``."""
+    return tensor is not None and _checksum(tensor) != checksum
+
+
+def _checksum(tensor: Tensor) -> str:
+    """CRC-32 of type, shape and bytes, in hex: against accidents, not against forgery."""
+    head = zlib.crc32(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+    values = tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return f"{zlib.crc32(values.data, head):08x}"
+
+
+def _checksum_of_values(document: Mapping[str, Any]) -> str:
+    """CRC-32 of all other entries, in hex; JSON that was read and written again is the same text."""
+    entries = {name: value for name, value in document.items() if name != "checksum"}
+    return f"{zlib.crc32(json.dumps(entries, sort_keys=True).encode()):08x}"
 
 
 def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from safetensors.torch import save_file
@@ -99,10 +99,10 @@ def train(
 
 def _begin(task: Task, feed: Feed, config: LoopConfig, checkpoints: Path) -> TrainState:
     """A new state, or the one of the latest checkpoint, which the task then loads."""
-    path = checkpoint.latest(checkpoints)
-    if path is None:
+    found = _newest_checkpoint(checkpoints)
+    if found is None:
         return TrainState(total_steps=config.steps, seed=config.seed)
-    saved = checkpoint.load(path)
+    path, saved = found
     state = TrainState.from_state_dict(saved["state"])
     if saved["feed"] != feed.fingerprint:
         raise ValueError(f"{path} was made with other data: a run resumes on the same images, size and order only")
@@ -111,8 +111,27 @@ def _begin(task: Task, feed: Feed, config: LoopConfig, checkpoints: Path) -> Tra
     if state.planned_for is None or state.planned_for != config.max_seconds:
         state.total_steps, state.planned_for = config.steps, None
     state.interrupted = False
+    getattr(feed, "bad", {}).update(saved.get("bad", {}))
     task.load_state_dict(saved["task"])
     return state
+
+
+def _newest_checkpoint(checkpoints: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint that the main rank can read, on all ranks. A collective."""
+    content: dict[str, Any] = {}
+
+    def choose() -> int:
+        found = checkpoint.newest_readable(checkpoints, print)
+        if found is None:
+            return -1
+        content.update(found[1])
+        return found[0]
+
+    step = distributed.main_decides(choose)
+    if step < 0:
+        return None
+    path = checkpoint.folder_of(checkpoints, step)
+    return path, content if distributed.is_main() else checkpoint.load(path)
 
 
 class _Run:
@@ -217,6 +236,7 @@ class _Run:
         if self.saved_at == self.state.step:
             return
         content = {"state": self.state.state_dict(), "feed": self.feed.fingerprint, "task": self.task.state_dict()}
+        content["bad"] = dict(getattr(self.feed, "bad", {}))  # of feeds that read while training goes on
         if distributed.is_main():
             checkpoint.save(self.directory / "checkpoints", self.state.step, content, keep=self.config.keep_checkpoints)
         distributed.wait_for_main()
