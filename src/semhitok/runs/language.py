@@ -29,6 +29,7 @@ from semhitok.runs.language_data import data_sets, mixture, open_data_set, preto
 from semhitok.runs.language_models import load_language_model, small_language_model, train_bpe
 from semhitok.runs.preparation import learned_text_tokenizer
 from semhitok.runs.stage_runner import PreparedStage, RunOptions, StageRunner
+from semhitok.storage.foreign_code import load_without_foreign_code
 from semhitok.tokenizers.checkpoints import builtin_checkpoint
 from semhitok.tokenizers.fingerprint import tokenizer_fingerprint
 from semhitok.training.state import TrainState, derive_seed
@@ -124,10 +125,10 @@ class _Language:
         recipe = self.recipe
         if start_from is not None:
             model = SemHiTokForConditionalGeneration.from_pretrained(start_from, dtype=torch.float32)
-            return model, AutoTokenizer.from_pretrained(start_from)
+            return model, load_without_foreign_code(AutoTokenizer.from_pretrained, start_from)
         torch.manual_seed(derive_seed(recipe.pretrain.loop.seed, "model"))
-        tokenizer: PreTrainedModel = AutoModel.from_pretrained(
-            builtin_checkpoint(recipe.tokenizer), dtype=torch.float32
+        tokenizer: PreTrainedModel = load_without_foreign_code(
+            AutoModel.from_pretrained, builtin_checkpoint(recipe.tokenizer), dtype=torch.float32
         )
         if recipe.language_model is not None:
             language_model, text_tokenizer = load_language_model(recipe.language_model)

@@ -23,6 +23,7 @@ from semhitok.data.transforms import to_float
 from semhitok.recipes.recipe import CACHE_LIMIT, DataConfig
 from semhitok.storage.array_cache import ArrayCache, CacheKey, digest_of_module, digest_of_text
 from semhitok.storage.atomic import atomic_directory
+from semhitok.storage.foreign_code import load_without_foreign_code
 from semhitok.tokenizers import SemHiTokModel
 from semhitok.training.run_logger import Evaluate
 from semhitok.training.state import TrainState
@@ -259,4 +260,4 @@ def learned_text_tokenizer(
         with atomic_directory(folder) as unfinished:
             learned.save_pretrained(unfinished)
     distributed.wait_for_main()
-    return load(folder) if learned is None else learned
+    return load_without_foreign_code(load, folder) if learned is None else learned

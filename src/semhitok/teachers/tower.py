@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from semhitok.storage.cache import weights_path
+from semhitok.storage.foreign_code import load_without_foreign_code
 from semhitok.teachers.configuration import EFFICIENTNET_LITE0_BLOCKS, TeacherConfig
 from semhitok.teachers.efficientnet import (
     EfficientNetLiteConfig,
@@ -56,7 +57,9 @@ class Teacher(nn.Module):
         if not -deepest - 1 <= config.layer <= deepest:
             raise ValueError(f"layer is {config.layer}, but the teacher has {-deepest - 1} to {deepest}.")
         # The dtype in force, not the one of the checkpoint: inside another model the teacher follows that model.
-        self.backbone = backbone or AutoModel.from_config(backbone_config, dtype=torch.get_default_dtype())
+        self.backbone = backbone or AutoModel.from_config(
+            backbone_config, dtype=torch.get_default_dtype(), trust_remote_code=False
+        )
         self.eval()
 
     @classmethod
@@ -78,9 +81,9 @@ class Teacher(nn.Module):
             image_mean, image_std: by default those of the checkpoint's image processor; needed where it has none.
 
         Raises:
-            ValueError: not a vision tower with patch tokens, weights missing, or normalisation unknown.
+            ValueError: not a vision tower with patch tokens, weights missing, normalisation unknown, or code of its own.
         """
-        backbone_config = AutoConfig.from_pretrained(name_or_path)
+        backbone_config = load_without_foreign_code(AutoConfig.from_pretrained, name_or_path)
         backbone_config = getattr(backbone_config, "vision_config", backbone_config)
         _check_backbone(backbone_config)
         if image_mean is None or image_std is None:
@@ -92,7 +95,8 @@ class Teacher(nn.Module):
             image_mean=image_mean,
             image_std=image_std,
         )
-        backbone, report = AutoModel.from_pretrained(
+        backbone, report = load_without_foreign_code(
+            AutoModel.from_pretrained,
             name_or_path,
             config=backbone_config,
             dtype=torch.float32,

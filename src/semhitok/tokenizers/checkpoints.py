@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from semhitok.storage.foreign_code import load_without_foreign_code
+
 BUNDLED = Path(__file__).parent.parent / "checkpoints"
 
 
@@ -78,7 +80,7 @@ def load_strictly(
         raise ValueError(f"{path} holds a model of type {found!r}, expected {model_type!r}")
     want_info = kwargs.pop("output_loading_info", False)
     kwargs.setdefault("ignore_mismatched_sizes", True)  # reported below, in one sentence
-    model, info = load(path, *args, output_loading_info=True, **kwargs)
+    model, info = load_without_foreign_code(load, path, *args, output_loading_info=True, **kwargs)
     problems = {
         "missing keys": sorted(info["missing_keys"]),
         "unexpected keys": sorted(info["unexpected_keys"]),
