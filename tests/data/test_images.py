@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import struct
 import warnings
 import zlib
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from semhitok.data.images import MAX_PIXELS, ImageError, load_image
+from semhitok.storage import byte_ranges
 
 SIDE = 16
 
@@ -237,6 +239,20 @@ def test_files_that_are_no_images(tmp_path: Path) -> None:
             load_image(tmp_path / name)
     with pytest.raises(ImageError, match="cannot be read"):
         load_image(tmp_path)
+
+
+def test_only_regular_files_of_bounded_size_are_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with open(tmp_path / "huge.png", "wb") as file:
+        file.truncate(byte_ranges.MAX_BYTES + 1)
+    for place in (tmp_path / "pipe.png", Path("/dev/zero")):
+        with pytest.raises(ImageError, match=f"{place}: cannot be read: it is not a regular file"):
+            load_image(place)
+    with pytest.raises(ImageError, match=r"huge\.png: cannot be read: it has 536,870,913 bytes, up to 536,870,912 are"):
+        load_image(tmp_path / "huge.png")
+    for name in ("a\0b.png", "\ud800.png"):
+        with pytest.raises(ImageError, match=r"\.png: cannot be read"):
+            load_image(tmp_path / name)
 
 
 def test_tiny_images_are_refused(tmp_path: Path) -> None:

@@ -186,6 +186,14 @@ def test_an_index_of_shards_stays_in_its_folder(saved: Path, folder: Path, tmp_p
             SemHiTokModel.from_pretrained(folder)
 
 
+def test_an_adapter_does_not_lead_to_the_weights_of_another_folder(folder: Path, tmp_path: Path):
+    tiny_model(seed=5).save_pretrained(tmp_path / "other")
+    adapter = {"base_model_name_or_path": str(tmp_path / "other"), "peft_type": "LORA"}
+    (folder / "adapter_config.json").write_text(json.dumps(adapter))
+    with pytest.raises(ValueError, match=f"{folder} holds a PEFT adapter of another model"):
+        SemHiTokModel.from_pretrained(folder)
+
+
 def test_a_configuration_of_other_sizes_is_named(folder: Path):
     config = json.loads((folder / "config.json").read_text()) | {"subcodebook_size": 8}
     (folder / "config.json").write_text(json.dumps(config))

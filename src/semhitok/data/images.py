@@ -20,6 +20,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from semhitok.storage.byte_ranges import read_file
+
 IMAGE_SUFFIXES = frozenset(
     f".{ending}"
     for ending in (
@@ -61,7 +63,7 @@ def load_image(source: str | os.PathLike[str] | bytes | Image.Image, *, name: st
         name: what to call it in errors; by default the path.
 
     Raises:
-        ImageError: missing, empty, truncated, corrupt or no image; more than ``MAX_PIXELS`` pixels; a side below
+        ImageError: missing, no regular file, empty, truncated, corrupt or no image; more than ``MAX_PIXELS`` pixels; a side below
             ``MIN_SIDE`` pixels; 32-bit grey beyond 16-bit range or floating point (no agreed range of values).
     """
     if isinstance(source, Image.Image):
@@ -70,9 +72,9 @@ def load_image(source: str | os.PathLike[str] | bytes | Image.Image, *, name: st
         return _decode(source, name or "image bytes")
     name = name or os.fspath(source)
     try:
-        data = Path(source).read_bytes()
-    except OSError as error:
-        raise ImageError(f"{name}: cannot be read: {error.strerror or error}.") from error
+        data = read_file(Path(source))
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}.") from error
     return _decode(data, name)
 
 

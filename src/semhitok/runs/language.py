@@ -90,7 +90,8 @@ class _Language:
     def prepare(self, stage: LanguageStageName, start_from: Path | None) -> PreparedStage:
         recipe, settings, report = self.recipe, self.recipe.stage(stage), self.options.report
         entries = data_sets(self.data, stage, settings.mix)
-        sources = [open_data_set(entry, report) for entry in entries]
+        outside = recipe.records.allow_outside
+        sources = [open_data_set(entry, report, allow_outside=outside) for entry in entries]
         model, text_tokenizer = self._starting_model(start_from)
         if settings.row_length > model.config.context_length:
             raise ValueError(
@@ -146,7 +147,8 @@ class _Language:
         recipe = self.recipe
         entries = {entry for stage in recipe.stages for entry in data_sets(self.data, stage, recipe.stage(stage).mix)}
         chosen = sorted(entries, key=lambda entry: (entry.kind, str(entry.path)))
-        sources = [open_records(entry.path, entry.kind) for entry in chosen]
+        outside = recipe.records.allow_outside
+        sources = [open_records(entry.path, entry.kind, allow_outside=outside) for entry in chosen]
         text_tokenizer = train_bpe(texts(sources), recipe.size.vocab_size)
         text_tokenizer.model_max_length = recipe.size.context_length
         return text_tokenizer

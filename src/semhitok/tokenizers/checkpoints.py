@@ -80,6 +80,8 @@ def load_strictly(
     if _is_folder(path):
         if (found := find_model_type(path)) != model_type:
             raise ValueError(f"{path} holds a model of type {found!r}, expected {model_type!r}")
+        if (Path(path) / "adapter_config.json").exists():  # transformers would load the model that it names
+            raise ValueError(f"{path} holds a PEFT adapter of another model, a whole model is needed: merge them first")
         stored = _stored_types(Path(path))
     want_info = kwargs.pop("output_loading_info", False)
     kwargs.setdefault("ignore_mismatched_sizes", True)  # reported below, in one sentence
