@@ -3,7 +3,10 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import struct
+import threading
+import time
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
+from semhitok.data import images
 from semhitok.data.images import MAX_PIXELS, ImageError, load_image
 from semhitok.storage import byte_ranges
 
@@ -150,6 +154,41 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
 def test_broken_exif_does_not_cost_the_picture(tmp_path: Path) -> None:
     path = save(tmp_path / "a.jpg", Image.fromarray(ramp(3)), "JPEG", exif=b"Exif\x00\x00MM\x00\x2a\xff\xff\xff\xff")
     assert load_image(path).size == (SIDE, SIDE)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_beside_a_decoding_thread_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a loader inside a server or a notebook: the child has the lock, but not the thread that would open it."""
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # another library's wish
+    buffer = io.BytesIO()
+    Image.fromarray(ramp(3)).save(buffer, "PNG")
+    inside, done = threading.Event(), threading.Event()
+
+    def decode() -> None:
+        with images._decoding, images._decoding._lock:
+            inside.set()
+            done.wait(60)
+
+    thread = threading.Thread(target=decode)
+    thread.start()
+    inside.wait(60)
+    child = os.fork()
+    if child == 0:
+        try:
+            as_before = ImageFile.LOAD_TRUNCATED_IMAGES and load_image(buffer.getvalue()).mode == "RGB"
+            os._exit(0 if as_before and ImageFile.LOAD_TRUNCATED_IMAGES else 1)
+        finally:
+            os._exit(2)
+    deadline = time.monotonic() + 20
+    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    if ended == (0, 0):
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    done.set()
+    thread.join()
+    assert ended == (child, 0), "the child waits for a lock that nobody will open"
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])

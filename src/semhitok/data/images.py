@@ -114,6 +114,8 @@ class _Decoding:
         self._threads = 0
         self._filled = False
         self._warnings = warnings.catch_warnings()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._start_again)
 
     def __enter__(self) -> None:
         with self._lock:
@@ -128,8 +130,18 @@ class _Decoding:
         with self._lock:
             self._threads -= 1
             if not self._threads:
-                ImageFile.LOAD_TRUNCATED_IMAGES = self._filled
-                self._warnings.__exit__(None, None, None)
+                self._switch_back()
+
+    def _switch_back(self) -> None:
+        ImageFile.LOAD_TRUNCATED_IMAGES = self._filled
+        self._warnings.__exit__(None, None, None)
+
+    def _start_again(self) -> None:
+        """In a forked child, which has none of the parent's other threads: a lock that one of them held would never open."""
+        self._lock = threading.Lock()
+        if self._threads:
+            self._threads = 0
+            self._switch_back()
 
 
 _decoding = _Decoding()
