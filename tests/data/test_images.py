@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import signal
 import struct
+import threading
+import time
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
+from semhitok.data import images
 from semhitok.data.images import MAX_PIXELS, ImageError, load_image
+from semhitok.storage import byte_ranges
 
 SIDE = 16
 
@@ -150,6 +156,41 @@ def test_broken_exif_does_not_cost_the_picture(tmp_path: Path) -> None:
     assert load_image(path).size == (SIDE, SIDE)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_beside_a_decoding_thread_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a loader inside a server or a notebook: the child has the lock, but not the thread that would open it."""
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # another library's wish
+    buffer = io.BytesIO()
+    Image.fromarray(ramp(3)).save(buffer, "PNG")
+    inside, done = threading.Event(), threading.Event()
+
+    def decode() -> None:
+        with images._decoding, images._decoding._lock:
+            inside.set()
+            done.wait(60)
+
+    thread = threading.Thread(target=decode)
+    thread.start()
+    inside.wait(60)
+    child = os.fork()
+    if child == 0:
+        try:
+            as_before = ImageFile.LOAD_TRUNCATED_IMAGES and load_image(buffer.getvalue()).mode == "RGB"
+            os._exit(0 if as_before and ImageFile.LOAD_TRUNCATED_IMAGES else 1)
+        finally:
+            os._exit(2)
+    deadline = time.monotonic() + 20
+    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    if ended == (0, 0):
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    done.set()
+    thread.join()
+    assert ended == (child, 0), "the child waits for a lock that nobody will open"
+
+
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
 def test_animations_give_their_first_frame(tmp_path: Path, kind: str) -> None:
     frames = [Image.new("RGB", (SIDE, SIDE), colour) for colour in ("red", "lime", "blue")]
@@ -237,6 +278,20 @@ def test_files_that_are_no_images(tmp_path: Path) -> None:
             load_image(tmp_path / name)
     with pytest.raises(ImageError, match="cannot be read"):
         load_image(tmp_path)
+
+
+def test_only_regular_files_of_bounded_size_are_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with open(tmp_path / "huge.png", "wb") as file:
+        file.truncate(byte_ranges.MAX_BYTES + 1)
+    for place in (tmp_path / "pipe.png", Path("/dev/zero")):
+        with pytest.raises(ImageError, match=f"{place}: cannot be read: it is not a regular file"):
+            load_image(place)
+    with pytest.raises(ImageError, match=r"huge\.png: cannot be read: it has 536,870,913 bytes, up to 536,870,912 are"):
+        load_image(tmp_path / "huge.png")
+    for name in ("a\0b.png", "\ud800.png"):
+        with pytest.raises(ImageError, match=r"\.png: cannot be read"):
+            load_image(tmp_path / name)
 
 
 def test_tiny_images_are_refused(tmp_path: Path) -> None:

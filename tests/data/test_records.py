@@ -124,3 +124,26 @@ def test_the_fingerprint_changes_with_the_data(tmp_path: Path):
     write_lines(path, [{"text": "one"}, {"text": "two"}])
     assert JsonLines(path, "text").fingerprint != before
     assert json.loads(path.read_text().splitlines()[1]) == {"text": "two"}
+
+
+def test_images_of_records_stay_in_the_folder_of_the_data_set(tmp_path: Path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for place in (tmp_path / "secret.png", folder / "a.png"):
+        place.write_bytes(png(0))
+    (folder / "link.png").symlink_to("../secret.png")
+    (folder / "up").symlink_to("..")
+    (folder / "inner.png").symlink_to("a.png")
+    outside = ["../secret.png", str(tmp_path / "secret.png"), "x/../../secret.png", "link.png", "up/secret.png"]
+    inside = ["a.png", str(folder / "a.png"), "x/../a.png", "inner.png", "up/set/a.png"]
+    path = write_lines(folder / "records.jsonl", [{"image": image, "caption": "a"} for image in outside + inside])
+    source, trusting = JsonLines(path, "caption"), open_records(path, "caption", allow_outside=True)
+    for index, image in enumerate(outside + inside):
+        if image in inside:
+            assert len(source.read(index, 0).pictures) == 1
+        else:
+            message = rf"records\.jsonl line {index + 1}: the image {image} lies outside .*set, which allow_outside"
+            with pytest.raises(RecordError, match=message):
+                source.read(index, 0)
+        if "x/" not in image:
+            assert trusting.read(index, 0).pictures[0].load().size == (32, 32)

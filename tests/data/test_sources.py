@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import sys
 import tarfile
@@ -93,6 +94,31 @@ def test_folder_may_stay_at_the_top_and_skips_hidden_files(folder: Path) -> None
     (folder / ".thumbnails" / "a.png").write_bytes(png(0))
     assert len(ImageFolder(folder)) == COUNT
     assert_same_samples(ImageFolder(folder, recursive=False), list(range(COUNT // 2)))
+
+
+def test_links_that_lead_in_a_circle_come_to_an_end(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    for name in "abcdefghij":
+        (folder / name).mkdir(parents=True)
+        (folder / name / "0.png").write_bytes(png(0))
+        for other in "abcdefghij":
+            (folder / name / f"to_{other}").symlink_to(folder / other)
+    names = [ImageFolder(folder).key(index) for index in range(len(ImageFolder(folder)))]
+    assert set("abcdefghij") <= {name.split("/")[0] for name in names}
+    assert len(names) == len(set(names)) == 10 * 10, "a folder, and what its links to the nine others show"
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "0.png").write_bytes(png(0))
+    for name in ("one", "other"):
+        (tmp_path / "two" / name).symlink_to(".")
+    assert len(ImageFolder(tmp_path / "two")) == 1
+
+
+def test_a_pipe_is_neither_waited_for_nor_read(folder: Path, tmp_path: Path) -> None:
+    os.mkfifo(folder / "pipe.png")
+    assert "pipe.png" not in {ImageFolder(folder).key(index) for index in range(len(ImageFolder(folder)))}
+    os.mkfifo(tmp_path / "pipe.tar")
+    with pytest.raises(ValueError, match=r"pipe\.tar: there is no such file, or no regular one"):
+        TarShards(tmp_path / "pipe.tar")
 
 
 def test_webdataset_naming(tmp_path: Path) -> None:
@@ -240,6 +266,31 @@ def test_hugging_face_bad_rows_and_columns() -> None:
         source.load(1)
     with pytest.raises(ValueError, match="no column 'image', only picture"):
         HuggingFaceImages(dataset)
+
+
+def test_paths_in_parquet_files_stay_in_their_folder(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (tmp_path / "secret.png").write_bytes(png(1))
+    (folder / "a.png").write_bytes(png(0))
+    (folder / "link.png").symlink_to(tmp_path / "secret.png")
+    inside, outside = [str(folder / "a.png")], [str(tmp_path / "secret.png"), str(folder / "link.png"), "../secret.png"]
+    paths = inside + outside + ["a\0b"]
+    features = datasets.Features({"image": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}})
+    rows = {"image": [{"bytes": None, "path": path} for path in paths]}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / "rows.parquet")
+    source = HuggingFaceImages.open(folder / "rows.parquet")
+    assert source.load(0).image.size == picture(0).size
+    for index in range(1, 4):
+        with pytest.raises(
+            ImageError, match=r"row \d .*: lies outside .*set, which allow_outside would have to permit"
+        ):
+            source.load(index)
+    with pytest.raises(ImageError, match="no file can have this name"):
+        source.load(4)
+    trusting = HuggingFaceImages.open(folder / "rows.parquet", allow_outside=True)
+    assert trusting.load(1).image.tobytes() == picture(1).tobytes()
 
 
 def test_hugging_face_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,6 +116,29 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
         lambda tensors: tensors.update({"semantic.quantizer.codebook_KD": torch.zeros(16, 7)}),
         r"keys of another shape: semantic\.quantizer\.codebook_KD$",
     ),
+    "not a number": (
+        lambda tensors: tensors["pixel_quantizer.codebook_KmD"][3, 1].fill_(float("nan")),
+        r"keys with values that are not finite: pixel_quantizer\.codebook_KmD$",
+    ),
+    "infinite": (
+        lambda tensors: tensors["pixel_decoder.project_in.weight"][3, 1].fill_(-float("inf")),
+        r"keys with values that are not finite: pixel_decoder\.project_in\.weight$",
+    ),
+    "beyond the precision": (
+        lambda tensors: tensors.update(
+            {"pixel_decoder.project_in.bias": torch.full((16,), 1e300, dtype=torch.float64)}
+        ),
+        r"keys with values that are not finite: pixel_decoder\.project_in\.bias$",
+    ),
+    **{
+        str(kind): (
+            lambda tensors, kind=kind: tensors.update(
+                {"semantic.quantizer.codebook_KD": torch.ones(16, 6, dtype=kind)}
+            ),
+            r"keys that are not of floating point: semantic\.quantizer\.codebook_KD$",
+        )
+        for kind in (torch.int64, torch.uint8, torch.bool, torch.complex64)
+    },
     "all at once": (
         lambda tensors: tensors.update(
             {
@@ -138,6 +161,37 @@ def test_keys_that_do_not_fit_are_named(folder: Path, name: str, loader: type):
         loader.from_pretrained(folder)
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_index_of_shards_stays_in_its_folder(saved: Path, folder: Path, tmp_path: Path):
+    weights = load_file(folder / "model.safetensors")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(weights, "a.safetensors")}
+    (folder / "model.safetensors").rename(folder / "a.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert (
+        SemHiTokModel.from_pretrained(folder).num_parameters() == SemHiTokModel.from_pretrained(saved).num_parameters()
+    )
+    save_file(weights | {"pixel_quantizer.codebook_KmD": torch.ones(16, 4, 4).long()}, folder / "a.safetensors")
+    with pytest.raises(ValueError, match=r"not of floating point: pixel_quantizer\.codebook_KmD$"):
+        SemHiTokModel.from_pretrained(folder)
+    shutil.copy(saved / "model.safetensors", tmp_path / "outside.safetensors")
+    for outside in ("../outside.safetensors", "x/../../outside.safetensors", str(tmp_path / "outside.safetensors")):
+        index["weight_map"]["pixel_quantizer.codebook_KmD"] = outside
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+        with pytest.raises(ValueError, match=rf"index\.json points outside its folder, at {outside}: all weights must"):
+            SemHiTokModel.from_pretrained(folder)
+    for damaged in ("{}", "[]", '{"weight_map": {"a": 3}}', '{"weight_map": '):
+        (folder / "model.safetensors.index.json").write_text(damaged)
+        with pytest.raises(ValueError, match=r"index\.json must map keys to files, as weight_map"):
+            SemHiTokModel.from_pretrained(folder)
+
+
+def test_an_adapter_does_not_lead_to_the_weights_of_another_folder(folder: Path, tmp_path: Path):
+    tiny_model(seed=5).save_pretrained(tmp_path / "other")
+    adapter = {"base_model_name_or_path": str(tmp_path / "other"), "peft_type": "LORA"}
+    (folder / "adapter_config.json").write_text(json.dumps(adapter))
+    with pytest.raises(ValueError, match=f"{folder} holds a PEFT adapter of another model"):
+        SemHiTokModel.from_pretrained(folder)
 
 
 def test_a_configuration_of_other_sizes_is_named(folder: Path):

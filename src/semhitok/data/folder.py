@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from semhitok.data.images import IMAGE_SUFFIXES, ImageError, load_image
 from semhitok.data.sample import METADATA_SUFFIXES, Sample, digest_of_lines, parse_metadata
+from semhitok.storage.byte_ranges import read_file
 
 
 class ImageFolder:
@@ -52,7 +53,7 @@ class ImageFolder:
         image = load_image(self.path / name)
         beside = {suffix: str(PurePosixPath(name).with_suffix(suffix)) for suffix in METADATA_SUFFIXES}
         try:
-            contents = {s: (self.path / n).read_bytes() for s, n in beside.items() if n in self._descriptions}
+            contents = {s: read_file(self.path / n) for s, n in beside.items() if n in self._descriptions}
         except OSError as error:
             raise ImageError(f"{self.path / name}: the metadata cannot be read: {error}.") from error
         return Sample(image=image, key=name, metadata=parse_metadata(contents, str(self.path / name)))
@@ -99,13 +100,38 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
 
 
 def files_below(folder: Path, recursive: bool = True) -> Iterator[tuple[str, int]]:
-    """(path relative to the folder with forward slashes, size in bytes) of every file that is not hidden."""
+    """(path relative to the folder with forward slashes, size in bytes) of every file that is not hidden.
+
+    Links to folders are followed, but not into a folder that they lie in, and links behind links only into folders that
+    were not seen before: however they point at each other, there is an end.
+    """
+    links = {str(folder): 0}  # on the way to each folder that is still to come
+    above = {str(folder): frozenset[tuple[int, int]]()}
+    seen: set[tuple[int, int]] = set()
     for root, directories, names in os.walk(folder, followlinks=True):
-        directories[:] = [name for name in directories if not name.startswith(".")] if recursive else []
+        here, passed = _identity(root), links.pop(root)
+        around = above.pop(root) | {here}
+        seen.add(here)
+        wanted = sorted(name for name in directories if not name.startswith(".")) if recursive else []
+        directories.clear()
+        for name in wanted:
+            path = os.path.join(root, name)
+            count, target = passed + os.path.islink(path), _identity(path)
+            if target in around or (count > 1 and target in seen):
+                continue
+            seen.add(target)
+            links[path], above[path] = count, around
+            directories.append(name)
         for name in names:
             path = Path(root, name)
             if not name.startswith(".") and path.is_file():
                 yield path.relative_to(folder).as_posix(), path.stat().st_size
+
+
+def _identity(path: str) -> tuple[int, int]:
+    """Device and inode, which stay the same whatever links lead there."""
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
 
 
 def _pictures_in(folder: Path) -> list[Path]:

@@ -10,6 +10,7 @@ from typing import Any
 from semhitok.data.folder import files_below
 from semhitok.data.images import ImageError, load_image
 from semhitok.data.sample import Sample, digest_of_lines
+from semhitok.storage.byte_ranges import lies_in
 
 
 class HuggingFaceImages:
@@ -19,12 +20,20 @@ class HuggingFaceImages:
         dataset: the data set.
         image_column: name of the column of images.
         fingerprint: fingerprint of the data; by default the data set's own.
+        folder: folder in which images stored as paths must lie; None accepts any path.
 
     Raises:
         ValueError: the package ``datasets`` is missing, or there is no such column.
     """
 
-    def __init__(self, dataset: Any, *, image_column: str = "image", fingerprint: str | None = None) -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        *,
+        image_column: str = "image",
+        fingerprint: str | None = None,
+        folder: Path | None = None,
+    ) -> None:
         datasets = _import_datasets()
         if image_column not in dataset.column_names:
             raise ValueError(f"the data set has no column {image_column!r}, only {', '.join(dataset.column_names)}.")
@@ -32,12 +41,20 @@ class HuggingFaceImages:
         # Undecoded, so that all sources are decoded in the same way.
         self._dataset = dataset.cast_column(image_column, datasets.Image(decode=False))
         self._image_column = image_column
+        self._folder = folder
 
     @classmethod
     def open(
-        cls, path: str | os.PathLike[str], *, split: str | None = None, image_column: str = "image"
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        split: str | None = None,
+        image_column: str = "image",
+        allow_outside: bool = False,
     ) -> HuggingFaceImages:
         """Open a folder written by ``save_to_disk``, a parquet file, or a folder that ``load_dataset`` can read.
+
+        Images that are stored as paths must lie in that folder, or in the parquet file's, unless ``allow_outside``.
 
         Raises:
             ValueError: the split does not exist, or none was chosen and there are several.
@@ -59,7 +76,8 @@ class HuggingFaceImages:
         elif split is not None and str(dataset.split) != split:
             raise ValueError(f"{path}: is one data set without a split {split!r}.")
         lines = [f"split {split}", *(f"{name} {size}" for name, size in files)]
-        return cls(dataset, image_column=image_column, fingerprint=digest_of_lines(lines))
+        folder = None if allow_outside else path.parent if path.is_file() else path
+        return cls(dataset, image_column=image_column, fingerprint=digest_of_lines(lines), folder=folder)
 
     @property
     def fingerprint(self) -> str:
@@ -82,7 +100,18 @@ class HuggingFaceImages:
         data = path if stored.get("bytes") is None else stored["bytes"]
         if data is None:
             raise ImageError(f"{name}: has no image.")
+        if isinstance(data, str) and self._folder is not None:
+            self._check_place(data, name)
         return Sample(image=load_image(data, name=name), key=self.key(index), metadata=row)
+
+    def _check_place(self, path: str, name: str) -> None:
+        assert self._folder is not None
+        try:
+            inside = lies_in(Path(path), self._folder)
+        except (OSError, ValueError) as error:
+            raise ImageError(f"{name}: no file can have this name: {error}.") from error
+        if not inside:
+            raise ImageError(f"{name}: lies outside {self._folder}, which allow_outside would have to permit.")
 
 
 def is_hugging_face(path: Path) -> bool:

@@ -20,6 +20,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from semhitok.storage.byte_ranges import read_file
+
 IMAGE_SUFFIXES = frozenset(
     f".{ending}"
     for ending in (
@@ -61,8 +63,9 @@ def load_image(source: str | os.PathLike[str] | bytes | Image.Image, *, name: st
         name: name for errors; by default the path.
 
     Raises:
-        ImageError: the file is missing, empty, truncated, corrupt or not an image; it has more than ``MAX_PIXELS`` pixels
-            or a side below ``MIN_SIDE``; or it is 32-bit grey beyond 16-bit range or floating point (unknown range).
+        ImageError: the file is missing, not a regular file, empty, truncated, corrupt or not an image; it has more than
+            ``MAX_PIXELS`` pixels or a side below ``MIN_SIDE``; or it is 32-bit grey beyond 16-bit range or floating point
+            (unknown range).
     """
     if isinstance(source, Image.Image):
         return _to_rgb(source, name or str(getattr(source, "filename", "") or "image"))
@@ -70,9 +73,9 @@ def load_image(source: str | os.PathLike[str] | bytes | Image.Image, *, name: st
         return _decode(source, name or "image bytes")
     name = name or os.fspath(source)
     try:
-        data = Path(source).read_bytes()
-    except OSError as error:
-        raise ImageError(f"{name}: cannot be read: {error.strerror or error}.") from error
+        data = read_file(Path(source))
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}.") from error
     return _decode(data, name)
 
 
@@ -112,6 +115,8 @@ class _Decoding:
         self._threads = 0
         self._filled = False
         self._warnings = warnings.catch_warnings()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._start_again)
 
     def __enter__(self) -> None:
         with self._lock:
@@ -126,8 +131,18 @@ class _Decoding:
         with self._lock:
             self._threads -= 1
             if not self._threads:
-                ImageFile.LOAD_TRUNCATED_IMAGES = self._filled
-                self._warnings.__exit__(None, None, None)
+                self._switch_back()
+
+    def _switch_back(self) -> None:
+        ImageFile.LOAD_TRUNCATED_IMAGES = self._filled
+        self._warnings.__exit__(None, None, None)
+
+    def _start_again(self) -> None:
+        """In a forked child, which has none of the parent's other threads: a lock that one of them held would never open."""
+        self._lock = threading.Lock()
+        if self._threads:
+            self._threads = 0
+            self._switch_back()
 
 
 _decoding = _Decoding()

@@ -17,7 +17,7 @@ from semhitok.data.images import ImageError
 from semhitok.data.records import Picture, Record, RecordError, RecordKind, parse_record
 from semhitok.data.sample import METADATA_SUFFIXES, digest_of_lines, parse_metadata
 from semhitok.data.tar_index import index_tar, main_image
-from semhitok.storage.byte_ranges import ByteRange, read_range, read_ranges
+from semhitok.storage.byte_ranges import ByteRange, lies_in, read_range, read_ranges
 
 
 class RecordSource(Protocol):
@@ -44,12 +44,19 @@ class JsonLines:
 
     Opening reads the file once and keeps 8 bytes per line.
 
+    Args:
+        path: the file.
+        kind: of the records.
+        allow_outside: whether images may lie outside the file's folder; else ``..``, absolute paths and links that lead out
+            of it are refused.
+
     Raises:
         ValueError: the file does not exist or has no lines.
     """
 
-    def __init__(self, path: str | os.PathLike[str], kind: RecordKind) -> None:
+    def __init__(self, path: str | os.PathLike[str], kind: RecordKind, *, allow_outside: bool = False) -> None:
         self.path = Path(path)
+        self.allow_outside = allow_outside
         self.kind: RecordKind = kind
         if not self.path.is_file():
             raise ValueError(f"{path}: no such file.")
@@ -94,7 +101,19 @@ class JsonLines:
         images = [images] if isinstance(images, str) else images
         if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
             raise RecordError(f"{name}: images must be paths, got {images!r}")
-        return [Picture(f"{name}: {image}", self.path.parent / image) for image in images]
+        return [Picture(f"{name}: {image}", self._place(image, name)) for image in images]
+
+    def _place(self, image: str, name: str) -> Path:
+        folder = self.path.parent
+        try:
+            inside = self.allow_outside or lies_in(folder / image, folder)
+        except (OSError, ValueError) as error:  # NUL, half a surrogate pair
+            raise RecordError(f"{name}: no file can be named {image!r} ({error})") from error
+        if not inside:
+            raise RecordError(
+                f"{name}: the image {image} lies outside {folder}, which allow_outside would have to permit"
+            )
+        return folder / image
 
 
 class RecordTars:
@@ -238,15 +257,17 @@ class Chosen:
         return self.source.read(int(self.indices[index]), choice)
 
 
-def open_records(path: str | os.PathLike[str], kind: RecordKind) -> JsonLines | RecordTars:
-    """Open the records of a ``.jsonl`` file, a tar or a folder of tars.
+def open_records(
+    path: str | os.PathLike[str], kind: RecordKind, *, allow_outside: bool = False
+) -> JsonLines | RecordTars:
+    """Open the records of a ``.jsonl`` file, a tar or a folder of tars; ``allow_outside`` as for ``JsonLines``.
 
     Raises:
         ValueError: the path is none of these.
     """
     path = Path(path)
     if path.suffix == ".jsonl":
-        return JsonLines(path, kind)
+        return JsonLines(path, kind, allow_outside=allow_outside)
     if path.is_dir() or (path.suffix == ".tar" and path.is_file()):
         return RecordTars([path], kind)
     raise ValueError(f"{path}: records are read from a .jsonl file, a .tar file or a folder of .tar files.")

@@ -27,6 +27,8 @@ def index_tar(shard: Path) -> Iterator[tuple[str, list[Member]]]:
     Raises:
         ValueError: the file is missing, compressed, truncated or corrupt.
     """
+    if not shard.is_file():
+        raise ValueError(f"{shard}: there is no such file, or no regular one.")  # a pipe would block
     try:
         # Mode "r:" rejects compressed tars, which do not allow random access.
         with tarfile.open(shard, "r:") as tar:

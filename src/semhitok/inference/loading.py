@@ -80,6 +80,7 @@ def load_language_model(
         raise ValueError(f"the processor of {name} cannot be loaded: {error}") from error
     if processor.vocabulary != model.vocabulary or processor.context_length != model.config.context_length:
         raise ValueError(f"the processor of {name} belongs to another model: their vocabularies differ")
+    _check_image_size(name, processor.image_processor.size, model.config.tokenizer_config.image_size)
     return model.eval().to(chosen), processor  # pyright: ignore[reportArgumentType, reportReturnType]
 
 
@@ -87,12 +88,14 @@ def load_processor(name: str | Path, model: Tokenizer) -> Any:
     """Load the processor of a tokenizer's inputs, with a text tokenizer if the model has a text tower.
 
     Raises:
-        ValueError: the text tokenizer is missing or damaged.
+        ValueError: the text tokenizer is missing or damaged, or images would be of another size than the model's.
     """
     try:
-        return model.load_processor(_place_of(name))
+        processor = model.load_processor(_place_of(name))
     except Exception as error:  # the tokenizers library raises a bare Exception for a damaged file
         raise ValueError(f"the text tokenizer of {name} cannot be loaded: {error}") from error
+    _check_image_size(name, getattr(processor, "image_processor", processor).size, model.config.image_size)
+    return processor
 
 
 def find_model(name: str | Path) -> tuple[str, bool]:
@@ -142,6 +145,13 @@ def choose_device(name: str | None) -> torch.device:
             f"device {name} was requested, but {torch.cuda.device_count()} GPUs were found; use --device cpu"
         )
     return device
+
+
+def _check_image_size(name: str | Path, found: int, wanted: int) -> None:
+    if found != wanted:
+        raise ValueError(
+            f"the processor of {name} belongs to another model: it makes images of {found} pixels, the model takes {wanted}"
+        )
 
 
 def _place_of(name: str | Path) -> str:

@@ -97,7 +97,8 @@ class DinoDiscriminator(nn.Module):
         """
         from transformers import Dinov2Model
 
-        return cls(Dinov2Model.from_pretrained(name, dtype=torch.float32), taps=taps, image_size=image_size)
+        backbone = Dinov2Model.from_pretrained(name, dtype=torch.float32, trust_remote_code=False)
+        return cls(backbone, taps=taps, image_size=image_size)
 
     def forward(self, images: Tensor) -> Tensor:
         """Classify images (B,3,H,W) in [-1,1] of any size: logits (B,T*N)."""

@@ -33,6 +33,7 @@ from semhitok.mllm.generation import ImageTextGenerationMixin
 from semhitok.mllm.pretrained_parts import check_text_logits, feature_dims, image_marks, layers_and_head, mean_row
 from semhitok.mllm.shared_tokenizer import load_shared_weights
 from semhitok.mllm.vocabulary import Vocabulary
+from semhitok.storage.foreign_code import load_without_foreign_code
 from semhitok.tokenizers.checkpoints import load_strictly
 from semhitok.types import AdapterKind
 
@@ -74,8 +75,10 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin
         super().__init__(config)
         vocabulary, width = config.vocabulary, config.text_config.hidden_size
         self.vocabulary: Vocabulary = vocabulary
-        self.language_model = language_model or AutoModel.from_config(config.text_config)
-        self.image_tokenizer = image_tokenizer or AutoModel.from_config(config.tokenizer_config)
+        self.language_model = language_model or AutoModel.from_config(config.text_config, trust_remote_code=False)
+        self.image_tokenizer = image_tokenizer or AutoModel.from_config(
+            config.tokenizer_config, trust_remote_code=False
+        )
         self.image_tokenizer.requires_grad_(False).eval()
         # A tokenizer without its encoder side ignores those keys; here they have a prefix.
         ignored = getattr(self.image_tokenizer, "_keys_to_ignore_on_load_unexpected", None) or []
@@ -127,8 +130,8 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin
                 logits as head(layers(embeddings)).
         """
         if not isinstance(language_model, PreTrainedModel):
-            text_tokenizer = text_tokenizer or AutoTokenizer.from_pretrained(language_model)
-            language_model = AutoModelForCausalLM.from_pretrained(language_model)
+            text_tokenizer = text_tokenizer or load_without_foreign_code(AutoTokenizer.from_pretrained, language_model)
+            language_model = load_without_foreign_code(AutoModelForCausalLM.from_pretrained, language_model)
         assert isinstance(language_model, PreTrainedModel)
         text_size = language_model.config.vocab_size
         begin, end = image_marks(text_tokenizer, text_size)

@@ -18,6 +18,7 @@ from semhitok.mllm.chat import DEFAULT_CHAT_TEMPLATE, flattened, in_order
 from semhitok.mllm.configuration import SemHiTokMLLMConfig
 from semhitok.mllm.legal_ids import GenerationMode
 from semhitok.mllm.vocabulary import Vocabulary
+from semhitok.storage.foreign_code import load_without_foreign_code
 from semhitok.tokenizers import TokenizerImageProcessor
 from semhitok.tokenizers.checkpoints import builtin_checkpoint
 
@@ -97,7 +98,8 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> SemHiTokMLLMProcessor:
         """Load the processor of a checkpoint: a folder, a hub id, or the name of one bundled with the package."""
-        return super().from_pretrained(builtin_checkpoint(pretrained_model_name_or_path), **kwargs)
+        load = super().from_pretrained
+        return load_without_foreign_code(load, builtin_checkpoint(pretrained_model_name_or_path), **kwargs)
 
     @property
     def vocabulary(self) -> Vocabulary:

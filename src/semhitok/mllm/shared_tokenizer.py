@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from transformers import AutoModel, PreTrainedModel
 
+from semhitok.storage.foreign_code import load_without_foreign_code
 from semhitok.tokenizers.checkpoints import builtin_checkpoint, builtin_names, find_model_type
 from semhitok.tokenizers.fingerprint import tokenizer_fingerprint
 
@@ -49,4 +50,4 @@ def load_shared_weights(image_tokenizer: PreTrainedModel, name: str, fingerprint
 
 
 def _load(name: str) -> PreTrainedModel:
-    return AutoModel.from_pretrained(builtin_checkpoint(name), dtype=torch.float32)
+    return load_without_foreign_code(AutoModel.from_pretrained, builtin_checkpoint(name), dtype=torch.float32)

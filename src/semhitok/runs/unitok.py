@@ -23,6 +23,7 @@ from semhitok.recipes.unitok_recipe import DinoSize, PatchSize, UniTokRecipe
 from semhitok.runs.perceptual import load_perceptual
 from semhitok.runs.preparation import TrainingImages, learned_text_tokenizer, reconstruction_check
 from semhitok.runs.stage_runner import PreparedStage, RunOptions, StageRunner
+from semhitok.storage.foreign_code import load_without_foreign_code
 from semhitok.tokenizers.image_processing import TokenizerImageProcessor
 from semhitok.tokenizers.unitok.configuration import UniTokConfig
 from semhitok.tokenizers.unitok.initialise import load_clip_weights
@@ -104,7 +105,7 @@ class _UniTok:
         """The text tokenizer of the checkpoint, of CLIP, or one learned from the captions."""
         size, folder = self.recipe.text, self.options.directory / "text_tokenizer"
         if start_from is not None:
-            return CLIPTokenizer.from_pretrained(start_from)
+            return load_without_foreign_code(CLIPTokenizer.from_pretrained, start_from)
         vocab_size = size.vocab_size
         if vocab_size is None:
             text_tokenizer = clip_text_tokenizer()

@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from semhitok.storage.cache import weights_path
+from semhitok.storage.foreign_code import load_without_foreign_code
 from semhitok.teachers.configuration import EFFICIENTNET_LITE0_BLOCKS, TeacherConfig
 from semhitok.teachers.efficientnet import EfficientNetLiteConfig, EfficientNetLiteModel, convert_efficientnet_lite
 
@@ -52,7 +53,9 @@ class Teacher(nn.Module):
         if not -deepest - 1 <= config.layer <= deepest:
             raise ValueError(f"layer is {config.layer}, but the teacher has {-deepest - 1} to {deepest}.")
         # The default dtype, not the checkpoint's: inside another model the teacher follows that model.
-        self.backbone = backbone or AutoModel.from_config(backbone_config, dtype=torch.get_default_dtype())
+        self.backbone = backbone or AutoModel.from_config(
+            backbone_config, dtype=torch.get_default_dtype(), trust_remote_code=False
+        )
         self.eval()
 
     @classmethod
@@ -74,9 +77,9 @@ class Teacher(nn.Module):
             image_mean, image_std: by default those of the checkpoint's image processor; required if it has none.
 
         Raises:
-            ValueError: not a vision tower with patch tokens, missing weights, or unknown normalisation.
+            ValueError: not a vision tower with patch tokens, missing weights, unknown normalisation, or code of its own.
         """
-        backbone_config = AutoConfig.from_pretrained(name_or_path)
+        backbone_config = load_without_foreign_code(AutoConfig.from_pretrained, name_or_path)
         backbone_config = getattr(backbone_config, "vision_config", backbone_config)
         _check_backbone(backbone_config)
         if image_mean is None or image_std is None:
@@ -88,8 +91,12 @@ class Teacher(nn.Module):
             image_mean=image_mean,
             image_std=image_std,
         )
-        backbone, report = AutoModel.from_pretrained(
-            name_or_path, config=backbone_config, dtype=torch.float32, output_loading_info=True
+        backbone, report = load_without_foreign_code(
+            AutoModel.from_pretrained,
+            name_or_path,
+            config=backbone_config,
+            dtype=torch.float32,
+            output_loading_info=True,
         )
         if report["missing_keys"]:
             raise ValueError(f"{name_or_path} lacks weights of the vision tower: {sorted(report['missing_keys'])}.")

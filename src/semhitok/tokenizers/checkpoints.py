@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from semhitok.storage.atomic import restore
+from semhitok.storage.foreign_code import load_without_foreign_code
 
 BUNDLED = Path(__file__).parent.parent / "checkpoints"
 
@@ -108,23 +109,66 @@ def load_strictly(
 
     Raises:
         FileNotFoundError: there is no checkpoint.
-        ValueError: the checkpoint has another type, or keys are missing, unexpected or of another shape; the message
-            names them.
+        ValueError: the checkpoint has another type, its index points outside its folder, or keys are missing, unexpected, of
+            another shape, not of floating point where that is expected, or not finite; the message names them.
     """
-    path = builtin_checkpoint(place)
-    if _is_folder(path) and (found := find_model_type(path)) != model_type:
-        raise ValueError(f"{path} holds a model of type {found!r}, expected {model_type!r}")
+    path, stored = builtin_checkpoint(place), {}
+    if _is_folder(path):
+        if (found := find_model_type(path)) != model_type:
+            raise ValueError(f"{path} holds a model of type {found!r}, expected {model_type!r}")
+        if (Path(path) / "adapter_config.json").exists():  # transformers would load the model that it names
+            raise ValueError(f"{path} holds a PEFT adapter of another model, a whole model is needed: merge them first")
+        stored = _stored_types(Path(path))
     want_info = kwargs.pop("output_loading_info", False)
     kwargs.setdefault("ignore_mismatched_sizes", True)  # reported below, in one sentence
-    model, info = load(path, *args, output_loading_info=True, **kwargs)
+    model, info = load_without_foreign_code(load, path, *args, output_loading_info=True, **kwargs)
     problems = {
         "missing keys": sorted(info["missing_keys"]),
         "unexpected keys": sorted(info["unexpected_keys"]),
         "keys of another shape": sorted(str(entry[0]) for entry in info["mismatched_keys"]),
     }
+    if not any(problems.values()):
+        state = model.state_dict()
+        integers = [
+            key for key in state if state[key].is_floating_point() and not stored.get(key, "F").startswith(("F", "BF"))
+        ]
+        problems["keys that are not of floating point"] = sorted(integers)
+        problems["keys with values that are not finite"] = sorted(key for key in state if not _is_finite(state[key]))
     wrong = [
         f"{kind}: {', '.join(keys[:8])}{' ...' if len(keys) > 8 else ''}" for kind, keys in problems.items() if keys
     ]
     if wrong:
         raise ValueError(f"the weights at {path} do not match the model: {'; '.join(wrong)}")
     return (model, info) if want_info else model
+
+
+def _stored_types(folder: Path) -> dict[str, str]:
+    """The type of each stored tensor as safetensors names it (F32, BF16, I64, C64, ...), from the headers alone.
+
+    Raises:
+        ValueError: an index of shards points outside the folder, or is none.
+    """
+    from safetensors import safe_open
+
+    names = ["model.safetensors"]
+    for index in folder.glob("*.index.json"):
+        try:
+            shards = sorted(map(os.fspath, set(json.loads(index.read_bytes())["weight_map"].values())))
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+            raise ValueError(f"{index} must map keys to files, as weight_map ({error!r})") from error
+        for shard in shards:
+            if os.path.isabs(shard) or os.path.normpath(shard).split(os.sep)[0] == os.pardir:
+                raise ValueError(f"{index} points outside its folder, at {shard}: all weights must lie beside it")
+        names += shards
+    types: dict[str, str] = {}
+    for path in (folder / name for name in names if (folder / name).is_file() and name.endswith(".safetensors")):
+        with safe_open(path, framework="pt") as file:
+            types |= {key: file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
+    return types
+
+
+def _is_finite(tensor: Any) -> bool:
+    """Whether all values are; without a copy of the tensor."""
+    if not tensor.is_floating_point() or tensor.is_meta or not tensor.numel():
+        return True
+    return all(bool(end.isfinite()) for end in tensor.aminmax())
