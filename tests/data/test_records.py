@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from tests.data.records_on_disk import png, scene, write_lines, write_scenes, write_tar
 
+from semhitok.data.images import ImageError
 from semhitok.data.record_sources import JsonLines, Pretokenized, RecordTars, open_records
 from semhitok.data.records import RecordError, Turn
 
@@ -85,6 +88,19 @@ def test_tars_may_hold_plain_text(tmp_path: Path):
         ({"caption": "a", "image": 3}, "caption", "images must be paths, got 3"),
         ({"caption": "a", "image_ids": [1, 2]}, "caption", "need the fingerprint of their tokenizer"),
         ({"caption": "a", "image_ids": [[1], [2, 3]]}, "caption", "must be whole numbers of shape"),
+        ({"caption": "a", "image_ids": [0.5, 10**400]}, "caption", "must be whole numbers of shape"),
+        ({"caption": "a", "image_ids": [-5, 2], "tokenizer": "a"}, "caption", "none below 0"),
+        ({"qa": [{"question": 3, "answer": "a"}]}, "chat", "content of type int"),
+        ({"qa": [{"question": "?", "answer": None}]}, "chat", "content of type NoneType"),
+        ({"qa": [{"question": "?", "answer": True}]}, "chat", "content of type bool"),
+        ({"qa": [{"question": "?", "answer": "\ud800"}]}, "chat", "has half a surrogate pair"),
+        ({"text": "a\udfff"}, "text", "has half a surrogate pair in its text, at 1"),
+        ('{"text": ' + "[" * 100_000, "text", ": is no JSON"),
+        ('{"text": ' + "[" * 100_000 + "]" * 100_000 + "}", "text", ": is no JSON"),
+        ('{"text": ' + "9" * 5_000 + "}", "text", ": is no JSON"),
+        ({"caption": "a", "image": "a\0.png"}, "caption", "no file can be named"),
+        ({"caption": "a", "image": "\ud800.png"}, "caption", "no file can be named"),
+        ({"kind": [[[[[[[[[3]]]]]]]]]}, "text", r"got \[\[\[\[\.\.\.\]\]\]\]$"),
     ],
 )
 def test_bad_records_are_named_with_their_reason(tmp_path: Path, line: object, kind, message: str):
@@ -142,8 +158,129 @@ def test_images_of_records_stay_in_the_folder_of_the_data_set(tmp_path: Path):
         if image in inside:
             assert len(source.read(index, 0).pictures) == 1
         else:
-            message = rf"records\.jsonl line {index + 1}: the image {image} lies outside .*set, which allow_outside"
+            message = rf"records\.jsonl line {index + 1}: the image '{image}' lies outside .*set, which allow_outside"
             with pytest.raises(RecordError, match=message):
                 source.read(index, 0)
         if "x/" not in image:
             assert trusting.read(index, 0).pictures[0].load().size == (32, 32)
+
+
+HOSTILE_TAR_MEMBERS = {
+    "caption that is a number": ({".json": b'{"qa": [{"question": 3, "answer": "a"}]}'}, "content of type int"),
+    "nested": ({".json": b"[" * 100_000}, "metadata beside it cannot be read"),
+    "surrogate": ({".json": b'{"caption": "\\ud800"}'}, "metadata beside it cannot be read"),
+    "no object": ({".json": b"3"}, "metadata beside it cannot be read"),
+    "beyond float": ({".json": b'{"image_ids": [0.5, 1' + b"0" * 400 + b"]}"}, "must be whole numbers"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_TAR_MEMBERS)
+def test_odd_samples_of_tars_are_named_with_their_reason(tmp_path: Path, name: str):
+    members, message = HOSTILE_TAR_MEMBERS[name]
+    source = RecordTars([write_tar(tmp_path / "a.tar", [members])], "chat")
+    with pytest.raises(RecordError, match=f"0000: .*{message}"):
+        source.read(0, 0)
+
+
+def test_a_sparse_member_of_a_hundred_gigabytes_is_not_read(tmp_path: Path):
+    """A header may say any size; only that many bytes of hole must follow, which cost nothing."""
+    size = 10**11
+    with open(tmp_path / "sparse.tar", "wb") as file:
+        for suffix in (".json", ".png"):
+            member = tarfile.TarInfo(f"0000{suffix}")
+            member.size = size
+            file.write(member.tobuf(tarfile.GNU_FORMAT))
+            file.seek((size + 511) // 512 * 512, 1)
+        file.write(tarfile.NUL * 1024)
+    source = RecordTars([tmp_path / "sparse.tar"], "caption")
+    with pytest.raises(RecordError, match=r"0000: cannot be used .*100,000,000,000 bytes at 512 are not read"):
+        source.read(0, 0)
+    with pytest.raises(ImageError, match=r"0000\.png: cannot be read: 100,000,000,000 bytes at"):
+        source.picture(0).load()
+
+
+ATOMS = (
+    None,
+    True,
+    0,
+    -1,
+    10**400,
+    1e300,
+    float("nan"),
+    float("inf"),
+    "",
+    "a",
+    "<image>",
+    "\ud800",
+    "a\0b",
+    "../a",
+    "/dev/zero",
+)
+FIELDS = (
+    *(
+        "kind",
+        "text",
+        "caption",
+        "captions",
+        "image",
+        "images",
+        "messages",
+        "conversations",
+        "qa",
+        "image_ids",
+        "tokenizer",
+    ),
+    *("role", "content", "from", "value", "question", "answer"),
+)
+WORDS = ("chat", "text", "caption", "user", "assistant", "human", "gpt", "system", "is it", "a cat")
+
+
+def hostile(random: np.random.Generator, depth: int = 0) -> Any:
+    """Any JSON value, likelier with a record's fields and words than without."""
+    kind = random.integers(6 if depth < 5 else 3)
+    if kind < 2:
+        return WORDS[random.integers(len(WORDS))]
+    if kind == 2:
+        return ATOMS[random.integers(len(ATOMS))]
+    if kind == 3:
+        return [hostile(random, depth + 1) for _ in range(random.integers(4))]
+    chosen = random.choice(FIELDS, random.integers(1, 6), replace=False)
+    return {str(field): hostile(random, depth + 1) for field in chosen}
+
+
+@pytest.mark.parametrize("kind", ["text", "caption", "text_to_image", "chat"])
+def test_hostile_records_raise_nothing_but_record_errors(tmp_path: Path, kind: Any):
+    random = np.random.default_rng(7)
+    values = []
+    for _ in range(1500):
+        value = hostile(random)
+        # Half of them begin as a good record of which one field is something else.
+        good = {"image": "a.png", "caption": "a", "text": "b", "qa": [{"question": "?", "answer": "a"}]}
+        values.append(good | value if isinstance(value, dict) and random.integers(2) else value)
+    lines = [json.dumps(value) for value in values]
+    bytes_of = [bytearray(line.encode()) for line in lines]
+    for line in bytes_of[::3]:  # and some are damaged
+        line[random.integers(len(line))] = random.choice([0, 34, 92, 123, 255])
+    path = tmp_path / "hostile.jsonl"
+    path.write_bytes(b"\n".join(bytes(line).replace(b"\n", b" ") for line in bytes_of) + b"\n")
+    described = [{".json": bytes(line), ".png": b"no image"} for line in bytes_of]
+    tars = RecordTars([write_tar(tmp_path / "hostile.tar", described)], kind)
+    good_ones, reasons = 0, []
+    for source in (JsonLines(path, kind), tars):
+        assert len(source) == len(values)
+        for index in range(len(source)):
+            try:
+                record = source.read(index, index)
+            except RecordError as error:
+                reasons.append((source.name(index), str(error)))
+                continue
+            good_ones += 1
+            for text in (record.text, *(turn.text for turn in record.turns)):
+                text.encode()
+            for picture in record.pictures:
+                assert picture.file is None or picture.file.parent == tmp_path
+    assert min(good_ones, len(reasons)) > 100
+    for name, reason in reasons:
+        assert name in reason
+        assert "\n" not in reason
+        assert len(reason) < 500

@@ -272,3 +272,21 @@ def test_a_turn_of_a_chat_costs_one_id_beside_its_words():
     assert bpe.decode(bpe.apply_chat_template(chat[:1], add_generation_prompt=True)["input_ids"]).endswith(
         "<|assistant|>"
     )
+
+
+def test_images_outside_a_data_set_need_the_recipes_permission(place: Path, tmp_path: Path):
+    write_lines(tmp_path / "set" / "caption.jsonl", [{"image": str(place / "a.png"), "caption": "a red cat"}])
+    data = tmp_path / "sets.json"
+    captions, chats = (
+        {"path": "set/caption.jsonl", "kind": "caption"},
+        {"path": str(place / "chat.jsonl"), "kind": "chat"},
+    )
+    data.write_text(json.dumps({"pretrain": [captions], "sft": [chats]}))
+    recipe = shrunk(LANGUAGE_RECIPES["llava_v15"](), place)
+    assert not recipe.records.allow_outside
+    with pytest.raises(
+        ValueError, match=r"caption\.jsonl line 1: the image .*a\.png' lies outside .*set, which allow_out"
+    ):
+        run(recipe, data, tmp_path / "refused", stages=["pretrain"])
+    permitted = replace(recipe, records=replace(recipe.records, allow_outside=True))
+    assert run(permitted, data, tmp_path / "run", stages=["pretrain"])[0].step == 3

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from semhitok.data.images import ImageError
-from semhitok.data.records import Picture, Record, RecordError, RecordKind, parse_record
+from semhitok.data.records import Picture, Record, RecordError, RecordKind, parse_record, short, whatever_is_wrong
 from semhitok.data.sample import METADATA_SUFFIXES, digest_of_lines, parse_metadata
 from semhitok.data.tar_index import index_tar, main_image
 from semhitok.storage.byte_ranges import ByteRange, lies_in, read_range, read_ranges
@@ -85,14 +85,15 @@ class JsonLines:
         """See ``RecordSource``."""
         name = self.name(index)
         begin, end = map(int, self._ends[index : index + 2])
-        line = read_range(self.path, begin, end - begin)
-        try:
-            fields = json.loads(line)
-        except ValueError as error:
-            raise RecordError(f"{name}: is not JSON ({error})") from error
-        if not isinstance(fields, dict):
-            raise RecordError(f"{name}: must be a JSON object, got {type(fields).__name__}")
-        return parse_record(fields, self.kind, name, self._pictures(fields, name), choice)
+        with whatever_is_wrong(name):
+            line = read_range(self.path, begin, end - begin)
+            try:
+                fields = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise RecordError(f"{name}: is not JSON ({error})") from error
+            if not isinstance(fields, dict):
+                raise RecordError(f"{name}: must be a JSON object, got {type(fields).__name__}")
+            return parse_record(fields, self.kind, name, self._pictures(fields, name), choice)
 
     def _pictures(self, fields: Mapping[str, Any], name: str) -> list[Picture]:
         if "image_ids" in fields:
@@ -100,7 +101,7 @@ class JsonLines:
         images = fields.get("images") or fields.get("image") or []
         images = [images] if isinstance(images, str) else images
         if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
-            raise RecordError(f"{name}: images must be paths, got {images!r}")
+            raise RecordError(f"{name}: images must be paths, got {short(images)}")
         return [Picture(f"{name}: {image}", self._place(image, name)) for image in images]
 
     def _place(self, image: str, name: str) -> Path:
@@ -108,10 +109,10 @@ class JsonLines:
         try:
             inside = self.allow_outside or lies_in(folder / image, folder)
         except (OSError, ValueError) as error:  # NUL, half a surrogate pair
-            raise RecordError(f"{name}: no file can be named {image!r} ({error})") from error
+            raise RecordError(f"{name}: no file can be named {short(image)} ({error})") from error
         if not inside:
             raise RecordError(
-                f"{name}: the image {image} lies outside {folder}, which allow_outside would have to permit"
+                f"{name}: the image {short(image)} lies outside {folder}, which allow_outside would have to permit"
             )
         return folder / image
 
@@ -163,16 +164,17 @@ class RecordTars:
         """See ``RecordSource``."""
         shard, name, places = self._samples[index]
         described = {suffix: place for suffix, place in places.items() if suffix in METADATA_SUFFIXES}
-        contents = dict(zip(described, read_ranges(shard, list(described.values())), strict=True))
-        try:
-            fields = parse_metadata(contents, name)
-        except ImageError as error:
-            raise RecordError(str(error)) from error
-        if self.kind == "text":
-            fields.setdefault("text", fields.get("caption"))
-        picture = self._picture(index)
-        pictures = [given_ids(fields, name)] if "image_ids" in fields else [] if picture is None else [picture]
-        return parse_record(fields, self.kind, name, pictures, choice)
+        with whatever_is_wrong(name):
+            contents = dict(zip(described, read_ranges(shard, list(described.values())), strict=True))
+            try:
+                fields = parse_metadata(contents, name)
+            except ImageError as error:
+                raise RecordError(str(error)) from error
+            if self.kind == "text":
+                fields.setdefault("text", fields.get("caption"))
+            picture = self._picture(index)
+            pictures = [given_ids(fields, name)] if "image_ids" in fields else [] if picture is None else [picture]
+            return parse_record(fields, self.kind, name, pictures, choice)
 
     def picture(self, index: int) -> Picture:
         """The sample's image, without reading its description.
@@ -281,11 +283,11 @@ def given_ids(fields: Mapping[str, Any], name: str) -> Picture:
     """
     try:
         ids = np.asarray(fields["image_ids"])
-    except ValueError:
+    except (ValueError, TypeError, ArithmeticError, RecursionError):
         ids = np.empty(0)
-    if ids.ndim not in (1, 2) or ids.dtype.kind != "i" or not ids.size:
+    if ids.ndim not in (1, 2) or ids.dtype.kind != "i" or not ids.size or ids.min() < 0:
         raise RecordError(
-            f"{name}: image_ids must be whole numbers of shape (N,) or (N,C), got {ids.dtype} {ids.shape}"
+            f"{name}: image_ids must be whole numbers of shape (N,) or (N,C), none below 0, got {ids.dtype} {ids.shape}"
         )
     if not isinstance(fields.get("tokenizer"), str):
         raise RecordError(f"{name}: image_ids need the fingerprint of their tokenizer in the field tokenizer")

@@ -14,15 +14,17 @@ In a tar the image is the sample's own and "image" is omitted. "kind" in the obj
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import Repr
 from typing import Any, Literal, get_args
 
 import numpy as np
 from PIL import Image
 
-from semhitok.data.images import load_image
+from semhitok.data.images import ImageError, load_image
 from semhitok.storage.byte_ranges import read_range
 
 RecordKind = Literal["text", "caption", "text_to_image", "chat"]
@@ -34,8 +36,34 @@ IMAGE = "<image>"
 _LLAVA_ROLES: dict[str, Role] = {"human": "user", "user": "user", "gpt": "assistant", "system": "system"}
 
 
+_SHORT = Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 200, 200
+
+
 class RecordError(ValueError):
     """A record that cannot be used; the message is one sentence that starts with the record's name."""
+
+
+def short(value: Any) -> str:
+    """A value of a record as it stands in a message: one line of at most 200 characters, however large or deep it is."""
+    found = _SHORT.repr(value)
+    return found if len(found) <= 200 else f"{found[:197]}..."
+
+
+@contextmanager
+def whatever_is_wrong(name: str) -> Iterator[None]:
+    """Turn what a record's content makes the parsers raise into a ``RecordError``: one record never ends a run.
+
+    JSON nested too deeply is a ``RecursionError``, an integer beyond every float an ``OverflowError``, a file that is gone an
+    ``OSError``, NUL in a path a ``ValueError``. Memory that runs out is not the record's fault and stays an error.
+    """
+    try:
+        yield
+    except RecordError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RecordError(f"{name}: cannot be used ({type(error).__name__}: {reason})") from error
 
 
 @dataclass(frozen=True)
@@ -62,7 +90,11 @@ class Picture:
         assert self.file is not None
         if self.size is None:
             return load_image(self.file, name=self.name)
-        return load_image(read_range(self.file, self.offset, self.size), name=self.name)
+        try:
+            data = read_range(self.file, self.offset, self.size)
+        except OSError as error:
+            raise ImageError(f"{self.name}: cannot be read: {error.strerror or error}.") from error
+        return load_image(data, name=self.name)
 
 
 @dataclass(frozen=True)
@@ -109,7 +141,7 @@ def parse_record(
     """
     kind = fields.get("kind", kind)
     if kind not in get_args(RecordKind):
-        raise RecordError(f"{name}: kind must be one of {', '.join(get_args(RecordKind))}, got {kind!r}")
+        raise RecordError(f"{name}: kind must be one of {', '.join(get_args(RecordKind))}, got {short(kind)}")
     if kind == "chat":
         return _chat(fields, name, tuple(pictures), choice)
     texts = _texts(fields, name, ("text",) if kind == "text" else ("captions", "caption", "text"))
@@ -130,6 +162,7 @@ def _texts(fields: Mapping[str, Any], name: str, wanted: Sequence[str]) -> list[
         if isinstance(found, list):
             texts = [text.strip() for text in found if isinstance(text, str) and text.strip()]
             if texts:
+                _check_characters(texts, name)
                 return texts
     raise RecordError(f"{name}: has no text in {', '.join(wanted)}")
 
@@ -150,6 +183,7 @@ def _chat(fields: Mapping[str, Any], name: str, pictures: tuple[Picture, ...], c
     for turn in turns:
         if not turn.text.strip():
             raise RecordError(f"{name}: has an empty {'answer' if turn.role == 'assistant' else 'message'}")
+    _check_characters([turn.text for turn in turns], name)
     return Record("chat", name, description(fields), tuple(turns), pictures)
 
 
@@ -173,15 +207,26 @@ def _turns(fields: Mapping[str, Any], name: str, choice: int) -> list[Turn]:
             return [_turn(each["role"], each["content"]) for each in fields["messages"]]
         if "conversations" in fields:
             return [_turn(_LLAVA_ROLES[each["from"]], each["value"]) for each in fields["conversations"]]
-        pairs = [(each["question"], each["answer"]) for each in fields.get("qa", ())]
+        pairs = [(_turn("user", each["question"]), _turn("assistant", each["answer"])) for each in fields.get("qa", ())]
     except (KeyError, TypeError) as error:
-        raise RecordError(f"{name}: a message needs role and content, a question its answer ({error!r})") from error
+        raise RecordError(
+            f"{name}: a message needs role and content, a question its answer ({short(error)})"
+        ) from error
     # All orders are equally likely, so that each question is sometimes the first, as when it is asked alone.
     order = np.random.default_rng(choice).permutation(len(pairs))
-    return [turn for index in order for turn in (_turn("user", pairs[index][0]), _turn("assistant", pairs[index][1]))]
+    return [turn for index in order for turn in pairs[index]]
 
 
 def _turn(role: Any, text: Any) -> Turn:
     if role not in get_args(Role) or not isinstance(text, str):
-        raise TypeError(f"role {role!r} with a content of type {type(text).__name__}")
+        raise TypeError(f"role {short(role)} with a content of type {type(text).__name__}")
     return Turn(role, text)
+
+
+def _check_characters(texts: Sequence[str], name: str) -> None:
+    """JSON can spell half a surrogate pair, which is no character: no text tokenizer takes it."""
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise RecordError(f"{name}: has half a surrogate pair in its text, at {error.start}") from error

@@ -72,7 +72,8 @@ def parse_metadata(contents: Mapping[str, bytes], name: str) -> dict[str, Any]:
             metadata["class"] = int(contents[".cls"])
         if ".json" in contents:
             metadata.update(json.loads(contents[".json"]))
-    except (ValueError, TypeError) as error:
+        str(metadata.get("caption", "")).encode()  # half a surrogate pair, which no text tokenizer takes
+    except (ValueError, TypeError, RecursionError) as error:
         raise ImageError(f"{name}: the metadata cannot be read: {error}.") from error
     return metadata
 
