@@ -95,9 +95,9 @@ def test_tars_may_hold_plain_text(tmp_path: Path):
         ({"qa": [{"question": "?", "answer": True}]}, "chat", "content of type bool"),
         ({"qa": [{"question": "?", "answer": "\ud800"}]}, "chat", "has half a surrogate pair"),
         ({"text": "a\udfff"}, "text", "has half a surrogate pair in its text, at 1"),
-        ('{"text": ' + "[" * 100_000, "text", ": is no JSON"),
-        ('{"text": ' + "[" * 100_000 + "]" * 100_000 + "}", "text", ": is no JSON"),
-        ('{"text": ' + "9" * 5_000 + "}", "text", ": is no JSON"),
+        ('{"text": ' + "[" * 100_000, "text", ": is not JSON"),
+        ('{"text": ' + "[" * 100_000 + "]" * 100_000 + "}", "text", ": is not JSON"),
+        ('{"text": ' + "9" * 5_000 + "}", "text", ": is not JSON"),
         ({"caption": "a", "image": "a\0.png"}, "caption", "no file can be named"),
         ({"caption": "a", "image": "\ud800.png"}, "caption", "no file can be named"),
         ({"kind": [[[[[[[[[3]]]]]]]]]}, "text", r"got \[\[\[\[\.\.\.\]\]\]\]$"),
@@ -167,9 +167,9 @@ def test_images_of_records_stay_in_the_folder_of_the_data_set(tmp_path: Path):
 
 HOSTILE_TAR_MEMBERS = {
     "caption that is a number": ({".json": b'{"qa": [{"question": 3, "answer": "a"}]}'}, "content of type int"),
-    "nested": ({".json": b"[" * 100_000}, "metadata beside it cannot be read"),
-    "surrogate": ({".json": b'{"caption": "\\ud800"}'}, "metadata beside it cannot be read"),
-    "no object": ({".json": b"3"}, "metadata beside it cannot be read"),
+    "nested": ({".json": b"[" * 100_000}, "metadata cannot be read"),
+    "surrogate": ({".json": b'{"caption": "\\ud800"}'}, "metadata cannot be read"),
+    "no object": ({".json": b"3"}, "metadata cannot be read"),
     "beyond float": ({".json": b'{"image_ids": [0.5, 1' + b"0" * 400 + b"]}"}, "must be whole numbers"),
 }
 
