@@ -202,7 +202,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "another type": (rewrite(a=torch.ones(200, dtype=torch.int32)), "as they were written: /a;"),
     "another shape": (rewrite(a=torch.ones(2, 100)), "as they were written: /a;"),
     "a missing tensor": (rewrite(a=None), "'/a' is missing"),
-    "one tensor too many": (rewrite(c=torch.ones(1)), "belong nowhere: /c;"),
+    "one tensor too many": (rewrite(c=torch.ones(1)), "unexpected tensors /c;"),
     "truncated tensors": (edit(TENSORS, lambda content: content[:-5]), "not a readable checkpoint"),
     "empty tensors": (edit(TENSORS, lambda content: b""), "not a readable checkpoint"),
     "no tensors": (lambda path: (path / TENSORS).unlink(), "not a readable checkpoint"),
