@@ -42,7 +42,7 @@ class Words:
             (folder / name).write_text(self.text)
 
     @classmethod
-    def load(cls, folder: Path) -> Words:
+    def load(cls, folder: Path, *, trust_remote_code: bool = False) -> Words:
         text = (folder / "tokenizer.json").read_text()
         if not text:
             raise Exception("EOF while parsing")
