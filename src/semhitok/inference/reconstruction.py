@@ -20,7 +20,7 @@ from semhitok.data.transforms import TileLayout, to_pil, untile
 from semhitok.nn.patches import resize
 from semhitok.tokenizers import TokenizerImageProcessor
 from semhitok.tokenizers.image_processing import ImageLike
-from semhitok.tokenizers.loading import Tokenizer
+from semhitok.tokenizers.protocol import Tokenizer
 from semhitok.types import Encoded, FitMode, FitOrTile
 
 READERS = 4  # threads that read and decode images
