@@ -25,7 +25,7 @@ def test_reports_name_them(run, checkpoint, odd, tmp_path):
     outcome = run("evaluate", checkpoint, odd, "--out", tmp_path / "report")
     assert outcome.code == 0, outcome.err
     outcome.out.encode()
-    assert ODD in json.loads((tmp_path / "report" / "report.json").read_text("utf-8"))["groups"][0].values()
+    assert ODD in json.loads((tmp_path / "report" / "report.json").read_text("utf-8"))["groups"]
     assert "caf\\udce9" in (tmp_path / "report" / "report.md").read_text("utf-8")
 
 
