@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModel, PreTrainedModel
 
 from semhitok.storage.foreign_code import load_without_foreign_code
-from semhitok.tokenizers.checkpoints import builtin_checkpoint, builtin_names, find_model_type
+from semhitok.tokenizers.checkpoints import builtin_names, bundled_folder, find_model_type
 from semhitok.tokenizers.fingerprint import tokenizer_fingerprint
 
 PREFIX = "image_tokenizer."
@@ -20,7 +20,7 @@ PREFIX = "image_tokenizer."
 def find_bundled(tokenizer: PreTrainedModel) -> str | None:
     """The bundled tokenizer that produces the same ids for every image, or None."""
     wanted, kind = tokenizer_fingerprint(tokenizer), tokenizer.config.model_type
-    alike = [name for name in builtin_names() if find_model_type(builtin_checkpoint(name)) == kind]
+    alike = [name for name in builtin_names() if find_model_type(bundled_folder(name)) == kind]
     return next((name for name in alike if tokenizer_fingerprint(_load(name)) == wanted), None)
 
 
@@ -50,4 +50,4 @@ def load_shared_weights(image_tokenizer: PreTrainedModel, name: str, fingerprint
 
 
 def _load(name: str) -> PreTrainedModel:
-    return load_without_foreign_code(AutoModel.from_pretrained, builtin_checkpoint(name), dtype=torch.float32)
+    return load_without_foreign_code(AutoModel.from_pretrained, bundled_folder(name), dtype=torch.float32)

@@ -20,10 +20,18 @@ def builtin_names() -> list[str]:
 
 
 def builtin_checkpoint(name: str | os.PathLike[str]) -> str | os.PathLike[str]:
-    """The folder of a bundled checkpoint, or ``name`` itself if it is a folder or a hub id."""
-    if isinstance(name, str) and name in builtin_names() and not Path(name).exists():
-        return BUNDLED / name
+    """The folder of a bundled checkpoint, or ``name`` itself if it is a folder or a hub id.
+
+    A folder of that name takes precedence only if it is a checkpoint; any other file or folder may be called ``nano``, too.
+    """
+    if isinstance(name, str) and name in builtin_names() and not (Path(name) / "config.json").is_file():
+        return bundled_folder(name)
     return name
+
+
+def bundled_folder(name: str) -> Path:
+    """The folder of a bundled checkpoint, whatever else is called so."""
+    return BUNDLED / name
 
 
 def find_model_type(path: str | os.PathLike[str]) -> str | None:
