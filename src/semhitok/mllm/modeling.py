@@ -32,10 +32,11 @@ from semhitok.mllm.code_head import CodeHead
 from semhitok.mllm.configuration import SemHiTokMLLMConfig
 from semhitok.mllm.generation import ImageTextGenerationMixin
 from semhitok.mllm.pretrained_parts import check_text_logits, feature_dims, image_marks, layers_and_head, mean_row
+from semhitok.mllm.quantization import leave_parts_out
 from semhitok.mllm.shared_tokenizer import load_shared_weights
 from semhitok.mllm.vocabulary import Vocabulary
 from semhitok.storage.foreign_code import load_without_foreign_code
-from semhitok.tokenizers.checkpoints import load_strictly
+from semhitok.tokenizers.checkpoints import hub_options, load_strictly
 from semhitok.types import AdapterKind
 
 PROBED_IDS = 4096
@@ -176,13 +177,16 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin
         """Load weights strictly, from a folder, a hub id, or the name of a checkpoint bundled with the package.
 
         ``encoder=False`` omits the encoder side of the image tokenizer, which text-to-image generation does not need. Other
-        arguments are as in transformers. Missing, unexpected or misshapen keys raise a ``ValueError`` that names them.
+        arguments are as in transformers; with ``quantization_config`` only the language model's layers are quantized. Missing,
+        unexpected or misshapen keys raise a ``ValueError`` that names them.
         """
         load_checked: Callable[..., Any] = super().from_pretrained
 
         def load(path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
             if not encoder:
-                kwargs["config"] = kwargs.get("config") or SemHiTokMLLMConfig.from_pretrained(path)
+                kwargs["config"] = kwargs.get("config") or SemHiTokMLLMConfig.from_pretrained(
+                    path, **hub_options(kwargs)
+                )
                 kwargs["config"].tokenizer_config.encoder = False
             model, info = load_checked(path, *args, **kwargs)
             config = model.config
@@ -192,7 +196,9 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin
             model.image_tokenizer.requires_grad_(False)  # loading creates new parameters
             return model, info
 
-        return load_strictly(load, pretrained_model_name_or_path, SemHiTokMLLMConfig.model_type, *args, **kwargs)
+        kwargs["quantization_config"] = leave_parts_out(kwargs.get("quantization_config"))
+        kind = SemHiTokMLLMConfig.model_type
+        return load_strictly(load, pretrained_model_name_or_path, kind, *args, quantizable=True, **kwargs)
 
     def get_input_embeddings(self) -> nn.Embedding:
         """The text table, T rows."""
