@@ -105,3 +105,12 @@ def test_the_shipped_twin_is_found_by_its_ids(shipped: SemHiTokModel):
     with torch.no_grad():
         other.pixel_quantizer.codebook_KmD.add_(1e-3)
     assert find_bundled(other) is None
+
+
+def test_ids_in_bf16_are_those_of_fp32():
+    """Weights that come from another checkpoint are kept in fp32 as those of the tokenizer itself are."""
+    images = torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    wanted = SemHiTokModel.from_pretrained("nano").encode(images).ids
+    model = SemHiTokForConditionalGeneration.from_pretrained("mllm_nano", dtype=torch.bfloat16)
+    assert model.dtype == torch.bfloat16
+    assert torch.equal(model.image_tokenizer.encode(images).ids, wanted)

@@ -3,28 +3,25 @@
 ``generate`` checks and completes the prompts and masks invalid ids (see ``legal_ids.py``); the loop of ``generate_images`` is in
 ``image_generation.py``.
 
-Shapes: B sequences, L positions, N tokens of one image, C codes per token.
+Shapes: B sequences, L positions, N tokens of one image, C codes per token, S steps, R rows of scores, V ids.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import GenerationMixin, LogitsProcessorList
+from transformers import GenerationMixin
 
+from semhitok.mllm.generation_options import find_option, image_options, options_of_several_codes, text_options
 from semhitok.mllm.image_generation import ImageTextModel, stream_tokens
-from semhitok.mllm.legal_ids import GenerationMode, LegalIds
+from semhitok.mllm.legal_ids import GenerationMode
 from semhitok.mllm.prompts import check_guidance, check_prompt, with_begin
 from semhitok.mllm.sampling import Sampling
-from semhitok.mllm.vocabulary import Vocabulary
 
-# The generation configs of language models (few candidates, repetition penalty) are meant for text and would ruin images.
-PLAIN: dict[str, Any] = {"do_sample": False, "repetition_penalty": 1.0, "num_beams": 1}
-PLAIN_SAMPLING: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
 GREY = 0.0
 
 
@@ -52,7 +49,8 @@ class ImageTextGenerationMixin(GenerationMixin):
             attention_mask: (B,L), 0 at padding.
             pixel_values: (I,3,H,W) in [-1,1], the images of the prompts; both come from the processor.
             visual_codes: (B,L,C) codes of images that are already ids, if C > 1.
-            kwargs: as in transformers. ``guidance_scale`` > 1 with ``negative_prompt_ids`` (default: the image begin id
+            kwargs: as in transformers; a limit of the length may be named in any way that transformers knows, and does not
+                apply to "image". ``guidance_scale`` > 1 with ``negative_prompt_ids`` (default: the image begin id
                 alone, as in training) is classifier-free guidance in two passes; ``generate_images`` does it in one.
 
         Returns:
@@ -68,7 +66,8 @@ class ImageTextGenerationMixin(GenerationMixin):
         prompt = inputs if inputs is not None else input_ids
         if prompt is None:
             raise ValueError("the prompt is missing: pass input_ids")
-        check_guidance(kwargs.get("guidance_scale"))
+        own: Any = self.generation_config  # pyright: ignore[reportAttributeAccessIssue]
+        check_guidance(find_option("guidance_scale", kwargs, own))
         vocabulary, context_length = self.vocabulary, self.config.context_length
         prompt, visual_codes = self.fill_images(prompt, pixel_values, visual_codes)
         if generation_mode == "image":
@@ -76,9 +75,11 @@ class ImageTextGenerationMixin(GenerationMixin):
         check_prompt(vocabulary, prompt, attention_mask, mode=generation_mode, context_length=context_length)
         several = vocabulary.codes_per_token > 1
         if generation_mode == "image" and several:
-            return _images_of_several_codes(self, prompt, attention_mask, visual_codes, **kwargs)
+            return _images_of_several_codes(
+                self, prompt, attention_mask, visual_codes, **options_of_several_codes(kwargs)
+            )
         if generation_mode == "image":
-            kwargs = _image_options(vocabulary, prompt.shape[1], **kwargs)
+            kwargs = image_options(vocabulary, prompt.shape[1], **kwargs)
         else:
             if several and generation_mode == "interleaved":
                 raise ValueError(
@@ -86,7 +87,7 @@ class ImageTextGenerationMixin(GenerationMixin):
                     "or image"
                 )
             kwargs |= {"visual_codes": visual_codes} if several else {}
-            kwargs = _text_options(vocabulary, generation_mode, prompt.shape[1], context_length, kwargs)
+            kwargs = text_options(vocabulary, generation_mode, prompt, context_length, kwargs, own)
         stock = super().generate  # pyright: ignore[reportAttributeAccessIssue]
         found = stock(prompt, attention_mask=attention_mask, **kwargs)
         if generation_mode == "image" and isinstance(found, Tensor):
@@ -129,6 +130,37 @@ class ImageTextGenerationMixin(GenerationMixin):
 
         return rows()
 
+    def compute_transition_scores(
+        self,
+        sequences: Tensor,
+        scores: Sequence[Tensor],
+        beam_indices: Tensor | None = None,
+        normalize_logits: bool = False,
+    ) -> Tensor:
+        """The score of each generated id, as in transformers, but for scores over any number of ids.
+
+        Scores are as wide as the rows of the head that the mode computes: text rows alone, or text and visual rows.
+
+        Args:
+            sequences: (B,L) prompts and generated ids, from ``generate`` with ``return_dict_in_generate``.
+            scores: of each step, (rows,V).
+            beam_indices: (B,steps) the row that each id comes from, -1 after the end; by default row b for sequence b.
+            normalize_logits: log-softmax of the scores first.
+
+        Returns:
+            (B,steps), 0 where ``beam_indices`` is below 0.
+        """
+        scores_SRV = torch.stack(tuple(scores))
+        if normalize_logits:
+            scores_SRV = scores_SRV.log_softmax(dim=-1)
+        if beam_indices is None:
+            beam_indices = torch.arange(scores_SRV.shape[1], device=sequences.device)[:, None]
+            beam_indices = beam_indices.expand(-1, len(scores_SRV))
+        steps = int((beam_indices >= 0).sum(dim=-1).max())
+        rows_BS, ids_BS = beam_indices[:, :steps], sequences[:, sequences.shape[1] - steps :]
+        found_BS = scores_SRV[torch.arange(steps, device=sequences.device), rows_BS.clamp_min(0), ids_BS]
+        return found_BS.masked_fill(rows_BS < 0, 0)
+
     def decode_image_tokens(self: ImageTextModel, image_tokens: Tensor) -> Tensor:
         """Ids of the image tokenizer (B,N) or (B,N,C) -> images (B,3,H,W) in [-1,1]."""
         return self.image_tokenizer.decode(image_tokens)
@@ -167,41 +199,6 @@ class ImageTextGenerationMixin(GenerationMixin):
         return prepared
 
 
-def _text_options(
-    vocabulary: Vocabulary, mode: GenerationMode, prompt_length: int, context_length: int, kwargs: dict[str, Any]
-) -> dict[str, Any]:
-    """Options of transformers for text, with images in mode "interleaved"."""
-    text_only = mode == "text" and kwargs.get("guidance_scale") in (None, 1)
-    if text_only:
-        kwargs["text_only"] = True  # a guidance pass would not receive it
-    if mode == "interleaved" and kwargs.get("max_new_tokens") is None:
-        kwargs["max_new_tokens"] = context_length - prompt_length
-    processors = list(kwargs.pop("logits_processor", None) or [])
-    if not (text_only and vocabulary.controls):  # all text rows are legal if no image marks are among them
-        processors.insert(0, LegalIds(vocabulary, mode, prompt_length + (kwargs.get("max_new_tokens") or 0)))
-    return kwargs | {"logits_processor": LogitsProcessorList(processors)}
-
-
-def _image_options(
-    vocabulary: Vocabulary,
-    prompt_length: int,
-    *,
-    negative_prompt_ids: Tensor | None = None,
-    negative_prompt_attention_mask: Tensor | None = None,
-    **kwargs: Any,
-) -> dict[str, Any]:
-    """Options of transformers for exactly N visual ids, one code per token."""
-    if negative_prompt_ids is not None:
-        kwargs["negative_prompt_ids"], kwargs["negative_prompt_attention_mask"] = with_begin(
-            vocabulary, negative_prompt_ids, negative_prompt_attention_mask
-        )
-    if kwargs.get("generation_config") is None:
-        kwargs = PLAIN | (PLAIN_SAMPLING if kwargs.get("do_sample") else {}) | kwargs
-    legal = LegalIds(vocabulary, "image", prompt_length + vocabulary.image_tokens)
-    processors = LogitsProcessorList([legal, *(kwargs.pop("logits_processor", None) or [])])
-    return kwargs | {"max_new_tokens": vocabulary.image_tokens, "logits_processor": processors}
-
-
 def _images_of_several_codes(
     model: ImageTextModel,
     prompt: Tensor,
@@ -215,11 +212,9 @@ def _images_of_several_codes(
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
-    max_new_tokens: int | None = None,
     **kwargs: Any,
 ) -> Tensor:
     """Images with several codes per token, (B,N,C), by our own loop with the applicable options of transformers."""
-    del max_new_tokens  # an image always has N tokens
     if kwargs:
         raise ValueError(f"with several codes per token images are generated without {', '.join(sorted(kwargs))}")
     if visual_codes is not None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.utils import can_return_tuple
 
 from semhitok.data.packing import IGNORED
 from semhitok.mllm.adapter import Adapter
@@ -31,10 +32,11 @@ from semhitok.mllm.code_head import CodeHead
 from semhitok.mllm.configuration import SemHiTokMLLMConfig
 from semhitok.mllm.generation import ImageTextGenerationMixin
 from semhitok.mllm.pretrained_parts import check_text_logits, feature_dims, image_marks, layers_and_head, mean_row
+from semhitok.mllm.quantization import leave_parts_out
 from semhitok.mllm.shared_tokenizer import load_shared_weights
 from semhitok.mllm.vocabulary import Vocabulary
 from semhitok.storage.foreign_code import load_without_foreign_code
-from semhitok.tokenizers.checkpoints import load_strictly
+from semhitok.tokenizers.checkpoints import hub_options, load_strictly
 from semhitok.types import AdapterKind
 
 PROBED_IDS = 4096
@@ -175,13 +177,16 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin
         """Load weights strictly, from a folder, a hub id, or the name of a checkpoint bundled with the package.
 
         ``encoder=False`` omits the encoder side of the image tokenizer, which text-to-image generation does not need. Other
-        arguments are as in transformers. Missing, unexpected or misshapen keys raise a ``ValueError`` that names them.
+        arguments are as in transformers; with ``quantization_config`` only the language model's layers are quantized. Missing,
+        unexpected or misshapen keys raise a ``ValueError`` that names them.
         """
         load_checked: Callable[..., Any] = super().from_pretrained
 
         def load(path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
             if not encoder:
-                kwargs["config"] = kwargs.get("config") or SemHiTokMLLMConfig.from_pretrained(path)
+                kwargs["config"] = kwargs.get("config") or SemHiTokMLLMConfig.from_pretrained(
+                    path, **hub_options(kwargs)
+                )
                 kwargs["config"].tokenizer_config.encoder = False
             model, info = load_checked(path, *args, **kwargs)
             config = model.config
@@ -191,7 +196,9 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin
             model.image_tokenizer.requires_grad_(False)  # loading creates new parameters
             return model, info
 
-        return load_strictly(load, pretrained_model_name_or_path, SemHiTokMLLMConfig.model_type, *args, **kwargs)
+        kwargs["quantization_config"] = leave_parts_out(kwargs.get("quantization_config"))
+        kind = SemHiTokMLLMConfig.model_type
+        return load_strictly(load, pretrained_model_name_or_path, kind, *args, quantizable=True, **kwargs)
 
     def get_input_embeddings(self) -> nn.Embedding:
         """The text table, T rows."""
@@ -240,7 +247,7 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin
         Raises:
             ValueError: the numbers of images and placeholders differ, or an image does not have N tokens.
         """
-        vocabulary, tokenizer = self.vocabulary, self.image_tokenizer
+        vocabulary, tokenizer, input_ids = self.vocabulary, self.image_tokenizer, input_ids.long()
         if vocabulary.codes_per_token > 1 and visual_codes is None:
             visual_codes = input_ids.new_zeros(*input_ids.shape, vocabulary.codes_per_token)
         if pixel_values is None and not (input_ids == vocabulary.placeholder_id).any():  # as in each step of generation
@@ -254,6 +261,43 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin
         if ids.shape[1] != vocabulary.image_tokens:
             raise ValueError(f"images must have {vocabulary.image_tokens} tokens, these have {ids.shape[1]}")
         return vocabulary.place_image_ids(input_ids, ids, visual_codes)
+
+    def fill_inputs(self, inputs: Mapping[str, Any], *, shift_labels: bool = False) -> dict[str, Any]:
+        """Model inputs with the ids of images in place of ``pixel_values`` and of placeholders, also among the labels.
+
+        ``forward`` does this itself. Call it first, for instance when batches are collated, if the labels are used outside
+        ``forward`` (a loss of one's own, label smoothing), or if input embeddings are needed (see ``embed``).
+
+        Args:
+            inputs: of ``forward``, at least input_ids.
+            shift_labels: move the labels one position to the left, for losses that compare logits and labels at the same
+                position, as the label smoothing of ``Trainer`` does for this model.
+
+        Returns:
+            The inputs without pixel_values; with input_ids, with visual_codes if C > 1, and with labels if there are any.
+
+        Raises:
+            ValueError: see ``fill_images``.
+        """
+        filled = dict(inputs)
+        given_BL = filled["input_ids"].to(self.device)
+        filled["input_ids"], codes = self.fill_images(
+            given_BL, filled.pop("pixel_values", None), filled.get("visual_codes")
+        )
+        if codes is not None:
+            filled["visual_codes"] = codes
+        if filled.get("labels") is not None:
+            labels_BL = filled["labels"].to(self.device)
+            labels_BL = self._filled_labels(labels_BL, given_BL, filled["input_ids"])
+            filled["labels"] = F.pad(labels_BL[:, 1:], (0, 1), value=IGNORED) if shift_labels else labels_BL
+        return filled
+
+    def _filled_labels(self, labels_BL: Tensor | None, given_BL: Tensor, filled_BL: Tensor) -> Tensor | None:
+        """Labels (B,L) with the ids of images at placeholders; ignored positions stay ignored."""
+        if labels_BL is None:
+            return None
+        learned_BL = (given_BL == self.vocabulary.placeholder_id) & (labels_BL != IGNORED)
+        return torch.where(learned_BL, filled_BL, labels_BL.long())
 
     def embed_visual(self, tokenizer_ids: Tensor) -> Tensor:
         """Ids of the image tokenizer (P) or (P,C) -> input embeddings (P,D)."""
@@ -304,12 +348,13 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin
             raise ValueError("exactly one of input_ids and inputs_embeds must be given")
         if input_ids is not None:
             inputs_embeds = self.embed(input_ids, visual_codes)
-        return self.language_model(inputs_embeds=inputs_embeds, **kwargs)
+        return self.language_model(inputs_embeds=inputs_embeds, **(kwargs | {"return_dict": True}))
 
     def head_rows(self, begin: int, end: int) -> Tensor:
         """The head's rows for ids in [begin, end): (end - begin, D)."""
         return self.lm_head.weight[begin:end]
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -319,7 +364,7 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
-        logits_to_keep: int = 0,
+        logits_to_keep: int | Tensor = 0,
         pixel_values: Tensor | None = None,
         visual_codes: Tensor | None = None,
         text_only: bool = False,
@@ -336,23 +381,22 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin
             inputs_embeds: (B,L,D) instead of input_ids.
             labels: (B,L) ids as in input_ids, including placeholders, -100 for ignored positions; shifted here. A visual
                 position counts like a text position: with C codes as the mean of their losses.
-            logits_to_keep: number of last positions whose logits are computed; 0 for all.
+            logits_to_keep: number of last positions whose logits are computed, 0 for all, or the positions themselves (P).
             pixel_values: (I,3,H,W) in [-1,1], tokenized and filled in at the placeholders.
             visual_codes: (B,L,C) codes at visual positions, with a tokenizer of several codes per token.
             text_only: compute only the T text rows of the head.
             num_items_in_batch: divide the summed loss by this instead of the number of labels.
 
         Returns:
-            logits (B,L,V), or (B,L,T) with ``text_only``; with C > 1 those of the codes come from ``code_head``.
+            logits (B,L,V), or (B,L,T) with ``text_only``; with C > 1 those of the codes come from ``code_head``. With
+            ``return_dict`` False a tuple, as in transformers.
         """
         if use_cache is None and labels is not None:
             use_cache = False
         if input_ids is not None:
             given_BL = input_ids
             input_ids, visual_codes = self.fill_images(given_BL, pixel_values, visual_codes)
-            if labels is not None:
-                learned_BL = (given_BL == self.vocabulary.placeholder_id) & (labels != IGNORED)
-                labels = torch.where(learned_BL, input_ids, labels)
+            labels = self._filled_labels(labels, given_BL, input_ids)
         outputs = self.body(
             input_ids,
             visual_codes,
@@ -365,13 +409,15 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin
         )
         hidden_BLD = outputs.last_hidden_state
         assert hidden_BLD is not None
-        kept_BLD = hidden_BLD[:, -logits_to_keep:] if logits_to_keep else hidden_BLD
+        every = isinstance(logits_to_keep, int) and logits_to_keep == 0
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        kept_BLD = hidden_BLD if every else hidden_BLD[:, kept]
         logits = (
             F.linear(kept_BLD, self.head_rows(0, self.vocabulary.text_size)) if text_only else self.lm_head(kept_BLD)
         )
         loss = None
         if labels is not None:
-            if logits_to_keep or text_only:
+            if not every or text_only:
                 raise ValueError("a loss needs all logits: leave logits_to_keep and text_only at their defaults")
             total, count = self._next_token_loss(logits, hidden_BLD, labels, visual_codes)
             loss = total / (count.clamp_min(1) if num_items_in_batch is None else num_items_in_batch)

@@ -45,6 +45,11 @@ def load_shared_weights(image_tokenizer: PreTrainedModel, name: str, fingerprint
             f"the model was trained on a tokenizer {name!r} with fingerprint {fingerprint}, the bundled one has {found}: "
             "they do not match"
         )
+    for part, module in image_tokenizer.named_modules():
+        if part in (
+            image_tokenizer._keep_in_fp32_modules_strict or ()
+        ):  # transformers looks at a checkpoint's own weights alone
+            module.float()
     own = image_tokenizer.state_dict()
     image_tokenizer.load_state_dict({key: tensor for key, tensor in bundled.state_dict().items() if key in own})
 

@@ -116,6 +116,7 @@ class Vocabulary:
 
             ValueError: an id is not one of the tokenizer's.
         """
+        tokenizer_ids = tokenizer_ids.long()  # torch has no minimum of unsigned integers
         if tokenizer_ids.numel() and not 0 <= int(tokenizer_ids.min()) <= int(tokenizer_ids.max()) < self.visual_size:
             worst = max((int(tokenizer_ids.min()), int(tokenizer_ids.max())), key=lambda value: abs(value - 0.5))
             raise ValueError(f"ids of the image tokenizer must lie in [0, {self.visual_size}), got {worst}")
@@ -173,12 +174,12 @@ class Vocabulary:
         empty_BL, visual_IN = ids_BL == self.placeholder_id, self.visual_ids(image_ids)
         if int(empty_BL.sum()) != visual_IN.numel():
             raise ValueError(f"{int(empty_BL.sum())} placeholder ids cannot hold {visual_IN.numel()} tokens of images")
-        filled_BL = ids_BL.masked_scatter(empty_BL, visual_IN)
+        filled_BL = ids_BL.long().masked_scatter(empty_BL, visual_IN)
         if self.codes_per_token == 1:
             return filled_BL, None
         if codes_BLC is None:
             codes_BLC = ids_BL.new_zeros(*ids_BL.shape, self.codes_per_token)
-        return filled_BL, codes_BLC.masked_scatter(empty_BL[..., None], image_ids)
+        return filled_BL, codes_BLC.long().masked_scatter(empty_BL[..., None], image_ids.long())
 
     def check_spans(self, ids_BL: Tensor) -> None:
         """Reject sequences in which images are not begin, N visual ids (or placeholders), end.

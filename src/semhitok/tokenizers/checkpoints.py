@@ -12,6 +12,10 @@ from semhitok.storage.atomic import restore
 from semhitok.storage.foreign_code import load_without_foreign_code
 
 BUNDLED = Path(__file__).parent.parent / "checkpoints"
+HUB_OPTIONS = (
+    *("subfolder", "revision", "token", "cache_dir", "local_files_only", "force_download", "proxies", "user_agent"),
+)
+"""Arguments of ``from_pretrained`` that say where the files of a checkpoint are."""
 
 
 def builtin_names() -> list[str]:
@@ -34,17 +38,27 @@ def bundled_folder(name: str) -> Path:
     return BUNDLED / name
 
 
-def find_model_type(path: str | os.PathLike[str]) -> str | None:
+def hub_options(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Those arguments of a ``from_pretrained`` that say where the files are, needed for each of them."""
+    return {name: value for name, value in kwargs.items() if name in HUB_OPTIONS}
+
+
+def find_model_type(path: str | os.PathLike[str], **options: Any) -> str | None:
     """The ``model_type`` in the configuration of a folder or a hub id, or None if it has none.
+
+    Args:
+        path: a folder or a hub id.
+        options: see ``hub_options``.
 
     Raises:
         FileNotFoundError: it is neither, or the folder has no configuration.
     """
-    if not _is_folder(path):
+    subfolder = options.get("subfolder") or ""
+    if not _is_folder(path, subfolder):
         from transformers import PreTrainedConfig  # not needed for folders
 
-        return PreTrainedConfig.get_config_dict(path)[0].get("model_type")
-    return json.loads((Path(path) / "config.json").read_text()).get("model_type")
+        return PreTrainedConfig.get_config_dict(path, **options)[0].get("model_type")
+    return json.loads((Path(path) / subfolder / "config.json").read_text()).get("model_type")
 
 
 def stage_is_finished(run: Path, stage: str) -> bool:
@@ -91,7 +105,7 @@ def _read_json(path: Path) -> Any:
         return None
 
 
-def _is_folder(path: str | os.PathLike[str]) -> bool:
+def _is_folder(path: str | os.PathLike[str], subfolder: str = "") -> bool:
     """Whether it is a checkpoint's folder rather than a hub id; raises ``FileNotFoundError`` for anything else."""
     folder = Path(path)
     if not folder.exists():
@@ -100,33 +114,46 @@ def _is_folder(path: str | os.PathLike[str]) -> bool:
             names = ", ".join(builtin_names()) or "none"
             raise FileNotFoundError(f"no checkpoint at {path}: expected a folder, a hub id or a bundled name ({names})")
         return False
-    if not (folder / "config.json").exists():
-        raise FileNotFoundError(f"{folder} is not a checkpoint: it has no config.json")
+    if not (folder / subfolder / "config.json").exists():
+        raise FileNotFoundError(f"{folder / subfolder} is not a checkpoint: it has no config.json")
     return True
 
 
 def load_strictly(
-    load: Callable[..., Any], place: str | os.PathLike[str], model_type: str, *args: Any, **kwargs: Any
+    load: Callable[..., Any],
+    place: str | os.PathLike[str],
+    model_type: str,
+    *args: Any,
+    quantizable: bool = False,
+    **kwargs: Any,
 ) -> Any:
     """Load a folder, a hub id or a bundled name with the ``from_pretrained`` of transformers, strictly.
 
     Args:
-        load: called with the folder or id and the remaining arguments.
+        load: called with the folder or id and the remaining arguments, which are those of transformers.
         place: see ``builtin_checkpoint``.
         model_type: the ``model_type`` that the checkpoint must have.
+        quantizable: whether ``quantization_config`` is accepted.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
-        ValueError: the checkpoint has another type, its index points outside its folder, or keys are missing, unexpected, of
+        ValueError: the checkpoint has another type or would be quantized, its index points outside its folder, or keys are missing, unexpected, of
             another shape, not of floating point where that is expected, or not finite; the message names them.
     """
-    path, stored = builtin_checkpoint(place), {}
-    if _is_folder(path):
-        if (found := find_model_type(path)) != model_type:
-            raise ValueError(f"{path} holds a model of type {found!r}, expected {model_type!r}")
-        if (Path(path) / "adapter_config.json").exists():  # transformers would load the model that it names
-            raise ValueError(f"{path} holds a PEFT adapter of another model, a whole model is needed: merge them first")
-        stored = _stored_types(Path(path))
+    if kwargs.get("quantization_config") is not None and not quantizable:
+        raise ValueError(
+            "an image tokenizer is not loaded in 8 or 4 bits, which would change its ids: choose its dtype"
+        )
+    path, stored, subfolder = builtin_checkpoint(place), {}, kwargs.get("subfolder") or ""
+    if _is_folder(path, subfolder):
+        folder = Path(path) / subfolder
+        if (found := find_model_type(folder)) != model_type:
+            raise ValueError(f"{folder} holds a model of type {found!r}, expected {model_type!r}")
+        if (folder / "adapter_config.json").exists():  # transformers would load the model that it names
+            raise ValueError(
+                f"{folder} holds a PEFT adapter of another model, a whole model is needed: merge them first"
+            )
+        stored = _stored_types(folder, kwargs.get("variant"))
     want_info = kwargs.pop("output_loading_info", False)
     kwargs.setdefault("ignore_mismatched_sizes", True)  # reported below, in one sentence
     model, info = load_without_foreign_code(load, path, *args, output_loading_info=True, **kwargs)
@@ -150,7 +177,7 @@ def load_strictly(
     return (model, info) if want_info else model
 
 
-def _stored_types(folder: Path) -> dict[str, str]:
+def _stored_types(folder: Path, variant: str | None = None) -> dict[str, str]:
     """The type of each stored tensor as safetensors names it (F32, BF16, I64, C64, ...), from the headers alone.
 
     Raises:
@@ -158,7 +185,7 @@ def _stored_types(folder: Path) -> dict[str, str]:
     """
     from safetensors import safe_open
 
-    names = ["model.safetensors"]
+    names = ["model.safetensors" if variant is None else f"model.{variant}.safetensors"]
     for index in folder.glob("*.index.json"):
         try:
             shards = sorted(map(os.fspath, set(json.loads(index.read_bytes())["weight_map"].values())))

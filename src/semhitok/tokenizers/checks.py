@@ -26,17 +26,19 @@ def check_ids(ids: Tensor, vocab_size: int, codes_per_token: int | None = None) 
     Raises:
         ValueError: the shape or type is another, or an id is outside [0, vocab_size).
     """
-    if codes_per_token is None and (ids.ndim != 2 or ids.is_floating_point()):
+    fraction = ids.is_floating_point() or ids.is_complex()
+    if codes_per_token is None and (ids.ndim != 2 or fraction):
         raise ValueError(f"ids must be whole numbers of shape (batch, tokens), got {ids.dtype} {tuple(ids.shape)}")
-    if codes_per_token is not None and (ids.ndim != 3 or ids.is_floating_point() or ids.shape[2] != codes_per_token):
+    if codes_per_token is not None and (ids.ndim != 3 or fraction or ids.shape[2] != codes_per_token):
         raise ValueError(
             f"ids must be whole numbers of shape (batch, tokens, {codes_per_token}), {codes_per_token} codes per token, "
             f"got {ids.dtype} {tuple(ids.shape)}"
         )
+    ids = ids.long()  # torch has no minimum of unsigned integers
     if ids.numel() and (ids.min() < 0 or ids.max() >= vocab_size):
         worst = int(ids.max() if ids.max() >= vocab_size else ids.min())
         raise ValueError(f"ids must lie in [0, {vocab_size}), got {worst}")
-    return ids.long()
+    return ids
 
 
 def check_grid(ids: Tensor, grid: tuple[int, int] | None) -> tuple[int, int]:

@@ -7,26 +7,29 @@ from typing import Any
 
 import torch
 
-from semhitok.tokenizers.checkpoints import builtin_checkpoint, find_model_type
+from semhitok.tokenizers.checkpoints import builtin_checkpoint, find_model_type, hub_options
 from semhitok.tokenizers.protocol import Tokenizer
 from semhitok.tokenizers.registry import TOKENIZERS, tokenizer_kind
 
 
-def load_tokenizer(place: str | Path, *, encoder: bool = True, dtype: torch.dtype = torch.float32) -> Tokenizer:
+def load_tokenizer(
+    place: str | Path, *, encoder: bool = True, dtype: torch.dtype = torch.float32, **options: Any
+) -> Tokenizer:
     """Load a checkpoint of a registered tokenizer, strictly.
 
     Args:
         place: a folder, a hub id, or the name of a checkpoint bundled with the package.
         encoder: False omits the parts that only encoding needs.
         dtype: dtype of the weights; codebooks stay in fp32.
+        options: as in transformers, such as ``subfolder`` or ``revision``.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
         ValueError: the checkpoint has another type, or keys are missing, unexpected or of another shape.
     """
     path = builtin_checkpoint(str(place))
-    found = find_model_type(path)
+    found = find_model_type(path, **hub_options(options))
     if found not in TOKENIZERS:
         raise ValueError(f"{path} holds a model of type {found!r}, expected {' or '.join(map(repr, TOKENIZERS))}")
     model_class: Any = tokenizer_kind(found).model_class
-    return model_class.from_pretrained(path, encoder=encoder, dtype=dtype)
+    return model_class.from_pretrained(path, encoder=encoder, dtype=dtype, **options)
