@@ -24,7 +24,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
-from transformers.utils import can_return_tuple
+from transformers.utils import can_return_tuple, logging
 
 from semhitok.data.packing import IGNORED
 from semhitok.mllm.adapter import Adapter
@@ -39,6 +39,10 @@ from semhitok.storage.foreign_code import load_without_foreign_code
 from semhitok.tokenizers.checkpoints import hub_options, load_strictly
 from semhitok.types import AdapterKind
 
+logger = logging.get_logger(__name__)
+
+TOKENIZER_MODULES = r"image_tokenizer\..*"
+"""Names of the modules of the image tokenizer, as ``exclude_modules`` of peft takes them."""
 PROBED_IDS = 4096
 """Visual ids whose embeddings set the adapter's scale."""
 
@@ -223,9 +227,15 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin
         )
 
     def train(self, mode: bool = True) -> SemHiTokForConditionalGeneration:
-        """As in torch, but the image tokenizer stays in eval mode."""
+        """As in torch, but the image tokenizer stays frozen and in eval mode, with what peft may have added to it."""
         super().train(mode)
-        self.image_tokenizer.eval()
+        trainable = sum(parameter.requires_grad for parameter in self.image_tokenizer.parameters())
+        if trainable and mode:
+            logger.warning_once(
+                f"{trainable} trainable tensors in the image tokenizer were frozen, which must not change: pass "
+                f"exclude_modules=r'{TOKENIZER_MODULES}' to peft"
+            )
+        self.image_tokenizer.requires_grad_(False).eval()
         return self
 
     @torch.no_grad()
