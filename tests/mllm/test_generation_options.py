@@ -83,7 +83,7 @@ def test_guidance_and_sampling_may_be_named_in_a_configuration(model: SemHiTokFo
     config = GenerationConfig(guidance_scale=2.5, max_new_tokens=6)
     wanted = model.generate(PROMPT, guidance_scale=2.5, max_new_tokens=6)
     assert torch.equal(model.generate(PROMPT, generation_config=config), wanted)
-    with pytest.raises(ValueError, match="guidance must be above 0 .*, got -1"):
+    with pytest.raises(ValueError, match=r"guidance must be above 0 .*, got -1"):
         model.generate(PROMPT, generation_config=GenerationConfig(guidance_scale=-1.0))
     several = codes_mllm()
     options: dict[str, Any] = {"do_sample": True, "top_k": 3, "temperature": 2.0}

@@ -75,7 +75,9 @@ class ImageTextGenerationMixin(GenerationMixin):
         check_prompt(vocabulary, prompt, attention_mask, mode=generation_mode, context_length=context_length)
         several = vocabulary.codes_per_token > 1
         if generation_mode == "image" and several:
-            return _images_of_several_codes(self, prompt, attention_mask, visual_codes, **options_of_several_codes(kwargs))
+            return _images_of_several_codes(
+                self, prompt, attention_mask, visual_codes, **options_of_several_codes(kwargs)
+            )
         if generation_mode == "image":
             kwargs = image_options(vocabulary, prompt.shape[1], **kwargs)
         else:

@@ -135,7 +135,9 @@ def load_strictly(
             another shape, not of floating point where that is expected, or not finite; the message names them.
     """
     if kwargs.get("quantization_config") is not None and not quantizable:
-        raise ValueError("an image tokenizer is not loaded in 8 or 4 bits, which would change its ids: choose its dtype")
+        raise ValueError(
+            "an image tokenizer is not loaded in 8 or 4 bits, which would change its ids: choose its dtype"
+        )
     path, stored, subfolder = builtin_checkpoint(place), {}, kwargs.get("subfolder") or ""
     if _is_folder(path, subfolder):
         folder = Path(path) / subfolder
