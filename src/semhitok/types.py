@@ -23,6 +23,9 @@ PromptLayout = Literal["plain", "geneval", "mjhq", "genai-bench"]
 SceneSplit = Literal["train", "heldout", "shared", "scenes-100", "scenes-100-shared", "scenes-100-test"]
 """Splits of composed scenes, see ``scenes.splits``."""
 
+SceneGround = Literal["photograph", "plain", "mixed"]
+"""What lies behind the objects of composed scenes, see ``scenes.grounds``."""
+
 SceneFormat = Literal["webp", "png", "jpg"]
 """How composed scenes are stored."""
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import zlib
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -43,13 +45,42 @@ NAMES = ["truncated.png", "corrupt.png", "empty.png", "bomb.png", "text.png", "d
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("command", ["reconstruct", "encode"])
-def test_the_error_names_the_file(run, checkpoint, pictures, bad, tmp_path, command, name):
+def test_an_only_bad_picture_is_an_error_that_names_it(run, checkpoint, bad, tmp_path, command, name):
     out = tmp_path / ("out" if command == "reconstruct" else "ids.npy")
-    outcome = run(command, pictures / "001.png", bad / name, "--model", checkpoint, "--out", out)
+    outcome = run(command, bad / name, "--model", checkpoint, "--out", out)
     assert outcome.code == 1
     assert outcome.err.count("\n") == 1
     assert str(bad / name) in outcome.err
     assert not out.exists()
+
+
+@pytest.mark.parametrize("command", ["reconstruct", "encode"])
+def test_bad_pictures_are_skipped_counted_and_absent_from_the_names(run, checkpoint, pictures, bad, tmp_path, command):
+    files = [bad / NAMES[0], pictures / "001.png", *(bad / name for name in NAMES[1:4]), pictures / "000.png"]
+    files += [bad / name for name in NAMES[4:]]
+    folder = tmp_path / "out"
+    out, ids = (folder, folder / "ids.npy") if command == "reconstruct" else (folder / "ids.npy",) * 2
+    folder.mkdir()
+    outcome = run(command, *files, "--model", checkpoint, "--out", out, "--batch-size", 2)
+    assert outcome.code == 0
+    assert "6 bad images of 8 skipped in all" in outcome.out
+    assert all(f"skipped {bad / name}: " in outcome.out for name in NAMES)
+    assert json.loads((folder / "ids.names.json").read_text()) == ["001.png", "000.png"]
+    assert (
+        run(
+            "encode", pictures / "001.png", pictures / "000.png", "--model", checkpoint, "--out", tmp_path / "w.npy"
+        ).code
+        == 0
+    )
+    assert np.array_equal(np.load(ids), np.load(tmp_path / "w.npy"))
+
+
+@pytest.mark.parametrize("command", ["reconstruct", "encode"])
+def test_none_but_bad_pictures(run, checkpoint, bad, tmp_path, command):
+    outcome = run(command, bad, "--model", checkpoint, "--out", tmp_path / "ids.npy")
+    assert outcome.code == 1
+    assert "none of the 6 images can be read" in outcome.err
+    assert not (tmp_path / "ids.npy").exists()
 
 
 def test_the_right_picture_under_a_wrong_name_is_fine(run, checkpoint, pictures, tmp_path):

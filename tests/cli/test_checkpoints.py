@@ -58,10 +58,14 @@ def test_another_class_and_no_checkpoint(run, copy, tmp_path):
     _fails(run, tmp_path / "nosuch", f"no checkpoint at {tmp_path / 'nosuch'}")
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:7", "cpu:"])
-def test_devices_that_are_not_there(run, checkpoint, pictures, device):
-    outcome = run("encode", pictures, "--model", checkpoint, "--device", device)
+@pytest.mark.parametrize("device", ["gpu", "cuda:7", "cpu:", "7", "mps", "meta"])
+@pytest.mark.parametrize("command", ["encode", "train"])
+def test_devices_that_are_not_there(run, checkpoint, pictures, tmp_path, device, command):
+    train = ("train", "nano", "--data", pictures, "--out", tmp_path / "run")
+    encode = ("encode", pictures, "--model", checkpoint)
+    outcome = run(*(train if command == "train" else encode), "--device", device)
     assert outcome.code == 1
+    assert outcome.err.count("\n") == 1
     assert device in outcome.err
     assert "cpu" in outcome.err
 
@@ -113,3 +117,16 @@ def test_inspect_knows_continuous_features(run, tmp_path):
     facts = json.loads(run("inspect", tmp_path, "--json").out)
     assert facts["adapter"] == "continuous"
     assert facts["parameters"]["projector"] == sum(parameter.numel() for parameter in projector.parameters())
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_is_called_like_a_bundled_checkpoint_does_not_hide_it(run, checkpoint, tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    expected = run("inspect", "nano").out
+    (tmp_path / "nano").touch() if kind == "file" else (tmp_path / "nano" / "model").mkdir(parents=True)
+    outcome = run("inspect", "nano")
+    assert (outcome.code, outcome.out) == (0, expected)
+    shutil.rmtree(tmp_path / "nano", ignore_errors=True)
+    if kind == "folder":  # a checkpoint of one's own takes precedence
+        shutil.copytree(checkpoint, tmp_path / "nano")
+        assert run("inspect", "nano").out == run("inspect", checkpoint).out != expected

@@ -90,6 +90,9 @@ def test_options_reach_the_recipe(run, monkeypatch, tmp_path):
     assert (recipe.image_format, recipe.per_shard) == ("png", 10)
     run("data", "scenes", tmp_path / "out")
     assert given["recipe"] == replace(SceneRecipe(split="train", count=1000), object_counts=(1, 2, 3, 4))
+    run("data", "scenes", tmp_path / "out", "--ground", "plain")
+    assert given["recipe"].ground == "plain"
+    assert given["material"] == ("train", ("cut-outs", 256), None)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +105,7 @@ def test_options_reach_the_recipe(run, monkeypatch, tmp_path):
         ["--objects"],
         ["--count", "0"],
         ["--split", "test"],
+        ["--ground", "sand"],
         ["--format", "gif"],
     ],
 )

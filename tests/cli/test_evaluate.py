@@ -113,3 +113,21 @@ def test_two_groups_of_one_name_and_missing_data(run, checkpoint, pictures, tmp_
     outcome = run("evaluate", checkpoint, tmp_path / "nosuch")
     assert outcome.code == 1
     assert str(tmp_path / "nosuch") in outcome.err
+
+
+def test_images_outside_a_data_set_are_read_only_if_allowed(run, checkpoint, pictures, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    paths = [str(path) for path in sorted(pictures.iterdir())]
+    (tmp_path / "set").mkdir()
+    rows = datasets.Dataset.from_dict({"image": paths}).cast_column("image", datasets.Image(decode=False))
+    rows.to_parquet(tmp_path / "set" / "rows.parquet")
+    given = {
+        "evaluate": ("evaluate", checkpoint, tmp_path / "set" / "rows.parquet", "--out", tmp_path / "report"),
+        "codes": ("codes", tmp_path / "set" / "rows.parquet", "--model", checkpoint, "--out", tmp_path / "codes"),
+    }
+    for arguments in given.values():
+        outcome = run(*arguments)
+        assert outcome.code == 1
+        assert "allow_outside" in outcome.err
+        outcome = run(*arguments, "--allow-outside")
+        assert outcome.code == 0, outcome.err

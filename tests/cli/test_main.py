@@ -131,3 +131,21 @@ def test_bars_of_transformers_are_off_while_a_command_runs(run, monkeypatch):
     assert run("decode").code == 0
     assert seen == [(False, logging.ERROR)]
     assert (logging.is_progress_bar_enabled(), logging.get_verbosity()) == before
+
+
+def test_closed_standard_streams_are_no_error(monkeypatch):
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    assert main(["--help"]) == 0
+    assert main(["encoed"]) == 2
+    assert sys.stdin.readline() == ""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["decode", "--help"]])
+def test_output_that_cannot_be_written_is_one_sentence(monkeypatch, capsys, arguments):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(arguments) == 1
+        full.flush()  # the interpreter does that at exit
+    assert "Traceback" not in (said := capsys.readouterr().err)
+    assert said.splitlines()[-1] == "semhitok: the output cannot be written: No space left on device"

@@ -5,6 +5,8 @@ import io
 import os
 import signal
 import struct
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -317,3 +319,69 @@ def test_decompression_bombs_are_refused_before_decoding(side: int) -> None:
     assert side * side > MAX_PIXELS
     with pytest.raises(ImageError, match=r"bomb\.png: .*80,000,000"):
         load_image(png_header(side, side), name="bomb.png")
+
+
+def _png_with_text(keyword: bytes, text: bytes) -> bytes:
+    """A PNG whose compressed text stands before its pixels."""
+    file = io.BytesIO()
+    Image.radial_gradient("L").resize((40, 30)).convert("RGB").save(file, "PNG")
+    data = file.getvalue()
+    content = b"zTXt" + keyword + b"\0\0" + zlib.compress(text)
+    chunk = struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
+    return data[:33] + chunk + data[33:]
+
+
+def test_a_png_with_a_long_compressed_text_is_good() -> None:
+    """As programs that draw with diffusion models write it; Pillow refuses more than a megabyte."""
+    data = _png_with_text(b"workflow", b"{}" * 1_000_000)
+    with pytest.raises(ValueError, match="Decompressed data too large"):
+        Image.open(io.BytesIO(data)).load()
+    wanted = Image.radial_gradient("L").resize((40, 30)).convert("RGB")
+    assert np.array_equal(np.asarray(load_image(data)), np.asarray(wanted))
+    short = _png_with_text(b"comment", b"short")
+    assert np.array_equal(np.asarray(load_image(short)), np.asarray(Image.open(io.BytesIO(short))))
+
+
+def test_a_jpeg_of_many_scans_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A progressive file of 4 x 300 scans, whose last scan is repeated: each costs a pass over the whole image."""
+    file = io.BytesIO()
+    Image.radial_gradient("L").resize((3000, 3000)).save(file, "JPEG", progressive=True)
+    data = file.getvalue()
+    assert load_image(data).size == (3000, 3000)
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    with pytest.raises(ImageError, match="scans of 3000 x 3000 pixels are more than the 3,000,000,000 pixels"):
+        load_image(data[:-2] + scan * 400 + data[-2:], name="scans.jpg")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "I;16", "I"])
+def test_conversion_in_strips_is_that_of_the_whole(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (37, 23, 4)).astype(np.uint8)
+    image = Image.fromarray(values, "RGBA")
+    if mode.startswith("I"):
+        grey = values[..., 0].astype(np.uint16) * 257 if mode == "I;16" else values[..., 0].astype(np.int32) * 200
+        image = Image.fromarray(grey)
+    elif mode == "P":
+        image = image.convert("RGB").quantize(64)
+        image.info["transparency"] = 5
+    else:
+        image = image.convert(mode)
+    wanted = np.asarray(load_image(image))
+    monkeypatch.setattr("semhitok.data.images._STRIP_PIXELS", 50)
+    assert np.array_equal(np.asarray(load_image(image)), wanted)
+
+
+def test_large_pictures_of_few_bytes_take_bounded_memory() -> None:
+    """79 million transparent or 16-bit pixels, which took 1.3 and 1.7 GiB when they were converted as a whole."""
+    code = """
+import io, resource
+from PIL import Image
+from semhitok.data.images import load_image
+for image in (Image.new("P", (8800, 9000)), Image.new("I;16", (8800, 9000))):
+    file = io.BytesIO()
+    image.save(file, "PNG", **({"transparency": 0} if image.mode == "P" else {}))
+    del image
+    load_image(file.getvalue())
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(outcome.stdout) < 2**20  # kilobytes

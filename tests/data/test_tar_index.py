@@ -80,3 +80,38 @@ def test_orders_and_digests_are_those_of_earlier_versions(odd: Path):
     assert records.read(1, 0).text == "again, longer"
     for copy in (records, pickle.loads(pickle.dumps(records))):
         assert [copy.picture(index).load().getpixel((0, 0)) for index in range(2)] == [(2, 0, 0), (4, 0, 0)]
+
+
+@pytest.mark.parametrize("member", [1, 5, 198])
+def test_a_flipped_bit_in_any_header_is_an_error(tmp_path: Path, member: int) -> None:
+    """``tarfile`` alone stops there and gives the members before it."""
+    shard, headers = _tar_of_200(tmp_path)
+    data = bytearray(shard.read_bytes())
+    data[headers[member] + 3] ^= 4
+    shard.write_bytes(data)
+    with pytest.raises(ValueError, match=rf"the header at byte {headers[member]} is corrupt"):
+        list(index_tar(shard))
+
+
+def test_an_end_that_is_missing_and_one_too_many(tmp_path: Path) -> None:
+    shard, headers = _tar_of_200(tmp_path)
+    data = shard.read_bytes()
+    assert len(list(index_tar(shard))) == 200
+    for size in (headers[7], headers[7] + 100):
+        shard.write_bytes(data[:size])
+        with pytest.raises(ValueError, match=rf"is truncated at byte {headers[7]}"):
+            list(index_tar(shard))
+    shard.write_bytes(data + data)
+    with pytest.raises(ValueError, match="has data after its end mark"):
+        list(index_tar(shard))
+
+
+def _tar_of_200(folder: Path) -> tuple[Path, list[int]]:
+    shard = folder / "0.tar"
+    with tarfile.open(shard, "w") as tar:
+        for index in range(200):
+            member = tarfile.TarInfo(f"{index:03d}.png")
+            member.size = 10
+            tar.addfile(member, io.BytesIO(bytes(10)))
+    with tarfile.open(shard) as tar:
+        return shard, [member.offset for member in tar]

@@ -33,6 +33,20 @@ def test_the_device_is_checked(monkeypatch):
         distributed.init_distributed("cuda:3")
 
 
+def test_devices_by_name_and_number(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert distributed.choose_device("1") == distributed.choose_device("cuda:1") == torch.device("cuda", 1)
+    assert distributed.choose_device("cpu") == torch.device("cpu")
+    for name in ("2", "cuda:2"):
+        with pytest.raises(ValueError, match=f"device {name} was requested, but 2 GPUs were found; use device cpu"):
+            distributed.choose_device(name)
+    for name in ("gpu", "meta", "cpu:", "-1"):
+        with pytest.raises(
+            ValueError, match=f"no device '{name}' on this machine; cpu.* such as 0 or cuda:0, are accepted"
+        ):
+            distributed.choose_device(name)
+
+
 class Block(nn.Module):
     def __init__(self):
         super().__init__()

@@ -110,6 +110,10 @@ def test_a_result_of_other_settings_is_refused_but_new_settings_do_not_matter(ab
     with pytest.raises(ValueError, match=r"model\.width 21 -> 20") as caught:
         run(ablation, place, tmp_path, [0])
     assert "\n" not in str(caught.value)
+    # Without running anything the table is shown, and says so.
+    table = draw(ablation, results_of(ablation, tmp_path, [0]))
+    present = draw(ablation, results_of(ablation, tmp_path, [0]) | {"wide": [result]})
+    assert table == f"{present}\nMade with settings that have changed since: wide-seed0 (model.width 21 -> 20).\n"
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"experiment": "wide"}'])

@@ -16,6 +16,7 @@ from semhitok.mllm import SemHiTokForConditionalGeneration
 from semhitok.mllm.shared_tokenizer import find_bundled
 from semhitok.tokenizers import checkpoints
 from semhitok.tokenizers.fingerprint import tokenizer_fingerprint
+from semhitok.tokenizers.semhitok.modeling import ENCODER_SIDE
 
 
 @pytest.fixture
@@ -48,7 +49,11 @@ def test_a_loaded_model_is_whole_and_saves_whole(
     whole = mllm(tokenizer=shipped).to(dtype).eval()
     assert not any(parameter.requires_grad for parameter in model.image_tokenizer.parameters())
     for name, tensor in whole.state_dict().items():
-        assert torch.equal(model.state_dict()[name], tensor), name
+        found = model.state_dict()[name]
+        if name.startswith(tuple(f"image_tokenizer.{prefix}" for prefix in ENCODER_SIDE)):
+            assert found.dtype == torch.float32, name  # loading keeps what decides ids, casting a model does not
+            found = found.to(dtype)
+        assert torch.equal(found, tensor), name
     ids = mixed_ids(model)
     if dtype == torch.float32:  # casting a model rounds the rotary frequencies, loading it does not
         assert torch.equal(model(input_ids=ids).logits, whole(input_ids=ids).logits)
@@ -105,3 +110,12 @@ def test_the_shipped_twin_is_found_by_its_ids(shipped: SemHiTokModel):
     with torch.no_grad():
         other.pixel_quantizer.codebook_KmD.add_(1e-3)
     assert find_bundled(other) is None
+
+
+def test_ids_in_bf16_are_those_of_fp32():
+    """Weights that come from another checkpoint are kept in fp32 as those of the tokenizer itself are."""
+    images = torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    wanted = SemHiTokModel.from_pretrained("nano").encode(images).ids
+    model = SemHiTokForConditionalGeneration.from_pretrained("mllm_nano", dtype=torch.bfloat16)
+    assert model.dtype == torch.bfloat16
+    assert torch.equal(model.image_tokenizer.encode(images).ids, wanted)

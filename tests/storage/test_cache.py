@@ -25,3 +25,13 @@ def test_missing_weights_are_one_sentence(tmp_path: Path):
         require_weights(path, "the test needs weights", ", or")
     path.touch()
     assert require_weights(path, "the test needs weights") == path
+
+
+def test_a_user_without_a_home_folder_finds_nothing(monkeypatch: pytest.MonkeyPatch):
+    """As under ``docker run --user 54321``."""
+    monkeypatch.delenv("SEMHITOK_CACHE", raising=False)
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("os.getuid", lambda: 54321)
+    assert not weights_path("net.pth").exists()
+    with pytest.raises(ValueError, match="semhitok data fetch weights"):
+        require_weights(weights_path("net.pth"), "the test needs weights")

@@ -7,10 +7,11 @@ output has closed the pipe; 143 when training was interrupted and can be resumed
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 
@@ -97,6 +98,7 @@ def usage() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    _prepare_streams()
     try:
         code = _run(arguments)
         sys.stdout.flush()
@@ -107,7 +109,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not _reader_is_gone():
             raise
         return 141
+    except OSError as error:  # those of the command are explained below
+        if os.environ.get("SEMHITOK_TRACEBACK"):
+            raise
+        with suppress(OSError):  # no file behind it
+            _discard_output()
+        print(f"semhitok: the output cannot be written: {error.strerror}", file=sys.stderr)
+        return 1
     return code
+
+
+def _prepare_streams() -> None:
+    """Closed standard streams (``>&-``) are replaced by the null device; names of files that are not UTF-8 can be printed."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  # for the rest of the process
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _run(arguments: list[str]) -> int:
@@ -171,11 +189,16 @@ def _reader_is_gone() -> bool:
         sys.stdout.flush()
         os.write(sys.stdout.fileno(), b"\n")  # after a failed write the flush may find nothing left to write
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return True
     except OSError:  # no file behind it
         pass
     return False
+
+
+def _discard_output() -> None:
+    """Silence the interpreter's final flush."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager

@@ -65,8 +65,8 @@ def main(arguments: list[str]) -> int:
 
 def _run(ablation: Ablation, options: Arguments, train: Path, test: Path) -> int:
     from semhitok.data.sources import open_source
+    from semhitok.distributed import choose_device
     from semhitok.experiments import ExperimentContext, InterruptionError, build_metrics, run
-    from semhitok.inference.loading import choose_device
 
     device = choose_device(options.device)
     perceptual, extractors = build_metrics(device)

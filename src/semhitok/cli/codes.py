@@ -26,6 +26,8 @@ class Arguments:
 
     images: ImagePaths
     """Image files, folders of them, or one data set (tars, parquet). Hundreds of images make a good picture."""
+    allow_outside: bool = False
+    """Also read images that a Hugging Face data set stores as paths outside its folder."""
     code: Annotated[tuple[int, ...], tyro.conf.arg(metavar="K ...", help_behavior_hint="(default: see --top)")] = ()
     """Semantic codes to show."""
     top: Count = 12
@@ -61,7 +63,7 @@ def main(arguments: list[str]) -> int:
     from semhitok.inference.loading import load_tokenizer
     from semhitok.visualization.code_rows import code_rows, draw_codes
 
-    source = open_images(options.images)
+    source = open_images(options.images, allow_outside=options.allow_outside)
     model = load_tokenizer(options.model, options.device)
     codes = model.semantic_codebook_size
     if codes is None:

@@ -13,7 +13,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from semhitok.cli.arguments import Count, UsageError
 from semhitok.cli.progress import progress_bars
-from semhitok.types import SceneFormat, SceneSplit
+from semhitok.types import SceneFormat, SceneGround, SceneSplit
 
 if TYPE_CHECKING:
     from semhitok.storage.catalogue import Package
@@ -71,7 +71,8 @@ class Fetch:
 class Scenes:
     """Compose captioned scenes from the fetched sources, as webdataset tars with exact ground truth.
 
-    Scenes are cut-outs on photographs; the same seed gives the same bytes. Splits differ in concepts and in photographs: train;
+    Scenes are cut-outs on photographs or on plain grounds (flat colours and soft gradients from which they stand out); the
+    same seed gives the same bytes. Splits differ in concepts and in photographs, on plain grounds in compositions: train;
     heldout (neither in train); shared (concepts of train, photographs of heldout); scenes-100 (100 common concepts);
     scenes-100-shared (its cut-outs, photographs of heldout); scenes-100-test (other cut-outs of its concepts, too).
     dataset.json records the sources of the scenes, with licences and authors.
@@ -87,8 +88,10 @@ class Scenes:
     """Size in pixels, such as 128, or 96x128 for height x width."""
     seed: int = 0
     """Random seed; another seed gives other scenes of the same split."""
+    ground: SceneGround = "photograph"
+    """What lies behind the objects: photographs, plain colours and gradients, or each in half of the scenes."""
     bare_share: Share = 0.25
-    """Share of scenes that are bare photographs, without objects."""
+    """Share of bare photographs, without objects, among the scenes on photographs."""
     objects: Annotated[tuple[Literal[1, 2, 3, 4], ...], tyro.conf.arg(metavar="N ...")] = (1, 2, 3, 4)
     """Numbers of objects, 1 to 4, that the other scenes may have."""
     format: SceneFormat = "webp"
@@ -173,7 +176,7 @@ def _scenes(options: Scenes) -> int:
     stuff = material(
         options.split,
         cutout_library(side=side, workers=options.workers, progress=print),
-        photograph_library(progress=print),
+        None if options.ground == "plain" else photograph_library(progress=print),
     )
     recipe = SceneRecipe(
         split=options.split,
@@ -184,6 +187,7 @@ def _scenes(options: Scenes) -> int:
         object_counts=options.objects,
         image_format=options.format,
         per_shard=options.per_shard,
+        ground=options.ground,
     )
     with progress_bars() as advance:
         paths = write_shards(

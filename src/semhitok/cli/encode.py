@@ -16,13 +16,16 @@ from semhitok.types import FitMode
 
 @dataclass(frozen=True)
 class Arguments:
-    """Encode images to token ids: one row of ids per image, in the order of the files."""
+    """Encode images to token ids: one row of ids per image, in the order of the files.
+
+    Images that cannot be read are skipped, reported and counted.
+    """
 
     images: ImagePaths
     """Image files, or folders of them."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("ids.npy")
-    """File to write: .npy holds ids (images, rows, columns), with a last axis if a token has several codes; .json and
-    .safetensors hold ids, grid and names."""
+    """File to write: .npy holds ids (images, rows, columns), with a last axis if a token has several codes, and the names of
+    the images are written beside it as .names.json; .json and .safetensors hold ids, grid and names."""
     model: Checkpoint = DEFAULT_TOKENIZER
     """A folder, a hub id, or the name of a bundled checkpoint."""
     fit: FitMode = "crop"
@@ -38,6 +41,7 @@ def main(arguments: list[str]) -> int:
     options = tyro.cli(Arguments, args=arguments, prog="semhitok encode")
     import torch
 
+    from semhitok.cli.skipping import SkippedImages
     from semhitok.data.folder import image_files
     from semhitok.inference.loading import load_tokenizer
     from semhitok.inference.reconstruction import encode_images
@@ -46,15 +50,17 @@ def main(arguments: list[str]) -> int:
     check_format(options.out)
     files = image_files(options.images)
     model = load_tokenizer(options.model, options.device)
-    parts, done = [], 0
+    parts, done, skipped = [], 0, SkippedImages()
     with progress_bars() as advance:
-        for encoded in encode_images(model, files, fit=options.fit, batch_size=options.batch_size):
+        batches = encode_images(model, files, fit=options.fit, batch_size=options.batch_size, on_bad=skipped.add)
+        for encoded in batches:
             parts.append(encoded.ids)
             done += len(encoded.ids)
-            advance("encoding", done, len(files))
+            advance("encoding", done + len(skipped), len(files))
+    skipped.report(len(files))
     ids = torch.cat(parts)
     grid = model.config.grid(model.config.image_size, model.config.image_size)
-    save_ids(options.out, ids, grid, [file.name for file in files])
+    save_ids(options.out, ids, grid, [file.name for file in skipped.without(files)])
     codes = f" of {model.codes_per_token} codes" if model.codes_per_token > 1 else ""
     print(
         f"wrote {options.out}: {len(ids)} images, {grid[0]}x{grid[1]} tokens{codes} each, ids below {model.vocab_size}"

@@ -46,6 +46,8 @@ class Arguments:
     """Maximum number of images of each set and of --probe-train, evenly spaced."""
     fit: FitMode = "crop"
     """How to make images square: crop the centre, or resize (squeeze)."""
+    allow_outside: bool = False
+    """Also read images that a Hugging Face data set stores as paths outside its folder."""
     probe_train: OptionalPath = None
     """Labelled images (scenes of the train split) to fit the category probe on; it is tested on each set with labels."""
     before: Annotated[str | None, tyro.conf.arg(metavar="CHECKPOINT", help_behavior_hint="")] = None
@@ -71,8 +73,10 @@ def main(arguments: list[str]) -> int:
     from semhitok.evaluation import evaluate
     from semhitok.inference.loading import load_processor, load_tokenizer
 
-    sources = open_groups(options.data)
-    probe_train = open_source(options.probe_train) if options.probe_train is not None else None
+    sources = open_groups(options.data, allow_outside=options.allow_outside)
+    probe_train = None
+    if options.probe_train is not None:
+        probe_train = open_source(options.probe_train, allow_outside=options.allow_outside)
     model = load_tokenizer(options.checkpoint, options.device)
     before = load_tokenizer(options.before, options.device) if options.before is not None else None
     if before is not None and None in (model.semantic_codebook_size, before.semantic_codebook_size):
@@ -102,7 +106,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def open_groups(places: Sequence[str]) -> dict[str, ImageSource]:
+def open_groups(places: Sequence[str], *, allow_outside: bool = False) -> dict[str, ImageSource]:
     """Sources by name: ``NAME=PATH``, or a path under the name of its folder (of its file, without the ending).
 
     Raises:
@@ -124,7 +128,7 @@ def open_groups(places: Sequence[str]) -> dict[str, ImageSource]:
         name = name or (resolved.stem if resolved.suffix in (".tar", ".parquet") else resolved.name)
         if name in groups:
             raise UsageError(f"two sets of images are called {name!r}; name one of them: NAME={path}")
-        groups[name] = open_source(path)
+        groups[name] = open_source(path, allow_outside=allow_outside)
     return groups
 
 

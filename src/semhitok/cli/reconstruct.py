@@ -30,7 +30,7 @@ class Arguments:
     """Send images through a tokenizer and back.
 
     Writes to the folder --out: reconstruction.png (originals over reconstructions), ids.npy, figures.json, and the
-    single reconstructions in images/.
+    single reconstructions in images/. Images that cannot be read are skipped, reported and counted.
     """
 
     images: ImagePaths
@@ -52,6 +52,7 @@ def main(arguments: list[str]) -> int:
     options = tyro.cli(Arguments, args=arguments, prog="semhitok reconstruct")
     import torch
 
+    from semhitok.cli.skipping import SkippedImages
     from semhitok.data.folder import image_files
     from semhitok.inference.loading import load_tokenizer
     from semhitok.inference.reconstruction import reconstruct_images
@@ -66,9 +67,13 @@ def main(arguments: list[str]) -> int:
     names: list[str] = []
     figures: list[dict[str, str | float]] = []
     shown: list[tuple[Tensor, Tensor]] = []
+    skipped = SkippedImages()
     with progress_bars() as advance:
-        restorations = reconstruct_images(model, files, fit=options.fit, batch_size=options.batch_size)
-        for file, restored in zip(files, restorations, strict=True):
+        restorations = reconstruct_images(
+            model, files, fit=options.fit, batch_size=options.batch_size, on_bad=skipped.add
+        )
+        for restored in restorations:
+            file = Path(str(restored.source))
             picture = restored.image()
             _save(picture, options.out / "images" / f"{len(figures):03d}_{file.stem}.png")
             if len(shown) < SHOWN:
@@ -77,7 +82,8 @@ def main(arguments: list[str]) -> int:
             figures.append({"name": file.name, "psnr": psnr.item(), "ssim": ssim.item()})
             names += _names(file, restored)
             ids.append(restored.ids)
-            advance("reconstructing", len(figures), len(files))
+            advance("reconstructing", len(figures) + len(skipped), len(files))
+    skipped.report(len(files))
     size = model.config.image_size
     save_ids(options.out / "ids.npy", torch.cat(ids), model.config.grid(size, size), names)
     bits = tokenizer_bits(model.num_tokens * model.codes_per_token, model.vocab_size)
@@ -87,10 +93,10 @@ def main(arguments: list[str]) -> int:
     each = "a tile" if options.fit == "tile" else "an image"
     line = f"{model.num_tokens} tokens of {several}{model.vocab_size:,} codes = {bits / 8:.0f} bytes {each}"
     line += f"; mean PSNR {sum(float(entry['psnr']) for entry in figures) / len(figures):.2f} dB"
-    count = f"{len(files)} image{'s' if len(files) > 1 else ''}"
+    count = f"{len(figures)} image{'s' if len(figures) > 1 else ''}"
     examples = Examples(*(torch.stack(column) for column in zip(*shown, strict=True)))
     title = f"semhitok {Path(options.model).name}"
-    heading = count if len(files) <= SHOWN else f"{SHOWN} of {count}"
+    heading = count if len(figures) <= SHOWN else f"{SHOWN} of {count}"
     draw_examples({heading: examples}, title=title, subtitle=line).save(options.out / "reconstruction.png")
     print(f"{count}, {line}")
     for name in ("reconstruction.png", "ids.npy", "figures.json", "images"):

@@ -26,6 +26,8 @@ class Run:
     """Training images: a folder of images, a folder of webdataset tars, or a Hugging Face data set on disk."""
     split: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """Subfolder or split of the data."""
+    allow_outside: bool = False
+    """Also read images that a Hugging Face data set stores as paths outside its folder."""
     validation: OptionalPath = None
     """Images kept out of training, to measure PSNR on at the end and every loop.evaluate-every steps."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER"), default("runs/RECIPE")] = None
@@ -129,8 +131,10 @@ def _train(chosen: Arguments | UniTokArguments | LanguageArguments) -> TrainStat
             chosen.recipe, run.data, options, stages=chosen.recipe.stages if stage == "all" else (stage,)
         )
     assert isinstance(run, Run)
-    source = open_source(run.data, split=run.split)
-    validation = open_source(run.validation) if run.validation is not None else None
+    source = open_source(run.data, split=run.split, allow_outside=run.allow_outside)
+    validation = None
+    if run.validation is not None:
+        validation = open_source(run.validation, allow_outside=run.allow_outside)
     if isinstance(chosen, UniTokArguments):
         return run_unitok(chosen.recipe, source, options, validation=validation)
     stage = chosen.staged.stage

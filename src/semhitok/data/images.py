@@ -15,6 +15,7 @@ import io
 import os
 import threading
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +38,14 @@ MAX_PIXELS = 80_000_000
 MIN_SIDE = 8
 """Images with a shorter side, in pixels, are rejected as too small to tokenize."""
 
+MAX_SCANNED_PIXELS = 3_000_000_000
+"""JPEG files with more pixels times scans are rejected: each scan of a progressive file decodes the whole image again."""
+
 # Vector formats are excluded on purpose: Pillow would pass an EPS file to Ghostscript, which executes it.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "MPO", "PPM", "JPEG2000", "TGA", "QOI", "AVIF")
+
+_STRIP_PIXELS = 4_000_000  # converted at a time, so that intermediate images of a large picture stay small
+_READ_TEXTS = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")  # compressible PNG texts that state the orientation
 
 _TRANSPOSE_OF_ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -64,8 +71,8 @@ def load_image(source: str | os.PathLike[str] | bytes | Image.Image, *, name: st
 
     Raises:
         ImageError: the file is missing, not a regular file, empty, truncated, corrupt or not an image; it has more than
-            ``MAX_PIXELS`` pixels or a side below ``MIN_SIDE``; or it is 32-bit grey beyond 16-bit range or floating point
-            (unknown range).
+            ``MAX_PIXELS`` pixels, ``MAX_SCANNED_PIXELS`` over all scans, or a side below ``MIN_SIDE``; or it is 32-bit grey
+            beyond 16-bit range or floating point (unknown range).
     """
     if isinstance(source, Image.Image):
         return _to_rgb(source, name or str(getattr(source, "filename", "") or "image"))
@@ -82,6 +89,7 @@ def load_image(source: str | os.PathLike[str] | bytes | Image.Image, *, name: st
 def _decode(data: bytes, name: str) -> Image.Image:
     if not data:
         raise ImageError(f"{name}: the file is empty.")
+    data = _without_long_texts(data)
     with _decoding:
         try:
             image = Image.open(io.BytesIO(data), formats=_known_formats())
@@ -94,7 +102,38 @@ def _decode(data: bytes, name: str) -> Image.Image:
         except Exception as error:  # parsers of corrupt headers raise almost anything
             raise ImageError(f"{name}: cannot be decoded: {error}.") from error
         with image:
+            _check_scans(image, data, name)
             return _to_rgb(image, name)
+
+
+def _without_long_texts(data: bytes) -> bytes:
+    """A PNG file without its compressible texts, for whose length Pillow refuses files; other data as it is.
+
+    Texts say nothing about pixels, except for those from which Pillow reads the orientation.
+    """
+    signature = b"\x89PNG\r\n\x1a\n"
+    if not data.startswith(signature) or (b"zTXt" not in data and b"iTXt" not in data):
+        return data
+    kept, position = [signature], len(signature)
+    while position + 8 <= len(data):
+        size = int.from_bytes(data[position : position + 4])
+        kind, end = data[position + 4 : position + 8], position + size + 12
+        if kind not in (b"zTXt", b"iTXt") or data.startswith(_READ_TEXTS, position + 8):
+            kept.append(data[position:end])
+        position = end
+    return b"".join([*kept, data[position:]])
+
+
+def _check_scans(image: Image.Image, data: bytes, name: str) -> None:
+    if image.format not in ("JPEG", "MPO"):
+        return
+    width, height = image.size
+    scans = data.count(b"\xff\xda")  # never inside compressed pixels, where 0xff is followed by 0
+    if scans * width * height > MAX_SCANNED_PIXELS:
+        raise ImageError(
+            f"{name}: {scans} scans of {width} x {height} pixels are more than the {MAX_SCANNED_PIXELS:,} pixels in all "
+            "scans that are accepted."
+        )
 
 
 def _known_formats() -> list[str]:
@@ -171,17 +210,36 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
 def _convert_mode(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image.copy()
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        values = np.asarray(image, dtype=np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise ImageError("32-bit grey values beyond 0..65535 are not accepted, save it with 8 or 16 bits.")
-        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ImageError("floating-point pixels have no agreed range, save it with 8 or 16 bits.")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return _in_strips(image, _grey_16_to_rgb)
     if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+        return _in_strips(image, _on_white)
     return image.convert("RGB")
+
+
+def _in_strips(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """The converted image; rows are converted a few at a time, because intermediates take many bytes a pixel."""
+    width, height = image.size
+    rows = max(1, _STRIP_PIXELS // width)
+    converted = Image.new("RGB", image.size)
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(top + rows, height)))
+        converted.paste(convert(strip), (0, top))
+    return converted
+
+
+def _grey_16_to_rgb(image: Image.Image) -> Image.Image:
+    values = np.asarray(image, dtype=np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise ImageError("32-bit grey values beyond 0..65535 are not accepted, save it with 8 or 16 bits.")
+    return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    rgba = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
 def _orientation(image: Image.Image) -> int:

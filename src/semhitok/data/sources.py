@@ -59,35 +59,40 @@ class Subset:
         return self.source.load(int(self.indices[index]))
 
 
-def open_source(path: str | os.PathLike[str], *, split: str | None = None) -> ImageSource:
-    """Open a folder of images, tars (file, folder or glob pattern), a parquet file or a Hugging Face data set.
+def open_source(path: str | os.PathLike[str], *, split: str | None = None, allow_outside: bool = False) -> ImageSource:
+    """Open a folder of images, tars (file, folder, glob pattern or ``{0000..0003}.tar``), a parquet file or a Hugging Face data set.
 
     A split is a subfolder of that name, the tars named after it (``train.tar``, ``train-0000.tar``), or a Hugging
     Face split.
+
+    Args:
+        path: what to open.
+        split: as above; None if there is only one.
+        allow_outside: whether images that a Hugging Face data set stores as paths may lie outside its folder.
 
     Raises:
         ValueError: there is nothing to read, the split does not exist, or none of several was chosen.
     """
     path = Path(path)
     if path.is_dir():
-        return _open_folder(path, split)
+        return _open_folder(path, split, allow_outside)
     if split is not None:
         raise ValueError(f"{path}: is not a folder, so there is no split {split!r} to choose.")
     if path.suffix == ".parquet" and path.is_file():
-        return HuggingFaceImages.open(path)
-    if path.suffix == ".tar" and (path.is_file() or glob.has_magic(str(path))):
+        return HuggingFaceImages.open(path, allow_outside=allow_outside)
+    if path.suffix == ".tar" and (path.is_file() or glob.has_magic(str(path)) or "{" in path.name):
         return TarShards(path)
     if path.exists():
         raise ValueError(f"{path}: is neither a folder nor a .tar or .parquet file.")
     raise ValueError(f"{path}: no such file or folder.")
 
 
-def _open_folder(path: Path, split: str | None) -> ImageSource:
+def _open_folder(path: Path, split: str | None, allow_outside: bool) -> ImageSource:
     if is_hugging_face(path):
-        return HuggingFaceImages.open(path, split=split)
+        return HuggingFaceImages.open(path, split=split, allow_outside=allow_outside)
     if split is not None:
         if (path / split).is_dir():
-            return _open_folder(path / split, None)
+            return _open_folder(path / split, None, allow_outside)
         shards = [shard for shard in sorted(path.glob("*.tar")) if _split_of(shard) == split]
         if not shards:
             raise ValueError(f"{path}: has no split {split!r}, neither a subfolder nor tars of that name.")
@@ -108,12 +113,13 @@ def _split_of(shard: Path) -> str:
     return re.sub(r"[-_.]?\d+$", "", shard.stem)
 
 
-def open_images(paths: Sequence[Path]) -> ImageSource:
-    """Open one data set (folder with subfolders, tars ...), or several files and folders.
+def open_images(paths: Sequence[Path], *, allow_outside: bool = False) -> ImageSource:
+    """Open one data set (folder with subfolders, tars ...), or several files and folders; ``allow_outside`` as for
+    ``open_source``.
 
     Raises:
         ValueError, FileNotFoundError: a path does not exist, or there are no images.
     """
     if len(paths) == 1 and (paths[0].is_dir() or paths[0].suffix in (".tar", ".parquet")):
-        return open_source(paths[0])
+        return open_source(paths[0], allow_outside=allow_outside)
     return ImageFiles(image_files(paths))

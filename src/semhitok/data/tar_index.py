@@ -25,7 +25,7 @@ def index_tar(shard: Path) -> Iterator[tuple[str, list[Member]]]:
     Neighbouring members that share a path up to the first dot of the file name make one sample, as in webdataset.
 
     Raises:
-        ValueError: the file is missing, compressed, truncated or corrupt.
+        ValueError: the file is missing, compressed, truncated, corrupt or concatenated from several tars.
     """
     if not shard.is_file():
         raise ValueError(f"{shard}: there is no such file, or no regular one.")  # a pipe would block
@@ -33,16 +33,40 @@ def index_tar(shard: Path) -> Iterator[tuple[str, list[Member]]]:
         # Mode "r:" rejects compressed tars, which do not allow random access.
         with tarfile.open(shard, "r:") as tar:
             members = [(*_split_name(m.name), ByteRange(m.offset_data, m.size)) for m in tar if m.isreg()]
+            end = tar.offset
     except (tarfile.TarError, OSError) as error:
         raise ValueError(f"{shard}: is not a readable, uncompressed tar file: {error}.") from error
+    _check_end(shard, end)
     for key, group in groupby(members, key=lambda member: member[0]):
         yield key, [Member(*member[1:]) for member in group]
 
 
+def _check_end(shard: Path, end: int) -> None:
+    """``tarfile`` takes any header that it cannot read for the end, and would silently lose all samples from there on."""
+    with shard.open("rb") as file:
+        file.seek(end)
+        header = file.read(tarfile.BLOCKSIZE)
+        if len(header) < tarfile.BLOCKSIZE:
+            raise ValueError(
+                f"{shard}: is truncated at byte {end}, where a header or the end mark of a tar file is missing."
+            )
+        if any(header):
+            raise ValueError(f"{shard}: the header at byte {end} is corrupt; samples from there on would be lost.")
+        while block := file.read(2**20):
+            if block.strip(b"\0"):
+                raise ValueError(
+                    f"{shard}: has data after its end mark at byte {end}; several tars in one file are not read."
+                )
+
+
 def main_image(suffixes: Iterable[str]) -> str | None:
     """The image suffix with the fewest dots (``.jpg`` rather than ``.mask.png``), or None if no suffix is an image's."""
-    images = [suffix for suffix in suffixes if PurePosixPath("x" + suffix).suffix.lower() in IMAGE_SUFFIXES]
-    return min(images, key=lambda suffix: suffix.count("."), default=None)
+    return min(filter(is_image, suffixes), key=lambda suffix: suffix.count("."), default=None)
+
+
+def is_image(suffix: str) -> bool:
+    """Whether a member of this suffix is an image, as far as its name tells."""
+    return PurePosixPath("x" + suffix).suffix.lower() in IMAGE_SUFFIXES
 
 
 def _split_name(name: str) -> tuple[str, str]:

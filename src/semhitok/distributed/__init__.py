@@ -14,6 +14,7 @@ from semhitok.distributed.collectives import (
     sum_over_ranks,
     wait_for_main,
 )
+from semhitok.distributed.devices import choose_device
 from semhitok.distributed.processes import (
     collective_device,
     destroy_distributed,
@@ -30,6 +31,7 @@ __all__ = [
     "average_gradients",
     "average_values",
     "broadcast_parameters",
+    "choose_device",
     "collective_device",
     "copy_from_first_rank",
     "destroy_distributed",

@@ -7,26 +7,22 @@ import os
 import torch
 import torch.distributed as dist
 
+from semhitok.distributed.devices import choose_device
+
 
 def init_distributed(device: str | None = None) -> torch.device:
     """Join the process group that torchrun announces in the environment, if any, and choose this rank's device.
 
     Args:
-        device: ``cpu``, ``cuda``, ``cuda:1`` ...; None takes a GPU if available. Under torchrun each rank takes
-            the GPU of its local rank. CPU ranks communicate through gloo, GPU ranks through NCCL.
+        device: see ``choose_device``. Under torchrun each rank takes the GPU of its local rank unless a number is given. CPU ranks communicate through gloo, GPU ranks through NCCL.
 
     Raises:
         ValueError: no such device on this machine.
     """
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    chosen = choose_device(device)
     if chosen.type == "cuda":
-        index = local_rank if chosen.index is None else chosen.index
-        if index >= torch.cuda.device_count():
-            raise ValueError(
-                f"device cuda:{index} was requested, but {torch.cuda.device_count()} GPUs were found: use device cpu"
-            )
-        chosen = torch.device("cuda", index)
+        chosen = choose_device(f"cuda:{local_rank if chosen.index is None else chosen.index}")
         torch.cuda.set_device(chosen)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         if chosen.type == "cuda":

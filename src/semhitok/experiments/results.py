@@ -67,28 +67,33 @@ def finished(folder: Path, experiment: str, settings: dict[str, Any], seeds: Ite
     Raises:
         ValueError: a result was made with other settings than the experiment has now.
     """
-    found = []
-    for seed in seeds:
-        path = result_file(folder, experiment, seed)
-        if not path.exists():
-            continue
-        result = load_result(path)
-        differing = changed_settings(result.settings, json.loads(json.dumps(settings)))
+    found = existing(folder, experiment, seeds)
+    for result in found:
+        differing = changed_settings(result.settings, settings)
         if differing:
+            path = result_file(folder, experiment, result.seed)
             raise ValueError(
                 f"{path} was made with other settings ({', '.join(differing[:5])}); move it away to run it again"
             )
-        found.append(result)
     return found
 
 
-def changed_settings(before: Any, now: Any, name: str = "") -> list[str]:
-    """Names of the settings whose values differ; those on one side only (added or dropped since) do not count."""
+def existing(folder: Path, experiment: str, seeds: Iterable[int]) -> list[Result]:
+    """The existing results of an experiment in the order of the seeds, whatever their settings."""
+    paths = [result_file(folder, experiment, seed) for seed in seeds]
+    return [load_result(path) for path in paths if path.exists()]
+
+
+def changed_settings(before: Any, now: Any) -> list[str]:
+    """The settings whose values differ, as "name before -> now"; those on one side only (added or dropped since) do not
+    count."""
+    return _changed(before, json.loads(json.dumps(now)), "")
+
+
+def _changed(before: Any, now: Any, name: str) -> list[str]:
     if isinstance(before, dict) and isinstance(now, dict):
         shared = [key for key in before if key in now]
-        return [
-            entry for key in shared for entry in changed_settings(before[key], now[key], f"{name}.{key}".strip("."))
-        ]
+        return [entry for key in shared for entry in _changed(before[key], now[key], f"{name}.{key}".strip("."))]
     return [] if before == now else [f"{name} {before} -> {now}"]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from semhitok.experiments.experiment import Experiment, ExperimentContext
-from semhitok.experiments.results import Result, environment, finished, save_result
+from semhitok.experiments.results import Result, environment, existing, finished, save_result
 from semhitok.experiments.table import Ablation
 
 
@@ -43,6 +43,6 @@ def run(ablation: Ablation, context: ExperimentContext, results: Path, seeds: Se
 
 
 def results_of(ablation: Ablation, folder: Path, seeds: Iterable[int]) -> dict[str, list[Result]]:
-    """The existing results by the name of the experiment."""
+    """The existing results by the name of the experiment, those made with other settings than the present ones included."""
     seeds = list(seeds)
-    return {found.name: finished(folder, found.name, found.settings(), seeds) for found in experiments(ablation)}
+    return {found.name: existing(folder, found.name, seeds) for found in experiments(ablation)}

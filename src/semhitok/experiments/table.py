@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from semhitok.experiments.experiment import Experiment
-from semhitok.experiments.results import Result
+from semhitok.experiments.results import Result, changed_settings
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def draw(ablation: Ablation, results: Mapping[str, Sequence[Result]]) -> str:
     """The table as Markdown.
 
     A cell is the mean over seeds with half the range after ``±``, which is left out for a single seed or equal values; an
-    experiment not yet run shows a dash.
+    experiment not yet run shows a dash. Below the table stands which rows were made with other settings than the present ones.
 
     Args:
         ablation: the table.
@@ -84,7 +84,19 @@ def draw(ablation: Ablation, results: Mapping[str, Sequence[Result]]) -> str:
         cells += [row.paper.get(column, "") for column in published]
         lines.append(_line([*cells, str(len(found))]))
     where = f"Published values: {ablation.source}. " if ablation.source else ""
-    return "\n".join([*lines, "", f"{where}{ablation.note}", ""])
+    return "\n".join([*lines, "", f"{where}{ablation.note}", *_outdated(ablation, results), ""])
+
+
+def _outdated(ablation: Ablation, results: Mapping[str, Sequence[Result]]) -> list[str]:
+    """A paragraph on the results whose settings are not those of their experiments any more; nothing if there are none."""
+    runs: dict[str, list[str]] = {}
+    for experiment in {row.experiment.name: row.experiment for row in ablation.rows}.values():
+        for result in results.get(experiment.name, ()):
+            changes = changed_settings(result.settings, experiment.settings())
+            if changes:
+                runs.setdefault(", ".join(changes), []).append(f"{experiment.name}-seed{result.seed}")
+    told = [f"{', '.join(names)} ({changes})" for changes, names in runs.items()]
+    return ["", f"Made with settings that have changed since: {'; '.join(told)}."] if told else []
 
 
 def _cell(metric: Metric, results: Sequence[Result]) -> str:

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from semhitok.storage.atomic import atomic_directory
+from semhitok.storage.atomic import atomic_directory, write_text
 
 WEIGHTS = "model.safetensors"
 
@@ -80,7 +80,7 @@ def write_checkpoint(
             _forget_places(unfinished / "config.json")
             if processor is not None:
                 processor.save_pretrained(unfinished)
-            (unfinished / "README.md").write_text(card, encoding="utf-8")
+            write_text(unfinished / "README.md", card)
             tensors = {name: stored(name, tensor) for name, tensor in load_file(unfinished / WEIGHTS).items()}
             kept = {name: tensor for name, tensor in tensors.items() if tensor is not None}
             save_file(kept, unfinished / WEIGHTS, metadata={"format": "pt"})

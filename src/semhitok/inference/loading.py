@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 
+from semhitok.distributed import choose_device
 from semhitok.inference import DEFAULT_LANGUAGE_MODEL, DEFAULT_TOKENIZER
 from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMConfig, SemHiTokMLLMProcessor
 from semhitok.storage.atomic import restore
@@ -30,7 +31,7 @@ def load_tokenizer(
     Args:
         name: a bundled checkpoint, the folder of a model, a hub id, or the folder of a training run, whose last finished
             stage is taken.
-        device: see ``choose_device``.
+        device: see ``distributed.choose_device``.
         encoder: False skips the parts that only encoding needs.
 
     Raises:
@@ -57,7 +58,7 @@ def load_language_model(
 
     Args:
         name: see ``load_tokenizer``.
-        device: see ``choose_device``.
+        device: see ``distributed.choose_device``.
         encoder: False skips the parts that only understanding images needs.
         dtype: of the weights; auto is the precision that they are stored in.
 
@@ -128,23 +129,6 @@ def newest_model(place: Path) -> Path | None:
     return next(
         (place / stage / "model" for stage in reversed(in_order) if stage_is_finished(place / stage, stage)), None
     )
-
-
-def choose_device(name: str | None) -> torch.device:
-    """The named device, such as cpu, cuda or cuda:1; None takes a GPU if available.
-
-    Raises:
-        ValueError: torch knows no such device, or this machine has none.
-    """
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError as error:
-        raise ValueError(f"there is no device {name!r}: cpu, cuda or cuda:1 are accepted") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f"device {name} was requested, but {torch.cuda.device_count()} GPUs were found; use --device cpu"
-        )
-    return device
 
 
 def _check_image_size(name: str | Path, found: int, wanted: int) -> None:

@@ -5,7 +5,7 @@ Shapes: B images of a batch, n squares of one image, N tokens, C codes per token
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from semhitok.data.images import ImageError
 from semhitok.data.reading import one_ahead
 from semhitok.data.transforms import TileLayout, to_pil, untile
 from semhitok.nn.patches import resize
@@ -24,6 +25,8 @@ from semhitok.tokenizers.protocol import Tokenizer
 from semhitok.types import Encoded, FitMode, FitOrTile
 
 READERS = 4  # threads that read and decode images
+
+OnBadImage = Callable[[ImageLike, ImageError], None]
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ def encode_images(
     fit: FitMode | None = "crop",
     batch_size: int = 32,
     processor: TokenizerImageProcessor | None = None,
+    on_bad: OnBadImage | None = None,
 ) -> Iterator[Encoded]:
     """Encode images to token ids.
 
@@ -69,14 +73,16 @@ def encode_images(
         fit: how to make images square: ``crop`` the centre, ``resize`` (squeeze), None for the processor's own setting.
         batch_size: images per batch.
         processor: replaces the one for the tokenizer's default size.
+        on_bad: called with each image that cannot be read and its error, in order; the image is skipped, and its batch has a
+            row less. By default the error is raised.
 
     Yields:
         Ids of each batch, (B,N) or (B,N,C), on the CPU.
 
     Raises:
-        ValueError: an unreadable image, a tokenizer without its encoder side, or a batch_size below 1.
+        ValueError: an unreadable image without ``on_bad``, a tokenizer without its encoder side, or a batch_size below 1.
     """
-    for _, pixel_values, _ in _read(images, processor or _processor(tokenizer), fit, batch_size):
+    for _, pixel_values, _ in _read(images, processor or _processor(tokenizer), fit, batch_size, on_bad):
         encoded = tokenizer.encode(pixel_values.to(tokenizer.device, tokenizer.dtype))
         semantic_ids = None if encoded.semantic_ids is None else encoded.semantic_ids.cpu()
         yield Encoded(encoded.ids.cpu(), encoded.grid, semantic_ids)
@@ -103,7 +109,12 @@ def decode_ids(
 
 @torch.no_grad()
 def reconstruct_images(
-    tokenizer: Tokenizer, images: Iterable[ImageLike], *, fit: FitOrTile = "crop", batch_size: int = 32
+    tokenizer: Tokenizer,
+    images: Iterable[ImageLike],
+    *,
+    fit: FitOrTile = "crop",
+    batch_size: int = 32,
+    on_bad: OnBadImage | None = None,
 ) -> Iterator[Reconstruction]:
     """Send images through a tokenizer and back, one after the other.
 
@@ -112,11 +123,12 @@ def reconstruct_images(
         images: see ``encode_images``.
         fit: as there, or ``tile``: the image is cut into squares at its own resolution.
         batch_size: images per batch, and squares if images are tiled.
+        on_bad: see ``encode_images``.
 
     Raises:
         ValueError: see ``encode_images``.
     """
-    for batch, pixel_values, layouts in _read(images, _processor(tokenizer), fit, batch_size):
+    for batch, pixel_values, layouts in _read(images, _processor(tokenizer), fit, batch_size, on_bad):
         grid = tokenizer.config.grid(*pixel_values.shape[-2:])
         ids, copies = [], []
         for part in pixel_values.split(batch_size):
@@ -136,19 +148,35 @@ def _processor(tokenizer: Tokenizer) -> TokenizerImageProcessor:
 
 
 def _read(
-    images: Iterable[ImageLike], processor: TokenizerImageProcessor, fit: FitOrTile | None, batch_size: int
+    images: Iterable[ImageLike],
+    processor: TokenizerImageProcessor,
+    fit: FitOrTile | None,
+    batch_size: int,
+    on_bad: OnBadImage | None,
 ) -> Iterator[tuple[list[ImageLike], Tensor, tuple[TileLayout | None, ...]]]:
     """Batches of the images as passed in, their squares (n,3,H,W) in [-1,1], and the layout of each if it is tiled."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
 
-    def read(image: ImageLike) -> tuple[Tensor, TileLayout | None]:
-        features: Any = processor([image], mode=fit)
-        return features["pixel_values"], features.get("tiles", [None])[0]
+    def read(image: ImageLike) -> tuple[ImageLike, Tensor, TileLayout | None] | tuple[ImageLike, ImageError]:
+        try:
+            features: Any = processor([image], mode=fit)
+        except ImageError as error:
+            if on_bad is None:
+                raise
+            return image, error
+        return image, features["pixel_values"], features.get("tiles", [None])[0]
 
     iterator = iter(images)
     batches = iter(lambda: list(islice(iterator, batch_size)), [])
     with ThreadPoolExecutor(READERS) as pool:
-        for batch, reading in one_ahead((batch, pool.map(read, batch)) for batch in batches):
-            squares, layouts = zip(*reading, strict=True)
-            yield batch, torch.cat(squares), layouts
+        for reading in one_ahead(pool.map(read, batch) for batch in batches):
+            good = []
+            for entry in reading:
+                if len(entry) == 3:
+                    good.append(entry)
+                elif on_bad is not None:
+                    on_bad(*entry)
+            if good:
+                batch, squares, layouts = zip(*good, strict=True)
+                yield list(batch), torch.cat(squares), layouts

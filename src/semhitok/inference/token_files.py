@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from semhitok.storage.atomic import atomic_file
+from semhitok.storage.atomic import atomic_file, write_text
 
 FORMATS = (".npy", ".json", ".safetensors")
 Grid = tuple[int, int]
@@ -21,7 +21,8 @@ Grid = tuple[int, int]
 def save_ids(path: Path, ids: Tensor, grid: Grid, names: list[str]) -> None:
     """Write ids (B,N) or (B,N,C).
 
-    ``.npy`` holds the ids as (B, rows, columns) or (B, rows, columns, C); the others hold ids as they are, grid and names.
+    ``.npy`` holds the ids as (B, rows, columns) or (B, rows, columns, C), and the names are written as a list beside it (see
+    ``names_file``); the others hold ids as they are, grid and names.
 
     Raises:
         ValueError: an unknown file suffix.
@@ -29,6 +30,8 @@ def save_ids(path: Path, ids: Tensor, grid: Grid, names: list[str]) -> None:
     """
     check_format(path)
     ids = ids.cpu().contiguous()
+    if path.suffix == ".npy":
+        write_text(names_file(path), json.dumps(names, indent=1))
     with atomic_file(path) as unfinished:
         if path.suffix == ".npy":
             with unfinished.open("wb") as file:  # given a name, numpy would append its own suffix
@@ -37,6 +40,11 @@ def save_ids(path: Path, ids: Tensor, grid: Grid, names: list[str]) -> None:
             unfinished.write_text(json.dumps({"grid": list(grid), "names": names, "ids": ids.tolist()}))
         else:
             save_file({"ids": ids, "grid": torch.tensor(grid)}, unfinished, metadata={"names": json.dumps(names)})
+
+
+def names_file(path: Path) -> Path:
+    """The file beside ``ids.npy`` that names the image of each row: ``ids.names.json``."""
+    return path.with_suffix(".names.json")
 
 
 def load_ids(path: Path) -> tuple[Tensor, Grid | None]:

@@ -11,6 +11,7 @@ per token, D channels, V ids of one code.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -147,9 +148,6 @@ def _steps(model: ImageTextModel, prompts: _Prompts, guidance: float, sampling: 
     vocabulary = model.vocabulary
     count, codes = vocabulary.image_tokens, vocabulary.codes_per_token
     copies = 1 if guidance == 1.0 else 2
-    draws_BNC = rearrange(
-        sampling.draws(len(prompts.ids_RL) // copies, count * codes).to(model.device), "b (n c) -> b n c", c=codes
-    )
     padded = not bool(prompts.mask_RL.all())
     mask_RL = prompts.mask_RL
     places_RL = (mask_RL.cumsum(dim=1) - 1).clamp_min(0)
@@ -162,7 +160,7 @@ def _steps(model: ImageTextModel, prompts: _Prompts, guidance: float, sampling: 
     )
     for step in range(count):
         assert outputs.last_hidden_state is not None
-        chosen_R = _next_token(model, outputs.last_hidden_state[:, -1], draws_BNC[:, step], guidance, sampling)
+        chosen_R = _next_token(model, outputs.last_hidden_state[:, -1], step * codes, guidance, sampling)
         yield chosen_R[: len(chosen_R) // copies]
         if step == count - 1:
             return
@@ -177,17 +175,18 @@ def _steps(model: ImageTextModel, prompts: _Prompts, guidance: float, sampling: 
 
 
 def _next_token(
-    model: ImageTextModel, hidden_RD: Tensor, draws_BC: Tensor, guidance: float, sampling: Sampling
+    model: ImageTextModel, hidden_RD: Tensor, first_position: int, guidance: float, sampling: Sampling
 ) -> Tensor:
-    """Ids (R) or (R,C) of the next token; with guidance both halves of the pass get the same."""
-    draws = iter(draws_BC.unbind(dim=1))
+    """Ids (R) or (R,C) of the next token, whose codes are at ``first_position`` and following; with guidance both halves of the
+    pass get the same."""
+    positions = itertools.count(first_position)
 
     def choose(logits_RV: Tensor) -> Tensor:
         if guidance == 1.0:
-            return sampling.choose(logits_RV, next(draws))
+            return sampling.choose(logits_RV, next(positions))
         conditional_BV, unconditional_BV = logits_RV.float().chunk(2)
         guided_BV = unconditional_BV + guidance * (conditional_BV - unconditional_BV)
-        return repeat(sampling.choose(guided_BV, next(draws)), "b -> (copies b)", copies=2)
+        return repeat(sampling.choose(guided_BV, next(positions)), "b -> (copies b)", copies=2)
 
     if model.code_head is not None:
         return model.code_head.generate(hidden_RD, choose)

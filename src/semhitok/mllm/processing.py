@@ -186,9 +186,11 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
         """Ids of one text; each ``<image>`` becomes begin, N placeholders, end.
 
         Raises:
-            ValueError: the text is empty or contains one of the image marks.
+            ValueError: the text is empty, contains one of the image marks, or holds bytes that are not UTF-8.
         """
         vocabulary = self.vocabulary
+        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+            raise ValueError(f"the text is not UTF-8: {text[:80]!r}")
         if not text.strip():
             raise ValueError("the prompt is empty: a text of at least one character is needed")
         span = [vocabulary.image_begin_id, *[vocabulary.placeholder_id] * self.image_tokens, vocabulary.image_end_id]

@@ -1,12 +1,17 @@
 """Sampling of the next id from logits.
 
-Shapes: P positions, V ids.
+Ids are drawn by the Gumbel-max trick: the largest sum of a log-probability and a Gumbel number is distributed as the
+probabilities (Gumbel 1954, lecture 6). Rounding changes a choice only if it swaps the two largest sums, whereas the borders of
+a cumulative distribution over thousands of ids move with every sum: a drawing would depend on its batch.
+
+Shapes: B images, V ids.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +24,8 @@ class Sampling:
         temperature: 0 selects the most likely id.
         top_k: number of ids kept; 0 keeps all. Liquid samples with 4,096.
         top_p: fraction of the probability that is kept, in (0, 1].
-        seed: image i of a batch is sampled with seed + i, independent of batch and device.
+        seed: image i of a batch is sampled with seed + i. Its random numbers depend on that and on the position only, not on
+            the batch or the device.
 
     Raises:
         ValueError: a value is out of range.
@@ -38,31 +44,34 @@ class Sampling:
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must lie in (0, 1], got {self.top_p}")
 
-    def draws(self, rows: int, count: int) -> Tensor:
-        """All random numbers of a run: (rows,count) in [0,1), one generator for each row."""
-        generators = [torch.Generator().manual_seed(self.seed + row) for row in range(rows)]
-        return torch.stack([torch.rand(count, generator=generator) for generator in generators])
+    def noise(self, rows: int, position: int, size: int) -> Tensor:
+        """Standard Gumbel numbers (rows,size), fp32, of one position; row i is keyed by (seed + i, position)."""
+        keys = [[(self.seed + row) % 2**64, position] for row in range(rows)]
+        bits = np.stack([np.random.Philox(key=np.array(key, dtype=np.uint64)).random_raw(size) for key in keys])
+        uniform = ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52  # in (0, 1), both ends excluded
+        return torch.from_numpy(-np.log(-np.log(uniform))).float()
 
-    def choose(self, logits_PV: Tensor, draws_P: Tensor) -> Tensor:
-        """Ids (P): the inverse of the cumulative distribution at ``draws_P``."""
+    def choose(self, logits_BV: Tensor, position: int) -> Tensor:
+        """Ids (B) for one position of each image."""
         if self.temperature == 0:
-            return logits_PV.argmax(dim=-1)
-        probabilities_PV = self.probabilities(logits_PV).double()
-        cumulative_PV = probabilities_PV.cumsum(dim=-1)
-        # The draws have 24 bits, so that the product stays below the total and an id of probability 0 is never hit.
-        heights_P1 = draws_P.double()[:, None] * cumulative_PV[:, -1:]
-        return torch.searchsorted(cumulative_PV, heights_P1, right=True)[:, 0]
+            return logits_BV.argmax(dim=-1)
+        kept_BV = self._kept(logits_BV)
+        return (kept_BV + self.noise(len(kept_BV), position, kept_BV.shape[1]).to(kept_BV.device)).argmax(dim=-1)
 
-    def probabilities(self, logits_PV: Tensor) -> Tensor:
-        """The distribution from which ids are sampled: (P,V), fp32; temperature must be above 0."""
-        logits_PV = logits_PV.float() / self.temperature
-        if 0 < self.top_k < logits_PV.shape[-1]:
-            threshold_P1 = logits_PV.topk(self.top_k, dim=-1).values[:, -1:]
-            logits_PV = logits_PV.masked_fill(logits_PV < threshold_P1, float("-inf"))
-        probabilities_PV = logits_PV.softmax(dim=-1)
+    def probabilities(self, logits_BV: Tensor) -> Tensor:
+        """The distribution from which ids are sampled: (B,V), fp32; temperature must be above 0."""
+        return self._kept(logits_BV).softmax(dim=-1)
+
+    def _kept(self, logits_BV: Tensor) -> Tensor:
+        """Logits (B,V) divided by the temperature, minus infinity for ids that top-k or top-p rule out; fp32."""
+        logits_BV = logits_BV.float() / self.temperature
+        if 0 < self.top_k < logits_BV.shape[-1]:
+            threshold_B1 = logits_BV.topk(self.top_k, dim=-1).values[:, -1:]
+            logits_BV = logits_BV.masked_fill(logits_BV < threshold_B1, float("-inf"))
         if self.top_p < 1:
-            sorted_PV, order_PV = probabilities_PV.sort(dim=-1, descending=True)
+            sorted_BV, order_BV = logits_BV.softmax(dim=-1).sort(dim=-1, descending=True)
             # An id is kept if the more likely ones do not reach top_p.
-            kept_PV = sorted_PV.cumsum(dim=-1) - sorted_PV < self.top_p
-            probabilities_PV = probabilities_PV * torch.zeros_like(kept_PV).scatter(-1, order_PV, kept_PV)
-        return probabilities_PV / probabilities_PV.sum(dim=-1, keepdim=True)
+            kept_BV = sorted_BV.cumsum(dim=-1) - sorted_BV < self.top_p
+            kept_BV = torch.zeros_like(kept_BV).scatter(-1, order_BV, kept_BV)
+            logits_BV = logits_BV.masked_fill(~kept_BV, float("-inf"))
+        return logits_BV

@@ -64,8 +64,8 @@ class SequenceBuilder:
         """The sequence of a record; ``chance`` in [0,1) decides whether its prompt is dropped.
 
         Raises:
-            RecordError: the text cannot be used.
-            ValueError: ids of images come from another tokenizer or have the wrong shape.
+            RecordError: the text cannot be used, or ids of images have the wrong shape or range.
+            ValueError: ids of images come from another tokenizer.
         """
         self._check(record.pictures)
         everything = self.learn == "everything"
@@ -140,7 +140,7 @@ class SequenceBuilder:
                     f"{self.tokenizer}: tokenize the images again"
                 )
             if picture.ids.shape != shape or not 0 <= picture.ids.min() <= picture.ids.max() < vocabulary.visual_size:
-                raise ValueError(
+                raise RecordError(
                     f"{picture.name}: ids of shape {shape} in [0, {vocabulary.visual_size}) are needed, got "
                     f"{picture.ids.shape} in [{picture.ids.min()}, {picture.ids.max()}]"
                 )

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModel, PreTrainedModel
 
 from semhitok.storage.foreign_code import load_without_foreign_code
-from semhitok.tokenizers.checkpoints import builtin_checkpoint, builtin_names, find_model_type
+from semhitok.tokenizers.checkpoints import builtin_names, bundled_folder, find_model_type
 from semhitok.tokenizers.fingerprint import tokenizer_fingerprint
 
 PREFIX = "image_tokenizer."
@@ -20,7 +20,7 @@ PREFIX = "image_tokenizer."
 def find_bundled(tokenizer: PreTrainedModel) -> str | None:
     """The bundled tokenizer that produces the same ids for every image, or None."""
     wanted, kind = tokenizer_fingerprint(tokenizer), tokenizer.config.model_type
-    alike = [name for name in builtin_names() if find_model_type(builtin_checkpoint(name)) == kind]
+    alike = [name for name in builtin_names() if find_model_type(bundled_folder(name)) == kind]
     return next((name for name in alike if tokenizer_fingerprint(_load(name)) == wanted), None)
 
 
@@ -45,9 +45,14 @@ def load_shared_weights(image_tokenizer: PreTrainedModel, name: str, fingerprint
             f"the model was trained on a tokenizer {name!r} with fingerprint {fingerprint}, the bundled one has {found}: "
             "they do not match"
         )
+    for part, module in image_tokenizer.named_modules():
+        if part in (
+            image_tokenizer._keep_in_fp32_modules_strict or ()
+        ):  # transformers looks at a checkpoint's own weights alone
+            module.float()
     own = image_tokenizer.state_dict()
     image_tokenizer.load_state_dict({key: tensor for key, tensor in bundled.state_dict().items() if key in own})
 
 
 def _load(name: str) -> PreTrainedModel:
-    return load_without_foreign_code(AutoModel.from_pretrained, builtin_checkpoint(name), dtype=torch.float32)
+    return load_without_foreign_code(AutoModel.from_pretrained, bundled_folder(name), dtype=torch.float32)

@@ -8,32 +8,15 @@ Shapes: N vectors, K codes, D channels; n and k are the sides of one tile.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from semhitok.nn.exact import exact_fp32
+
 # 512 x 1,024 fp32 scores are 2 MiB, within the L2 cache of two cores. Accelerators prefer few large launches instead.
 CPU_TILE = (512, 1024)
 ACCELERATOR_TILE = (8192, 8192)
-
-
-@contextmanager
-def exact_matmul(device: torch.device) -> Iterator[None]:
-    """Disables autocast and reduced-precision (TF32, bf16) fp32 matmuls; restores the caller's settings afterwards."""
-    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
-    before = [backend.fp32_precision for backend in backends]
-    try:
-        for backend in backends:
-            backend.fp32_precision = "ieee"
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        for backend, precision in zip(backends, before, strict=True):
-            backend.fp32_precision = precision
 
 
 @torch.no_grad()
@@ -73,7 +56,7 @@ def _smallest(z_ND: Tensor, codes_KD: Tensor, bias_K: Tensor, scale: float, chun
         return ids_N
     scores_nk = z_ND.new_empty(tile_n, tile_k)
     smallest_n = z_ND.new_empty(tile_n)
-    with exact_matmul(z_ND.device):
+    with exact_fp32(z_ND.device):
         for row in range(0, count, tile_n):
             # The last tile overlaps the one before it, so that every tile has the same number of rows: a vector's id must
             # not depend on a matmul kernel chosen for a remainder.

@@ -1,6 +1,6 @@
-"""Composition of scenes: cut-outs on photographic backgrounds, with the ground truth of their placement.
+"""Composition of scenes: cut-outs on photographs or plain grounds, with the ground truth of their placement.
 
-A scene is a pure function of (seed, index, size, material): any worker can compose any scene in any order.
+A scene is a pure function of (seed, index, size, material, ground): any worker can compose any scene in any order.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from PIL import Image
 
 from semhitok.scenes.backgrounds import Photograph, PhotographLibrary
 from semhitok.scenes.cutouts import CutOut, CutOutLibrary
+from semhitok.scenes.grounds import is_plain, plain_ground
 from semhitok.scenes.naming import content_words, plural, with_article
 from semhitok.scenes.placing import SceneObject, paste, pick
 from semhitok.scenes.splits import Material
+from semhitok.types import SceneGround
 
 RELATION_MARGIN = 0.12  # of the image side: centres closer than this along an axis have no stated relation along it
 
@@ -36,10 +38,11 @@ class Scene:
         image: (H,W,3) uint8 RGB.
         objects: pasted objects, back to front; empty for a bare photograph.
         relations: (i, relation, j) for pairs of objects, relation in "left of", "right of", "above", "below".
-        background: name of the photograph.
+        background: name of the photograph, or kind and colours of the plain ground.
         background_subjects: concepts that may be visible in the photograph.
         caption: an English phrase.
-        photographic: fraction of the pixels not covered by drawn cut-outs.
+        photographic: fraction of the pixels not covered by drawn cut-outs; 0 on a plain ground.
+        ground: "photograph" or "plain".
     """
 
     image: np.ndarray
@@ -49,6 +52,7 @@ class Scene:
     background_subjects: tuple[str, ...]
     caption: str
     photographic: float
+    ground: SceneGround = "photograph"
 
 
 def compose(
@@ -60,17 +64,25 @@ def compose(
     *,
     bare_share: float = 0.25,
     object_counts: tuple[int, ...] = OBJECT_COUNTS,
+    ground: SceneGround = "photograph",
+    series: str = "",
 ) -> Scene:
-    """Compose scene number ``index``.
+    """Compose scene number ``index``; with ``mixed`` grounds it is that of ``plain`` or that of ``photograph``.
 
     Args:
         seed: seed of the whole series.
         index: position in the series, from 0.
         height, width: size of the image in pixels.
         material: cut-outs and photographs of one split.
-        bare_share: fraction of scenes that are a crop of a photograph without objects.
+        bare_share: fraction of the scenes on photographs that are a crop without objects; no plain scene is bare.
         object_counts: allowed numbers of objects in the other scenes, a subset of OBJECT_COUNTS.
+        ground: what lies behind the objects.
+        series: a name that seeds plain scenes together with ``seed``, such as the split: splits that differ in photographs
+            alone would otherwise have the same plain scenes.
     """
+    if is_plain(ground, seed, index):
+        random = np.random.default_rng((seed, index, *series.encode()))
+        return _plain_scene(random, height, width, material.cutouts, object_counts)
     random = np.random.default_rng((seed, index))
     if random.random() < bare_share:
         photograph = _draw_photograph(random, material.photographs, scenery_only=False, avoid=frozenset())
@@ -95,6 +107,17 @@ def compose(
         caption_of([item.concept for item in objects], photograph.description),
         photographic,
     )
+
+
+def _plain_scene(
+    random: np.random.Generator, height: int, width: int, library: CutOutLibrary, object_counts: tuple[int, ...]
+) -> Scene:
+    chosen = _draw_cutouts(random, library, object_counts)
+    canvas, background = plain_ground(random, [library.image(entry) for entry in chosen], height, width)
+    objects, _ = paste(random, canvas, chosen, library)
+    relations = relations_between(objects, height, width)
+    caption = caption_of([item.concept for item in objects])
+    return Scene(np.asarray(canvas), objects, relations, background, (), caption, 0.0, "plain")
 
 
 def _draw_cutouts(random: np.random.Generator, library: CutOutLibrary, counts: tuple[int, ...]) -> list[CutOut]:
@@ -171,11 +194,11 @@ def relations_between(objects: Sequence[SceneObject], height: int, width: int) -
     return tuple(found)
 
 
-def caption_of(concepts: Sequence[str], background: str) -> str:
-    """'two horses and an owl in front of green grass'."""
+def caption_of(concepts: Sequence[str], background: str | None = None) -> str:
+    """'two horses and an owl in front of green grass', or without the background."""
     counts: dict[str, int] = {}
     for concept in concepts:
         counts[concept] = counts.get(concept, 0) + 1
     phrases = [with_article(c) if n == 1 else f"{NUMBERS[n]} {plural(c)}" for c, n in counts.items()]
     listed = phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
-    return f"{listed} in front of {background}"
+    return listed if background is None else f"{listed} in front of {background}"

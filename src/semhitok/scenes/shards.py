@@ -16,10 +16,11 @@ from PIL import Image
 
 from semhitok.data.workers import follow_parent
 from semhitok.scenes.compose import OBJECT_COUNTS, Scene, compose
+from semhitok.scenes.grounds import GROUNDS
 from semhitok.scenes.questions import Question, captions, questions
 from semhitok.scenes.splits import Material
 from semhitok.storage.atomic import atomic_file, write_text
-from semhitok.types import SceneFormat, SceneSplit
+from semhitok.types import SceneFormat, SceneGround, SceneSplit
 
 MINIMUM_SIZE = 16  # pixels
 
@@ -33,11 +34,13 @@ class SceneRecipe:
         count: number of scenes.
         size: (height, width) in pixels.
         seed: seed of the series.
-        bare_share: fraction of bare photograph crops.
+        bare_share: fraction of bare crops among the scenes on photographs.
         object_counts: allowed numbers of objects in the other scenes.
         image_format: lossless WebP (22 kB at 128 px), JPEG of quality 95 with full colour resolution (10 kB, about 42 dB), or
             PNG. Lossy WebP would halve the colour resolution and degrade the edges of cut-outs.
         per_shard: scenes per tar file.
+        ground: what lies behind the objects: a ``photograph``, a ``plain`` colour or gradient, or, ``mixed``, each in half of
+            the scenes.
     """
 
     split: SceneSplit
@@ -48,6 +51,7 @@ class SceneRecipe:
     object_counts: tuple[int, ...] = OBJECT_COUNTS
     image_format: SceneFormat = "webp"
     per_shard: int = 1000
+    ground: SceneGround = "photograph"
 
     def __post_init__(self) -> None:
         if self.count < 1 or self.per_shard < 1:
@@ -58,6 +62,8 @@ class SceneRecipe:
             raise ValueError(f"bare_share is {self.bare_share}; it must lie in [0, 1].")
         if not self.object_counts or not set(self.object_counts) <= set(OBJECT_COUNTS):
             raise ValueError(f"object_counts is {self.object_counts}; choose from {OBJECT_COUNTS}.")
+        if self.ground not in GROUNDS:
+            raise ValueError(f"ground is {self.ground!r}; choose from {', '.join(GROUNDS)}.")
 
 
 def write_shards(
@@ -93,7 +99,14 @@ def _write_shard(directory: Path, recipe: SceneRecipe, material: Material, shard
     indices = range(first, min(first + recipe.per_shard, recipe.count))
     scenes = [
         compose(
-            recipe.seed, index, *recipe.size, material, bare_share=recipe.bare_share, object_counts=recipe.object_counts
+            recipe.seed,
+            index,
+            *recipe.size,
+            material,
+            bare_share=recipe.bare_share,
+            object_counts=recipe.object_counts,
+            ground=recipe.ground,
+            series=recipe.split,
         )
         for index in indices
     ]
@@ -101,8 +114,14 @@ def _write_shard(directory: Path, recipe: SceneRecipe, material: Material, shard
         for index, scene, asked in zip(indices, scenes, questions(scenes, recipe.seed), strict=True):
             key = f"{recipe.split}-{index:07d}"
             _add(tar, f"{key}.{recipe.image_format}", encode_image(scene.image, recipe.image_format))
-            _add(tar, f"{key}.json", json.dumps(metadata(scene, asked), separators=(",", ":")).encode())
+            content = metadata(scene, asked) | _recorded(recipe, scene.ground)
+            _add(tar, f"{key}.json", json.dumps(content, separators=(",", ":")).encode())
     return path
+
+
+def _recorded(recipe: SceneRecipe, ground: SceneGround) -> dict[str, str]:
+    """The ground as it is recorded: data sets on photographs do not mention it, so their bytes are those of older versions."""
+    return {} if recipe.ground == "photograph" else {"ground": ground}
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
@@ -144,8 +163,9 @@ def describe(recipe: SceneRecipe, material: Material) -> dict[str, object]:
         title = f"{entry.source} ({entry.licence})"
         pictures[title] = pictures.get(title, 0) + 1
         authors.setdefault(title, set()).update([entry.author] if entry.author else [])
+    written = {name: value for name, value in asdict(recipe).items() if name != "ground"}
     return {
-        "recipe": asdict(recipe),
+        "recipe": written | _recorded(recipe, recipe.ground),
         "concepts": {concept: material.cutouts.category_of[concept] for concept in material.cutouts.concepts},
         "backgrounds": [entry.name for entry in material.photographs.entries],
         "sources": {

@@ -96,8 +96,13 @@ def common_cutouts(library: CutOutLibrary, *, test: bool) -> CutOutLibrary:
     return library.subset(lambda entry: entry.name in kept)
 
 
-def material(split: SceneSplit, cutouts: CutOutLibrary, photographs: PhotographLibrary) -> Material:
+def material(split: SceneSplit, cutouts: CutOutLibrary, photographs: PhotographLibrary | None) -> Material:
     """The cut-outs and photographs of a split.
+
+    Args:
+        split: one of the names above.
+        cutouts: all cut-outs.
+        photographs: all photographs; None if no scene needs any, on plain grounds.
 
     Raises:
         ValueError: it has no cut-outs or no backgrounds (too few sources were fetched).
@@ -107,6 +112,10 @@ def material(split: SceneSplit, cutouts: CutOutLibrary, photographs: PhotographL
     chosen = cutouts.subset(lambda entry: entry.concept in concepts)
     if split.startswith("scenes-100"):
         chosen = common_cutouts(chosen, test=split == "scenes-100-test")
+    if photographs is None:
+        if not chosen.entries:
+            raise ValueError(f"The fetched sources leave no cut-outs for the split {split!r}.")
+        return Material(chosen, PhotographLibrary(chosen.folder, ()))
     side = "train" if split in ("train", "scenes-100") else "heldout"
     scenery = photographs.subset(lambda entry: photograph_side(entry, train, held_out) == side)
     if not chosen.entries or not any(entry.scenery for entry in scenery.entries):

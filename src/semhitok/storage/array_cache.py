@@ -43,7 +43,7 @@ class CacheKey:
 
 def digest_of_text(text: str) -> str:
     """SHA-256 of a text, in hex."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 def digest_of_module(module: nn.Module) -> str:

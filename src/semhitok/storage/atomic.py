@@ -49,9 +49,12 @@ def atomic_file(target: Path) -> Iterator[Path]:
 
 
 def write_text(target: Path, text: str) -> None:
-    """Write a UTF-8 text file atomically; see ``atomic_file``."""
+    r"""Write a UTF-8 text file atomically; see ``atomic_file``.
+
+    Bytes of file names that are not UTF-8 are written as ``\udce9``, which JSON readers turn back into the same name.
+    """
     with atomic_file(target) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
+        unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 @contextmanager

@@ -7,8 +7,20 @@ from pathlib import Path
 
 
 def cache_directory() -> Path:
-    """Folder for fetched weights and data: ``$SEMHITOK_CACHE``, or ``~/.cache/semhitok``."""
-    return Path(os.environ.get("SEMHITOK_CACHE") or Path.home() / ".cache" / "semhitok")
+    """Folder for fetched weights and data: ``$SEMHITOK_CACHE``, or ``~/.cache/semhitok``.
+
+    A user without a home folder (a container with a foreign uid) gets that of ``/``, as container engines decide: nothing is
+    found there, and only who wants to write is refused.
+    """
+    named = os.environ.get("SEMHITOK_CACHE")
+    return Path(named) if named else _home() / ".cache" / "semhitok"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path("/")
 
 
 def weights_path(name: str, cache: Path | None = None) -> Path:

@@ -12,6 +12,10 @@ from semhitok.storage.atomic import restore
 from semhitok.storage.foreign_code import load_without_foreign_code
 
 BUNDLED = Path(__file__).parent.parent / "checkpoints"
+HUB_OPTIONS = (
+    *("subfolder", "revision", "token", "cache_dir", "local_files_only", "force_download", "proxies", "user_agent"),
+)
+"""Arguments of ``from_pretrained`` that say where the files of a checkpoint are."""
 
 
 def builtin_names() -> list[str]:
@@ -20,16 +24,18 @@ def builtin_names() -> list[str]:
 
 
 def builtin_checkpoint(name: str | os.PathLike[str]) -> str | os.PathLike[str]:
-    """The folder of a bundled checkpoint, or ``name`` itself if it is a folder or a hub id."""
-    if isinstance(name, str) and name in builtin_names() and not Path(name).exists():
-        return BUNDLED / name
+    """The folder of a bundled checkpoint, or ``name`` itself if it is a folder or a hub id.
+
+    A folder of that name takes precedence only if it is a checkpoint; any other file or folder may be called ``nano``, too.
+    """
+    if isinstance(name, str) and name in builtin_names() and not (Path(name) / "config.json").is_file():
+        return bundled_folder(name)
     return name
 
 
-HUB_OPTIONS = (
-    *("subfolder", "revision", "token", "cache_dir", "local_files_only", "force_download", "proxies", "user_agent"),
-)
-"""Arguments of ``from_pretrained`` that say where the files of a checkpoint are."""
+def bundled_folder(name: str) -> Path:
+    """The folder of a bundled checkpoint, whatever else is called so."""
+    return BUNDLED / name
 
 
 def hub_options(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from lmms_eval.models.model_utils.gen_metrics import log_metrics
 from loguru import logger
 from tqdm import tqdm
 
+from semhitok.distributed import choose_device
 from semhitok.evaluation.lmms_eval.answers import Answer, answer_likelihoods, generate_answers, read_options
 from semhitok.evaluation.lmms_eval.prompts import Messages
 from semhitok.inference import DEFAULT_LANGUAGE_MODEL
@@ -245,10 +246,7 @@ def _count(name: str, value: int | str) -> int:
 
 def _device(name: str | None) -> torch.device:
     """One GPU for each process, by its number on the machine."""
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError as error:
-        raise ValueError(f"device must be one that torch knows, like cpu or cuda:0, got {name!r}") from error
+    device = choose_device(name)
     if device.type == "cuda" and device.index is None:
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     return device

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 
+from semhitok.nn.exact import exact_fp32
 from semhitok.nn.patches import resize
 from semhitok.quantizers import HierarchicalQuantizer, Quantizer
 from semhitok.teachers import Teacher
@@ -45,7 +46,9 @@ class SemHiTokModel(PreTrainedModel):
     ``teacher_config.image_size / image_size``; its grid must equal the token grid. If H or W is not a multiple of the
     patch size the pixel branch sees the whole image resampled to the grid, and that size is what ``decode`` returns.
 
-    Codebooks stay in fp32 when the model is cast.
+    Codebooks stay in fp32 when the model is cast. ``encode`` computes in true fp32 whatever autocast or precision of products
+    the caller has set, and ``from_pretrained(dtype=torch.bfloat16)`` leaves the encoder side in fp32, so that ids stay what they
+    are; to encode in bf16 and accept that some ids change, cast the loaded model.
     """
 
     config: SemHiTokConfig  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -54,7 +57,10 @@ class SemHiTokModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image",)  # pyright: ignore[reportAssignmentType]
     _supports_sdpa = True
-    _keep_in_fp32_modules_strict = {"semantic.quantizer", "pixel_quantizer"}
+    _keep_in_fp32_modules_strict = {
+        *("semantic.quantizer", "pixel_quantizer"),
+        *(prefix.rstrip(".") for prefix in ENCODER_SIDE),
+    }
     # Teacher, stage 1 and codebooks are not rounded, so that semantic ids stay bit-identical. On 256 scenes, rounding cost
     # a partly trained ``nano`` 0.003 dB and changed 4 of 10,000 joint ids.
     rounding = Rounding(("pixel_encoder.", "pixel_decoder."), "pixel encoder and decoder in bfloat16")
@@ -106,8 +112,9 @@ class SemHiTokModel(PreTrainedModel):
         return semantic if self.config.subcodebook_size == 1 else (*semantic, "pixel_encoder.", "pixel_quantizer.")
 
     def encode_semantic(self, pixel_values: Tensor) -> Quantized:
-        """Images (B,3,H,W) in [-1,1] -> semantic codes (B,N,d_s) and ids in [0,K)."""
-        return self.semantic.quantize(self.teacher_features(pixel_values))
+        """Images (B,3,H,W) in [-1,1] -> semantic codes (B,N,d_s) and ids in [0,K), in true fp32 as ``encode``."""
+        with exact_fp32(pixel_values.device):
+            return self.semantic.quantize(self.teacher_features(pixel_values))
 
     def teacher_features(self, pixel_values: Tensor) -> Tensor:
         """The frozen teacher's features of images (B,3,H,W) in [-1,1] -> (B,N,D)."""
@@ -139,7 +146,8 @@ class SemHiTokModel(PreTrainedModel):
             ids (B,N) in [0, K*m), their semantic part (B,N), and the grid (rows, columns).
         """
         semantic_ids = self.encode_semantic(pixel_values).ids
-        pixel_ids = self.pixel_quantizer(self.pixel_features(pixel_values), semantic_ids).ids
+        with exact_fp32(pixel_values.device):
+            pixel_ids = self.pixel_quantizer(self.pixel_features(pixel_values), semantic_ids).ids
         ids = self.pixel_quantizer.flatten_ids(semantic_ids, pixel_ids)
         return Encoded(ids=ids, semantic_ids=semantic_ids, grid=self.config.grid(*pixel_values.shape[-2:]))
 

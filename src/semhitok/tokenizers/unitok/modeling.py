@@ -23,6 +23,7 @@ from transformers import CLIPTextModelWithProjection, PreTrainedModel
 from transformers import initialization as init
 
 from semhitok.nn.attention_projection import AttentionProjection
+from semhitok.nn.exact import exact_fp32
 from semhitok.nn.vitamin import EPSILON
 from semhitok.quantizers import (
     SEVERAL_CODES_PER_TOKEN,
@@ -208,8 +209,8 @@ class UniTokModel(PreTrainedModel):
         pixel_values = pixel_values.to(self.encoder.to_grid.weight.dtype)
         if self.training:
             return self.project_down(self.encoder(pixel_values))
-        # At inference, ids must not depend on the caller's autocast; to encode in bf16, cast the model.
-        with torch.autocast(pixel_values.device.type, enabled=False):
+        # At inference, ids must not depend on the precision the caller has set; to encode in bf16, cast the model.
+        with exact_fp32(pixel_values.device):
             return self.project_down(self.encoder(pixel_values))
 
     def image_embedding(self, pixel_values: Tensor) -> Tensor:
