@@ -24,7 +24,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
-from transformers.utils import can_return_tuple, logging
+from transformers.utils import logging
+from transformers.utils.generic import can_return_tuple
 
 from semhitok.data.packing import IGNORED
 from semhitok.mllm.adapter import Adapter
@@ -302,10 +303,8 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin
             filled["labels"] = F.pad(labels_BL[:, 1:], (0, 1), value=IGNORED) if shift_labels else labels_BL
         return filled
 
-    def _filled_labels(self, labels_BL: Tensor | None, given_BL: Tensor, filled_BL: Tensor) -> Tensor | None:
+    def _filled_labels(self, labels_BL: Tensor, given_BL: Tensor, filled_BL: Tensor) -> Tensor:
         """Labels (B,L) with the ids of images at placeholders; ignored positions stay ignored."""
-        if labels_BL is None:
-            return None
         learned_BL = (given_BL == self.vocabulary.placeholder_id) & (labels_BL != IGNORED)
         return torch.where(learned_BL, filled_BL, labels_BL.long())
 
@@ -406,7 +405,7 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin
         if input_ids is not None:
             given_BL = input_ids
             input_ids, visual_codes = self.fill_images(given_BL, pixel_values, visual_codes)
-            labels = self._filled_labels(labels, given_BL, input_ids)
+            labels = None if labels is None else self._filled_labels(labels, given_BL, input_ids)
         outputs = self.body(
             input_ids,
             visual_codes,
