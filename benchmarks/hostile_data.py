@@ -16,11 +16,13 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
+from benchmarks.measuring import Operation, memory_is_measurable, peak_memory
 from PIL import Image
 
 from semhitok.data.images import ImageError, load_image
@@ -32,26 +34,55 @@ SECONDS = 5.0
 KILOBYTES = 2**20
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "TGA")
 PLAIN_MODES = ("RGB", "L", "CMYK", "1")  # converted by Pillow's own convert, without compositing or scaling
-ODD_VALUES: tuple[Any, ...] = (
-    *(None, True, -1, 0, 10**30, 1e308, float("nan"), "", "\ud800", "\0", "<image>", "../../etc/passwd", "/dev/zero"),
-    *([], {}, [[]], [None], [3], {"a": 1}, "x" * 100_000, ["a.png"] * 50, [{"role": "user"}], [{"from": "gpt"}]),
-    *([{"role": "assistant", "content": 5}], [{"role": "root", "content": "a"}], [{"question": None, "answer": "a"}]),
+ATOMS = (
+    None,
+    True,
+    0,
+    -1,
+    10**400,
+    1e300,
+    float("nan"),
+    float("inf"),
+    "",
+    "a",
+    "<image>",
+    "\ud800",
+    "a\0b",
+    "../a",
+    "/dev/zero",
 )
 FIELDS = (
-    "kind",
-    "text",
-    "caption",
-    "captions",
-    "image",
-    "images",
-    "messages",
-    "conversations",
-    "qa",
-    "image_ids",
-    "tokenizer",
+    *(
+        "kind",
+        "text",
+        "caption",
+        "captions",
+        "image",
+        "images",
+        "messages",
+        "conversations",
+        "qa",
+        "image_ids",
+        "tokenizer",
+    ),
+    *("role", "content", "from", "value", "question", "answer"),
 )
+WORDS = ("chat", "text", "caption", "user", "assistant", "human", "gpt", "system", "is it", "a cat")
 
 Outcome = str
+
+
+def hostile(random: np.random.Generator, depth: int = 0) -> Any:
+    """Any JSON value, likelier with a record's fields and words than without."""
+    kind = random.integers(6 if depth < 5 else 3)
+    if kind < 2:
+        return WORDS[random.integers(len(WORDS))]
+    if kind == 2:
+        return ATOMS[random.integers(len(ATOMS))]
+    if kind == 3:
+        return [hostile(random, depth + 1) for _ in range(random.integers(4))]
+    chosen = random.choice(FIELDS, random.integers(1, 6), replace=False)
+    return {str(field): hostile(random, depth + 1) for field in chosen}
 
 
 def picture_trial(number: int) -> Outcome:
@@ -73,6 +104,13 @@ def picture_trial(number: int) -> Outcome:
     except Exception as error:
         return f"read although Pillow says {type(error).__name__}: {error}"
     return "read"
+
+
+def large_picture(mode: str) -> Operation:
+    """The reading of a PNG of 79 million pixels in a few kilobytes: a palette with transparency (P) or 16-bit grey (I;16)."""
+    file = io.BytesIO()
+    Image.new(mode, (8800, 9000)).save(file, "PNG", **({"transparency": 0} if mode == "P" else {}))
+    return partial(load_image, file.getvalue())
 
 
 def record_trial(number: int) -> Outcome:
@@ -116,6 +154,8 @@ def main(arguments: list[str]) -> int:
         )
         print(*faults[:20], sep="\n")
         failed += len(faults) + (peak > KILOBYTES)
+    for mode in ("P", "I;16") if memory_is_measurable() else ():
+        print(f"79 million pixels of mode {mode}: {peak_memory(large_picture, mode) / 2**20:.0f} MiB above the file")
     return int(failed > 0)
 
 
@@ -166,10 +206,9 @@ def _odd_lines(folder: Path, random: Random) -> Outcome:
         "caption": "a cat",
         "messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}],
     }
-    record: Any = dict(good)
-    for field in random.sample(FIELDS, random.randint(1, 3)):
-        record[field] = random.choice(ODD_VALUES)
-    record = random.choice([record] * 8 + [random.choice(ODD_VALUES)])
+    values = np.random.default_rng(random.randrange(2**32))
+    value = hostile(values)
+    record = good | value if isinstance(value, dict) and random.random() < 0.5 else value
     text = json.dumps(record)
     if random.random() < 0.2:
         text = _mutated(text.encode(), random).decode("latin-1").replace("\n", " ") or "x"

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from benchmarks.hostile_data import hostile
 from tests.data.records_on_disk import png, scene, write_lines, write_scenes, write_tar
 
 from semhitok.data.images import ImageError
@@ -197,55 +198,6 @@ def test_a_sparse_member_of_a_hundred_gigabytes_is_not_read(tmp_path: Path):
         source.read(0, 0)
     with pytest.raises(ImageError, match=r"0000\.png: cannot be read: 100,000,000,000 bytes at"):
         source.picture(0).load()
-
-
-ATOMS = (
-    None,
-    True,
-    0,
-    -1,
-    10**400,
-    1e300,
-    float("nan"),
-    float("inf"),
-    "",
-    "a",
-    "<image>",
-    "\ud800",
-    "a\0b",
-    "../a",
-    "/dev/zero",
-)
-FIELDS = (
-    *(
-        "kind",
-        "text",
-        "caption",
-        "captions",
-        "image",
-        "images",
-        "messages",
-        "conversations",
-        "qa",
-        "image_ids",
-        "tokenizer",
-    ),
-    *("role", "content", "from", "value", "question", "answer"),
-)
-WORDS = ("chat", "text", "caption", "user", "assistant", "human", "gpt", "system", "is it", "a cat")
-
-
-def hostile(random: np.random.Generator, depth: int = 0) -> Any:
-    """Any JSON value, likelier with a record's fields and words than without."""
-    kind = random.integers(6 if depth < 5 else 3)
-    if kind < 2:
-        return WORDS[random.integers(len(WORDS))]
-    if kind == 2:
-        return ATOMS[random.integers(len(ATOMS))]
-    if kind == 3:
-        return [hostile(random, depth + 1) for _ in range(random.integers(4))]
-    chosen = random.choice(FIELDS, random.integers(1, 6), replace=False)
-    return {str(field): hostile(random, depth + 1) for field in chosen}
 
 
 @pytest.mark.parametrize("kind", ["text", "caption", "text_to_image", "chat"])

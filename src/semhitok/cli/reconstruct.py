@@ -73,7 +73,8 @@ def main(arguments: list[str]) -> int:
             model, files, fit=options.fit, batch_size=options.batch_size, on_bad=skipped.add
         )
         for restored in restorations:
-            file = Path(str(restored.source))
+            file = restored.source
+            assert isinstance(file, Path)
             picture = restored.image()
             _save(picture, options.out / "images" / f"{len(figures):03d}_{file.stem}.png")
             if len(shown) < SHOWN:

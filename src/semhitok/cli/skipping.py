@@ -15,18 +15,19 @@ class SkippedImages:
     """Collects them while a command runs."""
 
     def __init__(self) -> None:
-        self._errors: dict[int, tuple[ImageLike, ImageError]] = {}
+        self._errors: list[tuple[ImageLike, ImageError]] = []
 
     def __len__(self) -> int:
         return len(self._errors)
 
     def add(self, image: ImageLike, error: ImageError) -> None:
-        """Note an image, the very object that was passed in, and what is wrong with it."""
-        self._errors[id(image)] = (image, error)
+        """Note an image and what is wrong with it."""
+        self._errors.append((image, error))
 
     def without(self, files: Sequence[Path]) -> list[Path]:
         """The files that were not skipped."""
-        return [file for file in files if id(file) not in self._errors]
+        skipped = {str(image) for image, _ in self._errors}
+        return [file for file in files if str(file) not in skipped]
 
     def report(self, total: int) -> None:
         """Print what was skipped.
@@ -34,7 +35,7 @@ class SkippedImages:
         Raises:
             ValueError: none of the ``total`` images can be read.
         """
-        errors = [error for _, error in self._errors.values()]
+        errors = [error for _, error in self._errors]
         if total == 1 and errors:
             raise errors[0]
         for error in errors[:LISTED]:

@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import io
 import os
-import threading
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from semhitok.process_switch import ProcessSwitch, Undo
 from semhitok.storage.byte_ranges import read_file
 
 IMAGE_SUFFIXES = frozenset(
@@ -142,49 +143,20 @@ def _known_formats() -> list[str]:
     return [name for name in _FORMATS if name in Image.OPEN]
 
 
-class _Decoding:
-    """Makes Pillow reject truncated files, even if another library such as lmms-eval disabled this, and silences warnings.
+def _decode_strictly() -> Undo:
+    """Make Pillow reject truncated files, even if another library such as lmms-eval disabled this, and silence warnings.
 
     Pillow warns about large images, for which we have our own limit, and about odd metadata, which does not affect the pixels.
-    Both settings are global: they are changed while any thread decodes and restored afterwards.
     """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._threads = 0
-        self._filled = False
-        self._warnings = warnings.catch_warnings()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._start_again)
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._threads:
-                self._filled, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
-                self._warnings = warnings.catch_warnings()
-                self._warnings.__enter__()
-                warnings.simplefilter("ignore")
-            self._threads += 1
-
-    def __exit__(self, *error: object) -> None:
-        with self._lock:
-            self._threads -= 1
-            if not self._threads:
-                self._switch_back()
-
-    def _switch_back(self) -> None:
-        ImageFile.LOAD_TRUNCATED_IMAGES = self._filled
-        self._warnings.__exit__(None, None, None)
-
-    def _start_again(self) -> None:
-        """In a forked child, which has none of the parent's other threads: a lock that one of them held would never open."""
-        self._lock = threading.Lock()
-        if self._threads:
-            self._threads = 0
-            self._switch_back()
+    changed = ExitStack()
+    changed.callback(setattr, ImageFile, "LOAD_TRUNCATED_IMAGES", ImageFile.LOAD_TRUNCATED_IMAGES)
+    changed.enter_context(warnings.catch_warnings())
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    warnings.simplefilter("ignore")
+    return changed.close
 
 
-_decoding = _Decoding()
+_decoding = ProcessSwitch(_decode_strictly)
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from semhitok.data.json_places import elements, lines
 from semhitok.data.records import (
     Picture,
     Record,
     RecordError,
     RecordKind,
-    images_in_parts,
+    images_of_messages,
     parse_record,
     short,
     whatever_is_wrong,
@@ -69,7 +69,7 @@ class JsonLines:
         self.kind: RecordKind = kind
         if not self.path.is_file():
             raise ValueError(f"{path}: no such file.")
-        places = _elements(self.path) if self.path.suffix == ".json" else _lines(self.path)
+        places = elements(self.path) if self.path.suffix == ".json" else lines(self.path)
         self._places = np.asarray(list(places), dtype=np.int64).reshape(-1, 2)
         if len(self) == 0:
             raise ValueError(f"{path}: is empty, lines of JSON or an array are needed.")
@@ -103,7 +103,7 @@ class JsonLines:
     def _pictures(self, fields: Mapping[str, Any], name: str) -> list[Picture]:
         if "image_ids" in fields:
             return [given_ids(fields, name)]
-        images = fields.get("images") or fields.get("image") or images_in_parts(fields)
+        images = fields.get("images") or fields.get("image") or images_of_messages(fields)
         images = [images] if isinstance(images, str) else images
         if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
             raise RecordError(f"{name}: images must be paths, got {short(images)}")
@@ -120,42 +120,6 @@ class JsonLines:
                 f"{name}: the image {short(image)} lies outside {folder}, which allow_outside would have to permit"
             )
         return folder / image
-
-
-def _lines(path: Path) -> Iterator[tuple[int, int]]:
-    """Begin and end of each line, in bytes."""
-    begin = 0
-    with path.open("rb") as file:
-        for line in file:
-            yield begin, begin + len(line)
-            begin += len(line)
-
-
-def _elements(path: Path) -> Iterator[tuple[int, int]]:
-    """Begin and end of each element of a JSON array, in bytes."""
-    text = path.read_bytes().decode("latin-1")  # a character for each byte; what has a meaning in JSON is ASCII
-    decoder, position = json.JSONDecoder(), _next(text, 0)
-    if text[position : position + 1] != "[":
-        raise ValueError(f"{path}: is no JSON array of records.")
-    position = _next(text, position + 1)
-    while text[position : position + 1] != "]":
-        try:
-            _, end = decoder.raw_decode(text, position)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}: is not JSON from byte {position} on ({error}).") from error
-        yield position, end
-        position = _next(text, end)
-        if text[position : position + 1] not in (",", "]"):
-            raise ValueError(
-                f"{path}: is not JSON from byte {position} on (a comma or the end of the array is missing)."
-            )
-        position = _next(text, position + (text[position] == ","))
-
-
-def _next(text: str, position: int) -> int:
-    """The position of the next character that is no space."""
-    found = re.compile(r"[^ \t\r\n]").search(text, position)
-    return found.start() if found else len(text)
 
 
 class RecordTars:

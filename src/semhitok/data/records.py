@@ -6,7 +6,7 @@ A record is parsed from a JSON object: a line of a ``.jsonl`` file, or the ``.js
     caption         {"image": "a.png", "caption": ...}   the image, then its caption; "captions" holds several
     text_to_image   the same fields: the caption, then the image
     chat            {"image": ..., "messages": [{"role": "user", "content": ...}, ...]}, where a content may be a list of parts
-                    {"type": "text", "text": ...} and {"type": "image", "image": "a.png"}; LLaVA's "conversations" of "from"
+                    (see ``message_parts.py``); LLaVA's "conversations" of "from"
                     and "value", or "qa": [{"question": ..., "answer": ...}, ...]; "images" for several
 
 In a tar the image is the sample's own and "image" is omitted. "kind" in the object takes precedence over the data set's kind.
@@ -26,6 +26,7 @@ import numpy as np
 from PIL import Image
 
 from semhitok.data.images import ImageError, load_image
+from semhitok.data.message_parts import text_and_images
 from semhitok.storage.byte_ranges import read_range
 
 RecordKind = Literal["text", "caption", "text_to_image", "chat"]
@@ -215,7 +216,7 @@ def _turns(fields: Mapping[str, Any], name: str, choice: int) -> list[Turn]:
         if "conversations" in fields:
             return [_turn(_LLAVA_ROLES[each["from"]], each["value"]) for each in fields["conversations"]]
         pairs = [(_turn("user", each["question"]), _turn("assistant", each["answer"])) for each in fields.get("qa", ())]
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise RecordError(
             f"{name}: a message needs role and content, a question its answer ({short(error)})"
         ) from error
@@ -224,31 +225,20 @@ def _turns(fields: Mapping[str, Any], name: str, choice: int) -> list[Turn]:
     return [turn for index in order for turn in pairs[index]]
 
 
-def images_in_parts(fields: Mapping[str, Any]) -> list[Any]:
-    """The images that stand in the parts of messages, in order."""
-    messages = fields.get("messages")
-    contents = (
-        [each.get("content") for each in messages if isinstance(each, dict)] if isinstance(messages, list) else []
-    )
-    parts = [part for content in contents if isinstance(content, list) for part in content if isinstance(part, dict)]
-    return [part["image"] for part in parts if part.get("type") == "image" and "image" in part]
+def images_of_messages(fields: Mapping[str, Any]) -> list[Any]:
+    """The images that parts of messages name, in order; none if the messages are not as they should be, which ``parse_record``
+    tells."""
+    try:
+        contents = [message["content"] for message in fields.get("messages", ())]
+        return [image for content in contents for image in text_and_images(content, IMAGE)[1]]
+    except (KeyError, TypeError, ValueError):
+        return []
 
 
-def _text_of_parts(parts: list[Any]) -> str:
-    """The text of a message in parts, with ``<image>`` for each image."""
-    texts = []
-    for part in parts:
-        kind = part.get("type") if isinstance(part, dict) else None
-        if kind not in ("text", "image"):
-            raise TypeError(f"a part of type {short(kind)}")
-        texts.append(IMAGE if kind == "image" else part["text"])
-    return "".join(texts)
-
-
-def _turn(role: Any, text: Any) -> Turn:
-    text = _text_of_parts(text) if isinstance(text, list) else text
-    if role not in get_args(Role) or not isinstance(text, str):
-        raise TypeError(f"role {short(role)} with a content of type {type(text).__name__}")
+def _turn(role: Any, content: Any) -> Turn:
+    text, _ = text_and_images(content, IMAGE)
+    if role not in get_args(Role):
+        raise ValueError(f"a message of the role {short(role)}")
     return Turn(role, text)
 
 

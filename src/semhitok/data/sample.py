@@ -14,6 +14,8 @@ from PIL import Image
 METADATA_SUFFIXES = (".json", ".txt", ".cls")
 """Suffixes of files that describe the image of the same stem."""
 
+_told: set[tuple[str, str]] = set()  # sources, and what has been told of their descriptions
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -105,9 +107,6 @@ def usable_metadata(contents: Mapping[str, bytes], name: str, place: str) -> dic
             _told.add((place, reason))
             warnings.warn(f"{place}: images with {reason}, such as {name}, are used without it", stacklevel=2)
     return metadata
-
-
-_told: set[tuple[str, str]] = set()
 
 
 def digest_of_lines(lines: Iterable[str]) -> str:

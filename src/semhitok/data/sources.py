@@ -60,7 +60,8 @@ class Subset:
 
 
 def open_source(path: str | os.PathLike[str], *, split: str | None = None, allow_outside: bool = False) -> ImageSource:
-    """Open a folder of images, tars (file, folder, glob pattern or ``{0000..0003}.tar``), a parquet file or a Hugging Face data set.
+    """Open a folder of images, tars (file, folder, glob pattern or ``{0000..0003}.tar``), a parquet file or a Hugging Face data
+    set.
 
     A split is a subfolder of that name, the tars named after it (``train.tar``, ``train-0000.tar``), or a Hugging
     Face split.

@@ -104,14 +104,21 @@ def _index_shard(shard: Path) -> Iterator[_Entry]:
     told = False
     for key, members in index_tar(shard):
         suffix = main_image(member.suffix for member in members)
-        if suffix is not None:
-            rivals = [m.suffix for m in members if is_image(m.suffix) and m.suffix.count(".") == suffix.count(".")]
-            if len(rivals) > 1 and not told:
-                told = True
-                warnings.warn(
-                    f"{shard}: sample {key} has several images ({', '.join(rivals[:3])}{', ...' * (len(rivals) > 3)}), of "
-                    "which only the first is read, and others may, too: a key ends at the first dot of a file's name.",
-                    stacklevel=4,
-                )
-            image = next(member for member in members if member.suffix == suffix)
-            yield _Entry(shard, key, image, tuple(m for m in members if m.suffix in METADATA_SUFFIXES))
+        if suffix is None:
+            continue
+        if not told:
+            told = _tell_rivals(f"{shard}: sample {key}", members, suffix)
+        image = next(member for member in members if member.suffix == suffix)
+        yield _Entry(shard, key, image, tuple(m for m in members if m.suffix in METADATA_SUFFIXES))
+
+
+def _tell_rivals(sample: str, members: Sequence[Member], chosen: str) -> bool:
+    """Warn if several images compete for being the sample's; returns whether they do."""
+    rivals = [m.suffix for m in members if is_image(m.suffix) and m.suffix.count(".") == chosen.count(".")]
+    if len(rivals) > 1:
+        warnings.warn(
+            f"{sample} has several images ({', '.join(rivals[:3])}{', ...' * (len(rivals) > 3)}), of which only the first is "
+            "read, and others may, too: a key ends at the first dot of a file's name.",
+            stacklevel=5,
+        )
+    return len(rivals) > 1

@@ -14,7 +14,8 @@ def init_distributed(device: str | None = None) -> torch.device:
     """Join the process group that torchrun announces in the environment, if any, and choose this rank's device.
 
     Args:
-        device: see ``choose_device``. Under torchrun each rank takes the GPU of its local rank unless a number is given. CPU ranks communicate through gloo, GPU ranks through NCCL.
+        device: see ``choose_device``. Under torchrun each rank takes the GPU of its local rank unless a number is given. CPU
+            ranks communicate through gloo, GPU ranks through NCCL.
 
     Raises:
         ValueError: no such device on this machine.

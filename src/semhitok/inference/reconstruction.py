@@ -158,25 +158,25 @@ def _read(
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
 
-    def read(image: ImageLike) -> tuple[ImageLike, Tensor, TileLayout | None] | tuple[ImageLike, ImageError]:
+    def read(image: ImageLike) -> tuple[Tensor, TileLayout | None] | ImageError:
         try:
             features: Any = processor([image], mode=fit)
         except ImageError as error:
-            if on_bad is None:
-                raise
-            return image, error
-        return image, features["pixel_values"], features.get("tiles", [None])[0]
+            return error
+        return features["pixel_values"], features.get("tiles", [None])[0]
 
     iterator = iter(images)
     batches = iter(lambda: list(islice(iterator, batch_size)), [])
     with ThreadPoolExecutor(READERS) as pool:
-        for reading in one_ahead(pool.map(read, batch) for batch in batches):
+        for batch, reading in one_ahead((batch, pool.map(read, batch)) for batch in batches):
             good = []
-            for entry in reading:
-                if len(entry) == 3:
-                    good.append(entry)
+            for image, found in zip(batch, reading, strict=True):
+                if not isinstance(found, ImageError):
+                    good.append((image, *found))
                 elif on_bad is not None:
-                    on_bad(*entry)
+                    on_bad(image, found)
+                else:
+                    raise found
             if good:
-                batch, squares, layouts = zip(*good, strict=True)
-                yield list(batch), torch.cat(squares), layouts
+                kept, squares, layouts = zip(*good, strict=True)
+                yield list(kept), torch.cat(squares), layouts

@@ -30,12 +30,11 @@ def save_ids(path: Path, ids: Tensor, grid: Grid, names: list[str]) -> None:
     """
     check_format(path)
     ids = ids.cpu().contiguous()
-    if path.suffix == ".npy":
-        write_text(names_file(path), json.dumps(names, indent=1))
     with atomic_file(path) as unfinished:
         if path.suffix == ".npy":
             with unfinished.open("wb") as file:  # given a name, numpy would append its own suffix
                 np.save(file, ids.unflatten(1, grid).numpy())
+            write_text(names_file(path), json.dumps(names, indent=1))
         elif path.suffix == ".json":
             unfinished.write_text(json.dumps({"grid": list(grid), "names": names, "ids": ids.tolist()}))
         else:

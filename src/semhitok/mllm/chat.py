@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from semhitok.data.message_parts import text_and_images
 from semhitok.data.records import IMAGE
-from semhitok.tokenizers.image_sources import decode_base64
 
 # For language models without their own template.
 DEFAULT_CHAT_TEMPLATE = (
@@ -33,26 +33,9 @@ def flattened(messages: Sequence[Mapping[str, Any]], placeholder: str) -> tuple[
     for message in messages:
         if not isinstance(message, Mapping) or "role" not in message or "content" not in message:
             raise ValueError(f"a message needs role and content, got {message!r}")
-        content, texts = message["content"], []
-        for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
-            match part:
-                case {"type": "text", "text": str(text)}:
-                    texts.append(text)
-                case {"type": "image", "base64": encoded}:
-                    texts.append(placeholder)
-                    images.append(decode_base64(encoded))
-                case {"type": "image", **rest}:
-                    texts.append(placeholder)
-                    images += [rest[source] for source in ("image", "path", "url") if source in rest][:1]
-                case {"type": "image_url", "image_url": {"url": str(url)} | str(url)}:
-                    texts.append(placeholder)
-                    images.append(url)
-                case _:
-                    raise ValueError(
-                        'a part of a message must be {"type": "text", "text": ...} or {"type": "image", "image": ...}, got '
-                        f"{part!r}"
-                    )
-        plain.append({"role": message["role"], "content": "".join(texts)})
+        text, found = text_and_images(message["content"], placeholder)
+        images += found
+        plain.append({"role": message["role"], "content": text})
     return plain, images
 
 

@@ -53,11 +53,10 @@ def text_options(
 ) -> dict[str, Any]:
     """Options of transformers for text, with images in mode "interleaved"; without a limit that fills the context."""
     prompt_length = prompt_BL.shape[1]
-    text_only = mode == "text" and find_option("guidance_scale", kwargs, own) in (None, 1)
-    if text_only and not _scores_of_images_are_looked_up(vocabulary, prompt_BL, kwargs, own):
-        kwargs["text_only"] = True  # a guidance pass would not receive it
-    else:
-        text_only = False
+    unguided = find_option("guidance_scale", kwargs, own) in (None, 1)  # a guidance pass would not receive text_only
+    text_only = mode == "text" and unguided and not _scores_of_images_are_looked_up(vocabulary, prompt_BL, kwargs, own)
+    if text_only:
+        kwargs["text_only"] = True
     max_length = _max_length(prompt_length, kwargs, own)
     if mode == "interleaved" and max_length is None:
         max_length = context_length

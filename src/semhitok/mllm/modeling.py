@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,6 +31,7 @@ from semhitok.data.packing import IGNORED
 from semhitok.mllm.adapter import Adapter
 from semhitok.mllm.code_head import CodeHead
 from semhitok.mllm.configuration import SemHiTokMLLMConfig
+from semhitok.mllm.filling import ImageFillingMixin, filled_labels
 from semhitok.mllm.generation import ImageTextGenerationMixin
 from semhitok.mllm.pretrained_parts import check_text_logits, feature_dims, image_marks, layers_and_head, mean_row
 from semhitok.mllm.quantization import leave_parts_out
@@ -48,7 +49,7 @@ PROBED_IDS = 4096
 """Visual ids whose embeddings set the adapter's scale."""
 
 
-class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin):
+class SemHiTokForConditionalGeneration(PreTrainedModel, ImageFillingMixin, ImageTextGenerationMixin):
     """A causal LM, a frozen image tokenizer and an adapter, over one vocabulary (see ``Vocabulary``).
 
     ``generate`` is that of transformers with ``generation_mode`` "text" (default), "image" or "interleaved";
@@ -239,75 +240,6 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin
         self.image_tokenizer.requires_grad_(False).eval()
         return self
 
-    @torch.no_grad()
-    def fill_images(
-        self, input_ids: Tensor, pixel_values: Tensor | None, visual_codes: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Tokenize images and replace the placeholders by their ids, in order.
-
-        Args:
-            input_ids: (B,L) with N placeholders for every image.
-
-
-            pixel_values: (I,3,H,W) in [-1,1], or None without images to fill in.
-            visual_codes: (B,L,C) codes of images that are already ids, only if C > 1; zeros by default.
-
-        Returns:
-            input_ids without placeholders, and visual_codes (None if C = 1).
-
-        Raises:
-            ValueError: the numbers of images and placeholders differ, or an image does not have N tokens.
-        """
-        vocabulary, tokenizer, input_ids = self.vocabulary, self.image_tokenizer, input_ids.long()
-        if vocabulary.codes_per_token > 1 and visual_codes is None:
-            visual_codes = input_ids.new_zeros(*input_ids.shape, vocabulary.codes_per_token)
-        if pixel_values is None and not (input_ids == vocabulary.placeholder_id).any():  # as in each step of generation
-            return input_ids, visual_codes
-        places, images = vocabulary.count_places(input_ids), 0 if pixel_values is None else len(pixel_values)
-        if places != images:
-            raise ValueError(f"the text has places for {places} images, got {images}")
-        if pixel_values is None:
-            return input_ids, visual_codes
-        ids = tokenizer.encode(pixel_values.to(tokenizer.device, tokenizer.dtype)).ids
-        if ids.shape[1] != vocabulary.image_tokens:
-            raise ValueError(f"images must have {vocabulary.image_tokens} tokens, these have {ids.shape[1]}")
-        return vocabulary.place_image_ids(input_ids, ids, visual_codes)
-
-    def fill_inputs(self, inputs: Mapping[str, Any], *, shift_labels: bool = False) -> dict[str, Any]:
-        """Model inputs with the ids of images in place of ``pixel_values`` and of placeholders, also among the labels.
-
-        ``forward`` does this itself. Call it first, for instance when batches are collated, if the labels are used outside
-        ``forward`` (a loss of one's own, label smoothing), or if input embeddings are needed (see ``embed``).
-
-        Args:
-            inputs: of ``forward``, at least input_ids.
-            shift_labels: move the labels one position to the left, for losses that compare logits and labels at the same
-                position, as the label smoothing of ``Trainer`` does for this model.
-
-        Returns:
-            The inputs without pixel_values; with input_ids, with visual_codes if C > 1, and with labels if there are any.
-
-        Raises:
-            ValueError: see ``fill_images``.
-        """
-        filled = dict(inputs)
-        given_BL = filled["input_ids"].to(self.device)
-        filled["input_ids"], codes = self.fill_images(
-            given_BL, filled.pop("pixel_values", None), filled.get("visual_codes")
-        )
-        if codes is not None:
-            filled["visual_codes"] = codes
-        if filled.get("labels") is not None:
-            labels_BL = filled["labels"].to(self.device)
-            labels_BL = self._filled_labels(labels_BL, given_BL, filled["input_ids"])
-            filled["labels"] = F.pad(labels_BL[:, 1:], (0, 1), value=IGNORED) if shift_labels else labels_BL
-        return filled
-
-    def _filled_labels(self, labels_BL: Tensor, given_BL: Tensor, filled_BL: Tensor) -> Tensor:
-        """Labels (B,L) with the ids of images at placeholders; ignored positions stay ignored."""
-        learned_BL = (given_BL == self.vocabulary.placeholder_id) & (labels_BL != IGNORED)
-        return torch.where(learned_BL, filled_BL, labels_BL.long())
-
     def embed_visual(self, tokenizer_ids: Tensor) -> Tensor:
         """Ids of the image tokenizer (P) or (P,C) -> input embeddings (P,D)."""
         return self.adapter(self.image_tokenizer.embed(tokenizer_ids[None]))[0]
@@ -405,7 +337,7 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin
         if input_ids is not None:
             given_BL = input_ids
             input_ids, visual_codes = self.fill_images(given_BL, pixel_values, visual_codes)
-            labels = None if labels is None else self._filled_labels(labels, given_BL, input_ids)
+            labels = None if labels is None else filled_labels(self.vocabulary, labels, given_BL, input_ids)
         outputs = self.body(
             input_ids,
             visual_codes,

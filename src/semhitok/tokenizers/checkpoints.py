@@ -137,8 +137,8 @@ def load_strictly(
 
     Raises:
         FileNotFoundError: there is no checkpoint.
-        ValueError: the checkpoint has another type or would be quantized, its index points outside its folder, or keys are missing, unexpected, of
-            another shape, not of floating point where that is expected, or not finite; the message names them.
+        ValueError: the checkpoint has another type or would be quantized, its index points outside its folder, or keys are missing,
+            unexpected, of another shape, not of floating point where that is expected, or not finite; the message names them.
     """
     if kwargs.get("quantization_config") is not None and not quantizable:
         raise ValueError(

@@ -14,10 +14,10 @@ from torch import Tensor
 from transformers import BatchFeature
 from transformers.image_processing_backends import PilBackend
 
+from semhitok.data.image_sources import resolve_image_source
 from semhitok.data.images import load_image
 from semhitok.data.transforms import fit_image, tile_image, to_float, to_pil, to_uint8
 from semhitok.tokenizers.checkpoints import builtin_checkpoint
-from semhitok.tokenizers.image_sources import resolve_image_source
 from semhitok.types import FitOrTile
 
 ImageLike = Image.Image | str | os.PathLike[str] | bytes | np.ndarray | Tensor
