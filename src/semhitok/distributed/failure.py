@@ -45,7 +45,7 @@ def watch_other_ranks() -> None:
         return
     stop = threading.Event()
     # Not the store itself: the main thread may wait in it for minutes.
-    store = shared_store()
+    store = shared_store().clone()  # pyright: ignore[reportAttributeAccessIssue]
     thread = threading.Thread(target=_watch, args=(store, stop), daemon=True, name="watch other ranks")
     _watching = thread, stop
     thread.start()
