@@ -53,6 +53,7 @@ def model_of(name: str, rank: int = 0) -> SemHiTokModel:
 
 
 def task_of(name: str, model: SemHiTokModel) -> SemanticTask | PixelTask:
+    torch.manual_seed(0)  # the discriminator's weights
     match name:
         case "pixel":
             return PixelTask(model, pixel_config(adversarial_weight=0.0), fresh_codebook=True)
