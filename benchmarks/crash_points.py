@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.interruptions import CRASHED, SYSTEMS, Outcome, Place, join, options, report, start
+
 from semhitok.storage.array_cache import ArrayCacheWriter
 from semhitok.training.metrics import MetricsWriter
 
@@ -44,7 +45,9 @@ class Operations:
             path = os.readlink(f"/proc/self/fd/{descriptor}")
             self.flushes += 1
             torn = self.flushes % 2 == 0 and os.path.isfile(path)
-            self.count("torn fsync" if torn else "fsync", path, lambda: torn and os.truncate(path, os.path.getsize(path) // 2))
+            self.count(
+                "torn fsync" if torn else "fsync", path, lambda: torn and os.truncate(path, os.path.getsize(path) // 2)
+            )
             flush(descriptor)
 
         def putting(writer: Any, offset: int, data: bytes) -> None:
@@ -78,7 +81,9 @@ class Operations:
         self.count(event, os.fspath(arguments[0]))
 
 
-def crashing(place: Place, system: str, directory: Path, crash_at: int | None, record: Path | None = None) -> Callable[[], object]:
+def crashing(
+    place: Place, system: str, directory: Path, crash_at: int | None, record: Path | None = None
+) -> Callable[[], object]:
     """The run of a system, in which the main rank crashes; ``record`` receives the kind of each of its operations."""
 
     def run() -> None:

@@ -17,6 +17,7 @@ from collections import Counter
 from pathlib import Path
 
 from benchmarks.interruptions import SYSTEMS, Outcome, Place, join, options, report, start
+
 from semhitok.tokenizers.checkpoints import stage_is_finished
 
 KILLS_PER_RUN = 8
@@ -35,13 +36,15 @@ def stage_at(system: str, directory: Path) -> str:
     return f"{system} (at the end)"
 
 
-def series(place: Place, system: str, ranks: int, number: int, generator: random.Random, where: Counter[str]) -> Outcome:
+def series(
+    place: Place, system: str, ranks: int, number: int, generator: random.Random, where: Counter[str]
+) -> Outcome:
     """One run that is killed up to KILLS_PER_RUN times."""
     directory, log = place.folder / f"killed-{ranks}-{number}", place.folder / f"killed-{ranks}-{number}.log"
     whole, kills = place.uninterrupted(system, ranks)[1], 0
     for _ in range(2 * KILLS_PER_RUN):
         children = start(place.run(system, directory), log, ranks)
-        time.sleep(generator.uniform(0.0, 0.9 * whole))
+        time.sleep(generator.uniform(0.0, 0.6 * whole))
         hit = children if generator.random() < 0.5 else [generator.choice(children)]
         for child in hit:
             os.kill(child, signal.SIGKILL)
@@ -68,7 +71,9 @@ def campaign(folder: Path, seed: int, trials: int, two_ranks: int) -> tuple[list
             system = list(SYSTEMS)[number % len(SYSTEMS)]
             outcomes.append(series(place, system, ranks, number, generator, where))
             kills, number = kills + outcomes[-1].interruptions, number + 1
-            print(f"{ranks} ranks: {system}, {outcomes[-1].interruptions} kills, equal: {outcomes[-1].good}", flush=True)
+            print(
+                f"{ranks} ranks: {system}, {outcomes[-1].interruptions} kills, equal: {outcomes[-1].good}", flush=True
+            )
     return outcomes, where
 
 

@@ -256,12 +256,11 @@ def learned_text_tokenizer(
 ) -> TextTokenizer:
     """The text tokenizer stored in ``folder`` earlier in the run, or a new one, learned by the main rank.
 
-    One that is not whole is learned again, from the same texts. A collective: every rank must call it.
+    One that is not whole is learned again, from the same texts. It is always the stored one that is returned, since a text
+    tokenizer remembers that it was read, and exports it. Every rank must call it: the others wait for the main one.
     """
-    learned = None
 
     def learn_unless_whole() -> bool:
-        nonlocal learned
         if _is_whole(folder, load):
             return False
         learned = learn()
@@ -270,7 +269,7 @@ def learned_text_tokenizer(
         return True
 
     distributed.main_decides(learn_unless_whole)
-    return load_without_foreign_code(load, folder) if learned is None else learned
+    return load_without_foreign_code(load, folder)
 
 
 def _is_whole(folder: Path, load: Callable[..., PreTrainedTokenizerBase]) -> bool:

@@ -175,7 +175,14 @@ class StageRunner:
         loop = recipe.stage(stage).loop
         options.report(f"{self._title(stage)}: {loop.steps} steps of {prepared.batch}")
         state = train(
-            prepared.task, prepared.feed, loop, folder, evaluate=prepared.evaluate, on_finish=record, begun=begun, lock=False
+            prepared.task,
+            prepared.feed,
+            loop,
+            folder,
+            evaluate=prepared.evaluate,
+            on_finish=record,
+            begun=begun,
+            lock=False,
         )
         for note in prepared.notes():
             options.report(note)
