@@ -167,9 +167,9 @@ def test_images_of_records_stay_in_the_folder_of_the_data_set(tmp_path: Path):
 
 HOSTILE_TAR_MEMBERS = {
     "caption that is a number": ({".json": b'{"qa": [{"question": 3, "answer": "a"}]}'}, "content of type int"),
-    "nested": ({".json": b"[" * 100_000}, "metadata cannot be read"),
-    "surrogate": ({".json": b'{"caption": "\\ud800"}'}, "metadata cannot be read"),
-    "no object": ({".json": b"3"}, "metadata cannot be read"),
+    "nested": ({".json": b"[" * 100_000}, "has a .json that is no JSON object"),
+    "surrogate": ({".json": b'{"caption": "\\ud800"}'}, "half a surrogate pair"),
+    "no object": ({".json": b"3"}, "has a .json that is no JSON object"),
     "beyond float": ({".json": b'{"image_ids": [0.5, 1' + b"0" * 400 + b"]}"}, "must be whole numbers"),
 }
 
@@ -284,3 +284,50 @@ def test_hostile_records_raise_nothing_but_record_errors(tmp_path: Path, kind: A
         assert name in reason
         assert "\n" not in reason
         assert len(reason) < 500
+
+
+def test_a_json_array_as_llava_has_it(tmp_path: Path):
+    """With spaces, escapes, brackets in strings and letters of several bytes; its answers may be "from" an assistant."""
+    said = [{"from": "human", "value": "<image>\n[w\u00e4s?]"}, {"from": "assistant", "value": '"}]", he said'}]
+    records = [{"id": str(number), "image": f"{number}.png", "conversations": said} for number in range(3)]
+    path = tmp_path / "llava.json"
+    for text in (
+        json.dumps(records, ensure_ascii=False),
+        json.dumps(records, indent=2),
+        f"\n {json.dumps(records)} \n",
+    ):
+        path.write_text(text, encoding="utf-8")
+        source = open_records(path, "chat")
+        assert len(source) == 3
+        for index in range(3):
+            record = source.read(index, 0)
+            assert [turn.text for turn in record.turns] == [said[0]["value"], said[1]["value"]]
+            assert [turn.role for turn in record.turns] == ["user", "assistant"]
+            assert record.pictures[0].file == tmp_path / f"{index}.png"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": 1}', "is no JSON array of records"),
+        ("[]", "is empty"),
+        ('[{"a": 1} {"b": 2}]', "from byte 10 on"),
+        ('[{"a": 1}, ', "from byte 11 on"),
+        ("[" * 100_000, "is not JSON from byte 1 on"),
+    ],
+)
+def test_a_json_file_that_is_no_array_of_records(tmp_path: Path, text: str, message: str):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        open_records(tmp_path / "a.json", "chat")
+
+
+def test_messages_in_parts(tmp_path: Path):
+    asked = [{"type": "text", "text": "what is "}, {"type": "image", "image": "a.png"}, {"type": "text", "text": "?"}]
+    said = [{"role": "user", "content": asked}, {"role": "assistant", "content": [{"type": "text", "text": "a cat"}]}]
+    path = write_lines(tmp_path / "parts.jsonl", [{"messages": said}, {"messages": [{"role": "user", "content": [3]}]}])
+    record = JsonLines(path, "chat").read(0, 0)
+    assert record.turns == (Turn("user", "what is <image>?"), Turn("assistant", "a cat"))
+    assert [picture.file for picture in record.pictures] == [tmp_path / "a.png"]
+    with pytest.raises(RecordError, match="line 2: a message needs role and content"):
+        JsonLines(path, "chat").read(1, 0)

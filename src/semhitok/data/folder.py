@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from semhitok.data.images import IMAGE_SUFFIXES, ImageError, load_image
-from semhitok.data.sample import METADATA_SUFFIXES, Sample, digest_of_lines, parse_metadata
+from semhitok.data.sample import METADATA_SUFFIXES, Sample, digest_of_lines, usable_metadata
 from semhitok.storage.byte_ranges import read_file
 
 
@@ -56,7 +56,7 @@ class ImageFolder:
             contents = {s: read_file(self.path / n) for s, n in beside.items() if n in self._descriptions}
         except OSError as error:
             raise ImageError(f"{self.path / name}: the metadata cannot be read: {error}.") from error
-        return Sample(image=image, key=name, metadata=parse_metadata(contents, str(self.path / name)))
+        return Sample(image=image, key=name, metadata=usable_metadata(contents, name, str(self.path)))
 
 
 class ImageFiles:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import os
+from fnmatch import fnmatch
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,7 +21,7 @@ class HuggingFaceImages:
 
     Args:
         dataset: the data set.
-        image_column: name of the column of images.
+        image_column: name of the column of images; by default ``image``, or the only column of images.
         fingerprint: fingerprint of the data; by default the data set's own.
         folder: folder in which images stored as paths must lie; None accepts any path.
 
@@ -30,11 +33,12 @@ class HuggingFaceImages:
         self,
         dataset: Any,
         *,
-        image_column: str = "image",
+        image_column: str | None = None,
         fingerprint: str | None = None,
         folder: Path | None = None,
     ) -> None:
         datasets = _import_datasets()
+        image_column = image_column or _image_column(dataset, datasets)
         if image_column not in dataset.column_names:
             raise ValueError(f"the data set has no column {image_column!r}, only {', '.join(dataset.column_names)}.")
         self._fingerprint = fingerprint or digest_of_lines([dataset._fingerprint, str(len(dataset))])
@@ -49,7 +53,7 @@ class HuggingFaceImages:
         path: str | os.PathLike[str],
         *,
         split: str | None = None,
-        image_column: str = "image",
+        image_column: str | None = None,
         allow_outside: bool = False,
     ) -> HuggingFaceImages:
         """Open a folder written by ``save_to_disk``, a parquet file, or a folder that ``load_dataset`` can read.
@@ -62,6 +66,8 @@ class HuggingFaceImages:
         datasets = _import_datasets()
         path = Path(path)
         files = [(path.name, path.stat().st_size)] if path.is_file() else sorted(files_below(path))
+        # Written by ``datasets`` when somebody filters or maps the saved data set.
+        files = [(name, size) for name, size in files if not fnmatch(name.rpartition("/")[2], "cache-*.arrow")]
         try:
             if path.is_file():
                 dataset = datasets.load_dataset("parquet", data_files=str(path))
@@ -102,6 +108,8 @@ class HuggingFaceImages:
             raise ImageError(f"{name}: has no image.")
         if isinstance(data, str) and self._folder is not None:
             self._check_place(data, name)
+        if "caption" not in row and isinstance(row.get("text"), str):
+            row["caption"] = row["text"]
         return Sample(image=load_image(data, name=name), key=self.key(index), metadata=row)
 
     def _check_place(self, path: str, name: str) -> None:
@@ -116,12 +124,30 @@ class HuggingFaceImages:
 
 def is_hugging_face(path: Path) -> bool:
     """Whether a folder is a data set of ``datasets``: saved to disk, parquet files, or images with a metadata table."""
-    names = ("dataset_dict.json", "state.json", "metadata.csv", "metadata.jsonl", "metadata.parquet")
     return (
-        any((path / name).is_file() for name in names)
+        any((path / name).is_file() for name in ("dataset_dict.json", "state.json", "metadata.parquet"))
+        or any(_names_files(path / name) for name in ("metadata.csv", "metadata.jsonl"))
         or any(path.glob("*.parquet"))
         or any((path / "data").glob("*.parquet"))
     )
+
+
+def _names_files(table: Path) -> bool:
+    """Whether a table has a column of file names, without which ``datasets`` cannot use it and it is about something else."""
+    if not table.is_file():
+        return False
+    with table.open("rb") as file:
+        line = file.readline(2**20)
+    try:
+        columns = next(csv.reader([line.decode("utf-8-sig")])) if table.suffix == ".csv" else json.loads(line)
+        return any(str(column) == "file_name" or str(column).endswith("_file_name") for column in columns)
+    except (ValueError, TypeError, StopIteration, RecursionError, csv.Error):
+        return False
+
+
+def _image_column(dataset: Any, datasets: ModuleType) -> str:
+    columns = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
+    return columns[0] if "image" not in dataset.column_names and len(columns) == 1 else "image"
 
 
 def _choose_split(dataset: Any, split: str | None, path: Path) -> tuple[Any, str]:

@@ -44,7 +44,7 @@ MAX_SCANNED_PIXELS = 3_000_000_000
 # Vector formats are excluded on purpose: Pillow would pass an EPS file to Ghostscript, which executes it.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "MPO", "PPM", "JPEG2000", "TGA", "QOI", "AVIF")
 
-_STRIP_PIXELS = 4_000_000  # converted at a time, so that intermediate images of a large picture stay small
+_STRIP_PIXELS = 1_000_000  # converted at a time, so that intermediate images of a large picture stay small
 _READ_TEXTS = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")  # compressible PNG texts that state the orientation
 
 _TRANSPOSE_OF_ORIENTATION = {

@@ -1,4 +1,4 @@
-"""Sources of records: webdataset tars and ``.jsonl`` files, with random access.
+"""Sources of records: webdataset tars, ``.jsonl`` files and ``.json`` arrays, with random access.
 
 Sources hold names and offsets but no open files, so they can be pickled and read by several processes at once.
 """
@@ -7,14 +7,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from semhitok.data.images import ImageError
-from semhitok.data.records import Picture, Record, RecordError, RecordKind, parse_record, short, whatever_is_wrong
+from semhitok.data.records import (
+    Picture,
+    Record,
+    RecordError,
+    RecordKind,
+    images_in_parts,
+    parse_record,
+    short,
+    whatever_is_wrong,
+)
 from semhitok.data.sample import METADATA_SUFFIXES, digest_of_lines, parse_metadata
 from semhitok.data.tar_index import index_tar, main_image
 from semhitok.storage.byte_ranges import ByteRange, lies_in, read_range, read_ranges
@@ -40,9 +49,9 @@ class RecordSource(Protocol):
 
 
 class JsonLines:
-    """The lines of a ``.jsonl`` file; paths of images are relative to it.
+    """The lines of a ``.jsonl`` file, or the elements of a ``.json`` array as LLaVA has it; paths of images are relative to it.
 
-    Opening reads the file once and keeps 8 bytes per line.
+    Opening reads the file once and keeps 16 bytes per record.
 
     Args:
         path: the file.
@@ -51,7 +60,7 @@ class JsonLines:
             of it are refused.
 
     Raises:
-        ValueError: the file does not exist or has no lines.
+        ValueError: the file does not exist, has no records, or is a ``.json`` that is no array.
     """
 
     def __init__(self, path: str | os.PathLike[str], kind: RecordKind, *, allow_outside: bool = False) -> None:
@@ -60,31 +69,27 @@ class JsonLines:
         self.kind: RecordKind = kind
         if not self.path.is_file():
             raise ValueError(f"{path}: no such file.")
-        ends, position = [0], 0
-        with open(self.path, "rb") as file:
-            for line in file:
-                position += len(line)
-                ends.append(position)
-        self._ends = np.asarray(ends, dtype=np.int64)
+        places = _elements(self.path) if self.path.suffix == ".json" else _lines(self.path)
+        self._places = np.asarray(list(places), dtype=np.int64).reshape(-1, 2)
         if len(self) == 0:
-            raise ValueError(f"{path}: is empty, lines of JSON are needed.")
+            raise ValueError(f"{path}: is empty, lines of JSON or an array are needed.")
 
     @property
     def fingerprint(self) -> str:
         """See ``RecordSource``."""
-        return digest_of_lines([self.path.name, self.kind, *map(str, self._ends)])
+        return digest_of_lines([self.path.name, self.kind, *"0", *map(str, self._places[:, 1])])
 
     def __len__(self) -> int:
-        return len(self._ends) - 1
+        return len(self._places)
 
     def name(self, index: int) -> str:
         """See ``RecordSource``."""
-        return f"{self.path.name} line {index + 1}"
+        return f"{self.path.name} {'element' if self.path.suffix == '.json' else 'line'} {index + 1}"
 
     def read(self, index: int, choice: int) -> Record:
         """See ``RecordSource``."""
         name = self.name(index)
-        begin, end = map(int, self._ends[index : index + 2])
+        begin, end = map(int, self._places[index])
         with whatever_is_wrong(name):
             line = read_range(self.path, begin, end - begin)
             try:
@@ -98,7 +103,7 @@ class JsonLines:
     def _pictures(self, fields: Mapping[str, Any], name: str) -> list[Picture]:
         if "image_ids" in fields:
             return [given_ids(fields, name)]
-        images = fields.get("images") or fields.get("image") or []
+        images = fields.get("images") or fields.get("image") or images_in_parts(fields)
         images = [images] if isinstance(images, str) else images
         if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
             raise RecordError(f"{name}: images must be paths, got {short(images)}")
@@ -115,6 +120,42 @@ class JsonLines:
                 f"{name}: the image {short(image)} lies outside {folder}, which allow_outside would have to permit"
             )
         return folder / image
+
+
+def _lines(path: Path) -> Iterator[tuple[int, int]]:
+    """Begin and end of each line, in bytes."""
+    begin = 0
+    with path.open("rb") as file:
+        for line in file:
+            yield begin, begin + len(line)
+            begin += len(line)
+
+
+def _elements(path: Path) -> Iterator[tuple[int, int]]:
+    """Begin and end of each element of a JSON array, in bytes."""
+    text = path.read_bytes().decode("latin-1")  # a character for each byte; what has a meaning in JSON is ASCII
+    decoder, position = json.JSONDecoder(), _next(text, 0)
+    if text[position : position + 1] != "[":
+        raise ValueError(f"{path}: is no JSON array of records.")
+    position = _next(text, position + 1)
+    while text[position : position + 1] != "]":
+        try:
+            _, end = decoder.raw_decode(text, position)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path}: is not JSON from byte {position} on ({error}).") from error
+        yield position, end
+        position = _next(text, end)
+        if text[position : position + 1] not in (",", "]"):
+            raise ValueError(
+                f"{path}: is not JSON from byte {position} on (a comma or the end of the array is missing)."
+            )
+        position = _next(text, position + (text[position] == ","))
+
+
+def _next(text: str, position: int) -> int:
+    """The position of the next character that is no space."""
+    found = re.compile(r"[^ \t\r\n]").search(text, position)
+    return found.start() if found else len(text)
 
 
 class RecordTars:
@@ -166,10 +207,9 @@ class RecordTars:
         described = {suffix: place for suffix, place in places.items() if suffix in METADATA_SUFFIXES}
         with whatever_is_wrong(name):
             contents = dict(zip(described, read_ranges(shard, list(described.values())), strict=True))
-            try:
-                fields = parse_metadata(contents, name)
-            except ImageError as error:
-                raise RecordError(str(error)) from error
+            fields, wrong = parse_metadata(contents)
+            if wrong and not fields:
+                raise RecordError(f"{name}: has {wrong[0]}")
             if self.kind == "text":
                 fields.setdefault("text", fields.get("caption"))
             picture = self._picture(index)
@@ -262,17 +302,19 @@ class Chosen:
 def open_records(
     path: str | os.PathLike[str], kind: RecordKind, *, allow_outside: bool = False
 ) -> JsonLines | RecordTars:
-    """Open the records of a ``.jsonl`` file, a tar or a folder of tars; ``allow_outside`` as for ``JsonLines``.
+    """Open the records of a ``.jsonl`` file, a ``.json`` array, a tar or a folder of tars; ``allow_outside`` as for ``JsonLines``.
 
     Raises:
         ValueError: the path is none of these.
     """
     path = Path(path)
-    if path.suffix == ".jsonl":
+    if path.suffix in (".jsonl", ".json"):
         return JsonLines(path, kind, allow_outside=allow_outside)
     if path.is_dir() or (path.suffix == ".tar" and path.is_file()):
         return RecordTars([path], kind)
-    raise ValueError(f"{path}: records are read from a .jsonl file, a .tar file or a folder of .tar files.")
+    raise ValueError(
+        f"{path}: records are read from a .jsonl file, a .json array, a .tar file or a folder of .tar files."
+    )
 
 
 def given_ids(fields: Mapping[str, Any], name: str) -> Picture:

@@ -5,8 +5,9 @@ A record is parsed from a JSON object: a line of a ``.jsonl`` file, or the ``.js
     text            {"text": ...}
     caption         {"image": "a.png", "caption": ...}   the image, then its caption; "captions" holds several
     text_to_image   the same fields: the caption, then the image
-    chat            {"image": ..., "messages": [{"role": "user", "content": ...}, ...]}, LLaVA's "conversations" of "from" and
-                    "value", or "qa": [{"question": ..., "answer": ...}, ...]; "images" for several
+    chat            {"image": ..., "messages": [{"role": "user", "content": ...}, ...]}, where a content may be a list of parts
+                    {"type": "text", "text": ...} and {"type": "image", "image": "a.png"}; LLaVA's "conversations" of "from"
+                    and "value", or "qa": [{"question": ..., "answer": ...}, ...]; "images" for several
 
 In a tar the image is the sample's own and "image" is omitted. "kind" in the object takes precedence over the data set's kind.
 "image_ids" with "tokenizer" in place of "image" are precomputed ids of one image and the fingerprint of their tokenizer.
@@ -33,7 +34,13 @@ Role = Literal["system", "user", "assistant"]
 IMAGE = "<image>"
 """Marks the position of an image in a text."""
 
-_LLAVA_ROLES: dict[str, Role] = {"human": "user", "user": "user", "gpt": "assistant", "system": "system"}
+_LLAVA_ROLES: dict[str, Role] = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "system": "system",
+}
 
 
 _SHORT = Repr()
@@ -217,7 +224,29 @@ def _turns(fields: Mapping[str, Any], name: str, choice: int) -> list[Turn]:
     return [turn for index in order for turn in pairs[index]]
 
 
+def images_in_parts(fields: Mapping[str, Any]) -> list[Any]:
+    """The images that stand in the parts of messages, in order."""
+    messages = fields.get("messages")
+    contents = (
+        [each.get("content") for each in messages if isinstance(each, dict)] if isinstance(messages, list) else []
+    )
+    parts = [part for content in contents if isinstance(content, list) for part in content if isinstance(part, dict)]
+    return [part["image"] for part in parts if part.get("type") == "image" and "image" in part]
+
+
+def _text_of_parts(parts: list[Any]) -> str:
+    """The text of a message in parts, with ``<image>`` for each image."""
+    texts = []
+    for part in parts:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind not in ("text", "image"):
+            raise TypeError(f"a part of type {short(kind)}")
+        texts.append(IMAGE if kind == "image" else part["text"])
+    return "".join(texts)
+
+
 def _turn(role: Any, text: Any) -> Turn:
+    text = _text_of_parts(text) if isinstance(text, list) else text
     if role not in get_args(Role) or not isinstance(text, str):
         raise TypeError(f"role {short(role)} with a content of type {type(text).__name__}")
     return Turn(role, text)

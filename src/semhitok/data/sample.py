@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from PIL import Image
-
-from semhitok.data.images import ImageError
 
 METADATA_SUFFIXES = (".json", ".txt", ".cls")
 """Suffixes of files that describe the image of the same stem."""
@@ -54,28 +53,61 @@ class ImageSource(Protocol):
         ...
 
 
-def parse_metadata(contents: Mapping[str, bytes], name: str) -> dict[str, Any]:
-    """Merge the files that describe one image.
+def parse_metadata(contents: Mapping[str, bytes]) -> tuple[dict[str, Any], list[str]]:
+    """The files that describe one image, merged, and what is wrong with those that say nothing usable.
+
+    Captions may be UTF-8 or Latin-1. A ``.json`` that is no object (a list of boxes, ``null``) and a ``.cls`` that is no whole
+    number are not used.
 
     Args:
         contents: bytes by suffix, of ``METADATA_SUFFIXES``.
-        name: the image's name, for errors.
-
-    Raises:
-        ImageError: a description cannot be read.
     """
     metadata: dict[str, Any] = {}
-    try:
-        if ".txt" in contents:
+    wrong = []
+    if ".txt" in contents:
+        try:
             metadata["caption"] = contents[".txt"].decode("utf-8").strip()
-        if ".cls" in contents:
+        except UnicodeDecodeError:
+            metadata["caption"] = contents[".txt"].decode("latin-1").strip()
+    if ".cls" in contents:
+        try:
             metadata["class"] = int(contents[".cls"])
-        if ".json" in contents:
-            metadata.update(json.loads(contents[".json"]))
-        str(metadata.get("caption", "")).encode()  # half a surrogate pair, which no text tokenizer takes
-    except (ValueError, TypeError, RecursionError) as error:
-        raise ImageError(f"{name}: the metadata cannot be read: {error}.") from error
+        except ValueError:
+            wrong.append("a .cls that is no whole number")
+    if ".json" in contents:
+        try:
+            fields = json.loads(contents[".json"])
+        except (ValueError, RecursionError):
+            fields = None
+        if isinstance(fields, dict):
+            metadata.update(fields)
+        else:
+            wrong.append("a .json that is no JSON object")
+    try:
+        str(metadata.get("caption", "")).encode()
+    except UnicodeEncodeError:  # half a surrogate pair, which no text tokenizer takes
+        del metadata["caption"]
+        wrong.append("half a surrogate pair in its caption")
+    return metadata, wrong
+
+
+def usable_metadata(contents: Mapping[str, bytes], name: str, place: str) -> dict[str, Any]:
+    """As ``parse_metadata``; what is not used is told once for each source.
+
+    Args:
+        contents: bytes by suffix.
+        name: the image's name.
+        place: the source's name.
+    """
+    metadata, wrong = parse_metadata(contents)
+    for reason in wrong:
+        if (place, reason) not in _told:
+            _told.add((place, reason))
+            warnings.warn(f"{place}: images with {reason}, such as {name}, are used without it", stacklevel=2)
     return metadata
+
+
+_told: set[tuple[str, str]] = set()
 
 
 def digest_of_lines(lines: Iterable[str]) -> str:

@@ -60,7 +60,7 @@ class Subset:
 
 
 def open_source(path: str | os.PathLike[str], *, split: str | None = None, allow_outside: bool = False) -> ImageSource:
-    """Open a folder of images, tars (file, folder or glob pattern), a parquet file or a Hugging Face data set.
+    """Open a folder of images, tars (file, folder, glob pattern or ``{0000..0003}.tar``), a parquet file or a Hugging Face data set.
 
     A split is a subfolder of that name, the tars named after it (``train.tar``, ``train-0000.tar``), or a Hugging
     Face split.
@@ -80,7 +80,7 @@ def open_source(path: str | os.PathLike[str], *, split: str | None = None, allow
         raise ValueError(f"{path}: is not a folder, so there is no split {split!r} to choose.")
     if path.suffix == ".parquet" and path.is_file():
         return HuggingFaceImages.open(path, allow_outside=allow_outside)
-    if path.suffix == ".tar" and (path.is_file() or glob.has_magic(str(path))):
+    if path.suffix == ".tar" and (path.is_file() or glob.has_magic(str(path)) or "{" in path.name):
         return TarShards(path)
     if path.exists():
         raise ValueError(f"{path}: is neither a folder nor a .tar or .parquet file.")

@@ -61,8 +61,12 @@ def _check_end(shard: Path, end: int) -> None:
 
 def main_image(suffixes: Iterable[str]) -> str | None:
     """The image suffix with the fewest dots (``.jpg`` rather than ``.mask.png``), or None if no suffix is an image's."""
-    images = [suffix for suffix in suffixes if PurePosixPath("x" + suffix).suffix.lower() in IMAGE_SUFFIXES]
-    return min(images, key=lambda suffix: suffix.count("."), default=None)
+    return min(filter(is_image, suffixes), key=lambda suffix: suffix.count("."), default=None)
+
+
+def is_image(suffix: str) -> bool:
+    """Whether a member of this suffix is an image, as far as its name tells."""
+    return PurePosixPath("x" + suffix).suffix.lower() in IMAGE_SUFFIXES
 
 
 def _split_name(name: str) -> tuple[str, str]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import glob
 import os
+import re
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from semhitok.data.images import ImageError, load_image
-from semhitok.data.sample import METADATA_SUFFIXES, Sample, digest_of_lines, parse_metadata
-from semhitok.data.tar_index import Member, index_tar, main_image
+from semhitok.data.sample import METADATA_SUFFIXES, Sample, digest_of_lines, usable_metadata
+from semhitok.data.tar_index import Member, index_tar, is_image, main_image
 from semhitok.storage.byte_ranges import read_ranges
 
 
@@ -26,11 +28,13 @@ class _Entry(NamedTuple):
 class TarShards:
     """The samples of webdataset tars, with an index of their headers.
 
-    Samples are those of webdataset (see ``index_tar``); those without an image are skipped. Opening reads every header
+    Samples are those of webdataset (see ``index_tar``); those without an image are skipped. Several images that compete for
+    being a sample's, such as ``frame.0001.jpg`` and ``frame.0002.jpg``, whose key is ``frame`` for both, cause a warning. Opening reads every header
     once, which takes about a second for 20,000 samples, and keeps about 1 kB per sample in memory.
 
     Args:
-        path: a tar file, a folder of ``*.tar``, a glob pattern (both sorted by name), or a list of tar files.
+        path: a tar file, a folder of ``*.tar``, a glob pattern (both sorted by name), a pattern such as ``{0000..0003}.tar``, or a
+            list of tar files.
 
     Raises:
         ValueError: there are no tar files or no images in them, or a tar is compressed, truncated or corrupt.
@@ -66,7 +70,7 @@ class TarShards:
         except OSError as error:
             raise ImageError(f"{name}: cannot be read: {error.strerror or error}.") from error
         contents = {member.suffix: content for member, content in zip(descriptions, others, strict=True)}
-        return Sample(image=load_image(data, name=name), key=key, metadata=parse_metadata(contents, name))
+        return Sample(image=load_image(data, name=name), key=key, metadata=usable_metadata(contents, name, str(shard)))
 
 
 def _find_shards(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
@@ -76,6 +80,8 @@ def _find_shards(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
         shards = sorted(Path(path).glob("*.tar"))
     elif Path(path).exists():
         shards = [Path(path)]
+    elif numbered := _numbered(str(path)):
+        shards = numbered
     else:
         shards = [Path(name) for name in sorted(glob.glob(str(path)))]
     if not shards:
@@ -83,9 +89,29 @@ def _find_shards(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
     return shards
 
 
+def _numbered(pattern: str) -> list[Path]:
+    """The files of a pattern with a range of numbers in braces, as webdataset writes it; none for other names."""
+    found = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
+    if not found:
+        return []
+    first, last = found.groups()
+    numbers = (f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1))
+    names = [pattern[: found.start()] + number + pattern[found.end() :] for number in numbers]
+    return [path for name in names for path in (_numbered(name) or [Path(name)])]
+
+
 def _index_shard(shard: Path) -> Iterator[_Entry]:
+    told = False
     for key, members in index_tar(shard):
         suffix = main_image(member.suffix for member in members)
         if suffix is not None:
+            rivals = [m.suffix for m in members if is_image(m.suffix) and m.suffix.count(".") == suffix.count(".")]
+            if len(rivals) > 1 and not told:
+                told = True
+                warnings.warn(
+                    f"{shard}: sample {key} has several images ({', '.join(rivals[:3])}{', ...' * (len(rivals) > 3)}), of "
+                    "which only the first is read, and others may, too: a key ends at the first dot of a file's name.",
+                    stacklevel=4,
+                )
             image = next(member for member in members if member.suffix == suffix)
             yield _Entry(shard, key, image, tuple(m for m in members if m.suffix in METADATA_SUFFIXES))

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from semhitok.data.records import IMAGE
+from semhitok.tokenizers.image_sources import decode_base64
 
 # For language models without their own template.
 DEFAULT_CHAT_TEMPLATE = (
@@ -37,9 +38,15 @@ def flattened(messages: Sequence[Mapping[str, Any]], placeholder: str) -> tuple[
             match part:
                 case {"type": "text", "text": str(text)}:
                     texts.append(text)
+                case {"type": "image", "base64": encoded}:
+                    texts.append(placeholder)
+                    images.append(decode_base64(encoded))
                 case {"type": "image", **rest}:
                     texts.append(placeholder)
                     images += [rest[source] for source in ("image", "path", "url") if source in rest][:1]
+                case {"type": "image_url", "image_url": {"url": str(url)} | str(url)}:
+                    texts.append(placeholder)
+                    images.append(url)
                 case _:
                     raise ValueError(
                         'a part of a message must be {"type": "text", "text": ...} or {"type": "image", "image": ...}, got '

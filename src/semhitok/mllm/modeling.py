@@ -24,7 +24,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
-from transformers.utils import can_return_tuple
+from transformers.utils import logging
+from transformers.utils.generic import can_return_tuple
 
 from semhitok.data.packing import IGNORED
 from semhitok.mllm.adapter import Adapter
@@ -39,6 +40,10 @@ from semhitok.storage.foreign_code import load_without_foreign_code
 from semhitok.tokenizers.checkpoints import hub_options, load_strictly
 from semhitok.types import AdapterKind
 
+logger = logging.get_logger(__name__)
+
+TOKENIZER_MODULES = r"image_tokenizer\..*"
+"""Names of the modules of the image tokenizer, as ``exclude_modules`` of peft takes them."""
 PROBED_IDS = 4096
 """Visual ids whose embeddings set the adapter's scale."""
 
@@ -223,9 +228,15 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin
         )
 
     def train(self, mode: bool = True) -> SemHiTokForConditionalGeneration:
-        """As in torch, but the image tokenizer stays in eval mode."""
+        """As in torch, but the image tokenizer stays frozen and in eval mode, with what peft may have added to it."""
         super().train(mode)
-        self.image_tokenizer.eval()
+        trainable = sum(parameter.requires_grad for parameter in self.image_tokenizer.parameters())
+        if trainable and mode:
+            logger.warning_once(
+                f"{trainable} trainable tensors in the image tokenizer were frozen, which must not change: pass "
+                f"exclude_modules=r'{TOKENIZER_MODULES}' to peft"
+            )
+        self.image_tokenizer.requires_grad_(False).eval()
         return self
 
     @torch.no_grad()
@@ -292,10 +303,8 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin
             filled["labels"] = F.pad(labels_BL[:, 1:], (0, 1), value=IGNORED) if shift_labels else labels_BL
         return filled
 
-    def _filled_labels(self, labels_BL: Tensor | None, given_BL: Tensor, filled_BL: Tensor) -> Tensor | None:
+    def _filled_labels(self, labels_BL: Tensor, given_BL: Tensor, filled_BL: Tensor) -> Tensor:
         """Labels (B,L) with the ids of images at placeholders; ignored positions stay ignored."""
-        if labels_BL is None:
-            return None
         learned_BL = (given_BL == self.vocabulary.placeholder_id) & (labels_BL != IGNORED)
         return torch.where(learned_BL, filled_BL, labels_BL.long())
 
@@ -396,7 +405,7 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageTextGenerationMixin
         if input_ids is not None:
             given_BL = input_ids
             input_ids, visual_codes = self.fill_images(given_BL, pixel_values, visual_codes)
-            labels = self._filled_labels(labels, given_BL, input_ids)
+            labels = None if labels is None else self._filled_labels(labels, given_BL, input_ids)
         outputs = self.body(
             input_ids,
             visual_codes,

@@ -17,12 +17,14 @@ from semhitok.data.records import IMAGE
 from semhitok.mllm.chat import DEFAULT_CHAT_TEMPLATE, flattened, in_order
 from semhitok.mllm.configuration import SemHiTokMLLMConfig
 from semhitok.mllm.legal_ids import GenerationMode
+from semhitok.mllm.padding import padded_length, truncate
 from semhitok.mllm.vocabulary import Vocabulary
 from semhitok.storage.foreign_code import load_without_foreign_code
 from semhitok.tokenizers import TokenizerImageProcessor
 from semhitok.tokenizers.checkpoints import builtin_checkpoint
 
 _TEXT, _VISUAL, _NEITHER = range(3)
+LENGTHS = ("padding", "truncation", "max_length")
 
 
 class SemHiTokMLLMProcessor(ProcessorMixin):
@@ -122,7 +124,9 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
         *,
         generation_mode: GenerationMode = "text",
         add_special_tokens: bool = True,
-        padding: bool | str = True,
+        padding: bool | str | None = True,
+        truncation: bool | str | None = False,
+        max_length: int | None = None,
         return_tensors: str | None = "pt",
     ) -> BatchFeature:
         """Prepare one text or several, with their images.
@@ -134,14 +138,17 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
             videos, audio: not supported, but passed by the pipelines of transformers.
             generation_mode: "image" appends the image begin id, after which the model generates an image.
             add_special_tokens: begin with the text tokenizer's begin-of-text id, if it has one.
-            padding: False keeps lists of different lengths, which requires return_tensors None.
+            padding: True or "longest" pads to the longest text, "max_length" to ``max_length`` (by default the context); False or
+                "do_not_pad" keeps lists of different lengths, which requires return_tensors None.
+            truncation: True shortens texts to ``max_length``, but never cuts off an image.
+            max_length: number of tokens that a text may have.
             return_tensors: "pt", or None for lists of ids.
 
         Returns:
             input_ids and attention_mask (B,L), and with images pixel_values (images,3,H,W) in [-1,1].
 
         Raises:
-            ValueError: a text is empty or longer than the context, or the numbers of images and ``<image>`` differ.
+            ValueError: a text is empty or longer than ``max_length`` or the context, or the numbers of images and ``<image>`` differ.
         """
         if videos is not None or audio is not None:
             raise ValueError("videos and audio are not supported, only text and images")
@@ -150,14 +157,16 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
         texts = [text] if isinstance(text, str) else list(text)
         given = in_order(images, [each.count(IMAGE) for each in texts])
         rows = [self.token_ids(each, add_special_tokens=add_special_tokens) for each in texts]
-        if generation_mode == "image":
-            rows = [[*row, self.vocabulary.image_begin_id] for row in rows]
+        begin = [self.vocabulary.image_begin_id] if generation_mode == "image" else []
+        room = None if max_length is None else max_length - len(begin)
+        side, placeholder = getattr(self.tokenizer, "truncation_side", "right"), self.vocabulary.placeholder_id
+        rows = [truncate(row, room, truncation, side=side, placeholder=placeholder) + begin for row in rows]
         for row in rows:
             if len(row) > self.context_length:
                 raise ValueError(
                     f"a text has {len(row)} tokens, the context of the language model is {self.context_length}"
                 )
-        length = max(map(len, rows)) if padding else 0
+        length = padded_length(rows, padding, max_length, self.context_length)
         data: dict[str, Any] = {
             "input_ids": [[self.pad_id] * (length - len(row)) + row for row in rows],
             "attention_mask": [[0] * (length - len(row)) + [1] * len(row) for row in rows],
@@ -215,12 +224,14 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
 
         Args:
             conversation: messages with "role" and "content"; content is a text or a list of parts
-                {"type": "text", "text": ...} and {"type": "image", "image": ...} (or "path", or nothing, for images passed separately).
+                {"type": "text", "text": ...} and {"type": "image", "image": ...} (or "path", "base64", a data URL as "url", or nothing, for images
+                passed separately); {"type": "image_url", "image_url": {"url": ...}} for a data URL as well.
             chat_template: replaces the processor's own. It receives contents as texts with ``<image>``.
             add_generation_prompt, continue_final_message, template_variables: as in transformers.
             tokenize: False returns text; True returns input_ids, or all inputs with return_dict.
-            return_tensors, processor_kwargs: for ``__call__``.
+            return_tensors, processor_kwargs: for ``__call__``; padding, truncation and max_length may also be given directly.
         """
+        lengths = {name: template_variables.pop(name) for name in LENGTHS if name in template_variables}
         several = bool(conversation) and not isinstance(conversation[0], dict)
         texts, images = [], []
         for messages in conversation if several else [conversation]:
@@ -239,7 +250,7 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
         if not tokenize:
             return texts if several else texts[0]
         # The template has already added the special tokens.
-        options = {"return_tensors": return_tensors, "add_special_tokens": False} | (processor_kwargs or {})
+        options = {"return_tensors": return_tensors, "add_special_tokens": False, **lengths, **(processor_kwargs or {})}
         inputs = self(images, texts, **options)
         return inputs if return_dict else inputs["input_ids"]
 

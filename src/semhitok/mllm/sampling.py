@@ -48,8 +48,8 @@ class Sampling:
         """Standard Gumbel numbers (rows,size), fp32, of one position; row i is keyed by (seed + i, position)."""
         keys = [[(self.seed + row) % 2**64, position] for row in range(rows)]
         bits = np.stack([np.random.Philox(key=np.array(key, dtype=np.uint64)).random_raw(size) for key in keys])
-        uniform = ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52  # in (0, 1), both ends excluded
-        return torch.from_numpy(-np.log(-np.log(uniform))).float()
+        uniform = torch.from_numpy(((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52).float()
+        return -torch.log(-torch.log1p(-uniform))  # large numbers come from small uniform ones, where fp32 is finest
 
     def choose(self, logits_BV: Tensor, position: int) -> Tensor:
         """Ids (B) for one position of each image."""

@@ -17,13 +17,14 @@ from transformers.image_processing_backends import PilBackend
 from semhitok.data.images import load_image
 from semhitok.data.transforms import fit_image, tile_image, to_float, to_pil, to_uint8
 from semhitok.tokenizers.checkpoints import builtin_checkpoint
+from semhitok.tokenizers.image_sources import resolve_image_source
 from semhitok.types import FitOrTile
 
 ImageLike = Image.Image | str | os.PathLike[str] | bytes | np.ndarray | Tensor
 
 
 class TokenizerImageProcessor(PilBackend):
-    """Paths, bytes, PIL images or uint8 arrays -> ``pixel_values`` (B,3,size,size) in [-1,1].
+    """Paths, bytes, data URLs, PIL images or uint8 arrays -> ``pixel_values`` (B,3,size,size) in [-1,1].
 
     Args:
         size: side of the square in pixels.
@@ -92,7 +93,9 @@ def _listed(images: ImageLike | Sequence[ImageLike]) -> Sequence[ImageLike]:
 
 
 def _decoded(image: ImageLike) -> Image.Image | str | os.PathLike[str] | bytes:
-    """Arrays as PIL images: uint8 (H,W,3), or (3,H,W) as in torch."""
+    """Arrays as PIL images: uint8 (H,W,3), or (3,H,W) as in torch. Data URLs as bytes."""
+    if isinstance(image, str | os.PathLike):
+        return resolve_image_source(image)
     if not isinstance(image, np.ndarray | Tensor):
         return image
     array = image.cpu().numpy() if isinstance(image, Tensor) else image
