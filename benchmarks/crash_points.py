@@ -15,7 +15,7 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,13 +118,15 @@ def crash(place: Place, system: str, ranks: int, point: int, kind: str) -> Outco
     return place.outcome(title, 1, system, directory, log, ranks)
 
 
-def campaign(folder: Path, seed: int, trials: int, two_ranks: int) -> tuple[list[Outcome], Counter[str]]:
+def campaign(
+    place: Place, seed: int, trials: int, two_ranks: int, systems: Sequence[str] = tuple(SYSTEMS)
+) -> tuple[list[Outcome], Counter[str]]:
     """``trials`` crash points of one process and ``two_ranks`` of two, in equal parts over the systems."""
-    place, generator, outcomes = Place(folder), random.Random(seed), list[Outcome]()
+    generator, outcomes = random.Random(seed), list[Outcome]()
     reached: Counter[str] = Counter()
     for ranks, wanted in ((1, trials), (2, two_ranks)):
-        for place_in_turn, system in enumerate(SYSTEMS):
-            count = (wanted + place_in_turn) // len(SYSTEMS)
+        for place_in_turn, system in enumerate(systems):
+            count = (wanted + place_in_turn) // len(systems)
             kinds = recorded(place, system, ranks) if count else []
             for each in range(count):
                 point = int((each + generator.random()) * len(kinds) / count) + 1
@@ -138,7 +140,7 @@ def main() -> int:
     """Run the campaign."""
     arguments = options(__doc__, 90).parse_args()
     begun = time.monotonic()
-    outcomes, reached = campaign(arguments.folder, arguments.seed, arguments.trials, arguments.two_ranks)
+    outcomes, reached = campaign(Place(arguments.folder), arguments.seed, arguments.trials, arguments.two_ranks)
     for kind, count in sorted(reached.items()):
         print(f"{kind}: {count}")
     return report(outcomes, begun)

@@ -14,6 +14,7 @@ import random
 import signal
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.interruptions import SYSTEMS, Outcome, Place, join, options, report, start
@@ -61,14 +62,16 @@ def series(
     return place.outcome(f"{system} {number}", kills, system, directory, log, ranks)
 
 
-def campaign(folder: Path, seed: int, trials: int, two_ranks: int) -> tuple[list[Outcome], Counter[str]]:
+def campaign(
+    place: Place, seed: int, trials: int, two_ranks: int, systems: Sequence[str] = tuple(SYSTEMS)
+) -> tuple[list[Outcome], Counter[str]]:
     """At least ``trials`` kills of one process and ``two_ranks`` of two, in turn over the systems."""
-    place, generator, outcomes = Place(folder), random.Random(seed), list[Outcome]()
+    generator, outcomes = random.Random(seed), list[Outcome]()
     where: Counter[str] = Counter()
     for ranks, wanted in ((1, trials), (2, two_ranks)):
         kills = number = 0
         while kills < wanted:
-            system = list(SYSTEMS)[number % len(SYSTEMS)]
+            system = systems[number % len(systems)]
             outcomes.append(series(place, system, ranks, number, generator, where))
             kills, number = kills + outcomes[-1].interruptions, number + 1
             print(
@@ -81,7 +84,7 @@ def main() -> int:
     """Run the campaign."""
     arguments = options(__doc__, 120).parse_args()
     begun = time.monotonic()
-    outcomes, where = campaign(arguments.folder, arguments.seed, arguments.trials, arguments.two_ranks)
+    outcomes, where = campaign(Place(arguments.folder), arguments.seed, arguments.trials, arguments.two_ranks)
     for stage, count in sorted(where.items()):
         print(f"{stage}: {count}")
     return report(outcomes, begun)
