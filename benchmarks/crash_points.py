@@ -111,7 +111,7 @@ def crash(place: Place, system: str, ranks: int, point: int, kind: str) -> Outco
     """A run that crashes at one point."""
     name = f"{system}-{ranks}-{point}"
     directory, log = place.folder / name, place.folder / f"{name}.log"
-    codes = join(start(crashing(place, system, directory, point), log, ranks), until=60)
+    codes = join(start(crashing(place, system, directory, point), log, ranks), until=90)
     title = f"{system}, {ranks} ranks, operation {point} ({kind})"
     if codes[0] != CRASHED or None in codes:
         return Outcome(title, 0, [], f"the run that was to crash ended with {codes}: {log.read_text()[-1500:]}")

@@ -49,9 +49,9 @@ def series(
         hit = children if generator.random() < 0.5 else [generator.choice(children)]
         for child in hit:
             os.kill(child, signal.SIGKILL)
-        codes = join(children, until=60)
+        codes = join(children, until=90)
         if None in codes:
-            return Outcome(f"{system} {number}", kills, [], "a rank outlived another one by 60 s")
+            return Outcome(f"{system} {number}", kills, [], "a rank outlived another one by 90 s")
         if codes == [0] * ranks:
             break
         if -signal.SIGKILL in codes:

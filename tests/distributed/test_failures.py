@@ -18,10 +18,11 @@ from tests.training.tiny_task import TinyTask, tiny_feed
 
 from semhitok import distributed
 from semhitok.data.feed import Batch, MemoryFeed
+from semhitok.distributed import waiting
 from semhitok.storage.lock import LockedError, locked_directory
 from semhitok.training.loop import LoopConfig, train
 
-WORLD, TIMEOUT, LONG = 2, 2.0, 3.5
+WORLD, TIMEOUT, LONG = 2, 2.0, 2.5
 CONFIG = LoopConfig(steps=8, batch_size=8, log_every=4)
 
 
@@ -106,6 +107,15 @@ def stuck(rank: int, way: str, directory: Path) -> None:
     time.sleep(60)
 
 
+def lost(rank: int, way: str, directory: Path) -> None:
+    """The main rank waits for one that is no more."""
+    waiting.SILENCE_SECONDS = 6.0
+    distributed.wait_for_all()
+    if rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    distributed.broadcast_parameters(TinyTask().model)
+
+
 class SlowTask(TinyTask):
     """Takes long to preview and to export, which the main rank does alone."""
 
@@ -139,6 +149,7 @@ WAYS = {
     "alike": alike,
     "main": of_the_main_rank,
     "stuck": stuck,
+    "lost": lost,
     "slow": slow,
 }
 SENTENCES = {
@@ -150,6 +161,7 @@ SENTENCES = {
     "alike": "batch_size 9 is not divisible by accumulation x ranks = 1 x 2",
     "main": "0: no image has a caption",
     "stuck": "1: no such file",
+    "lost": "0: rank 1 has given no sign of life for 6 s",
 }
 
 
@@ -183,7 +195,7 @@ def outcomes(tmp_path_factory) -> dict[str, tuple[list[int | None], Path]]:
 @pytest.mark.parametrize("way", SENTENCES)
 def test_an_error_on_one_rank_ends_all_with_one_sentence(outcomes: dict[str, tuple[list[int], Path]], way: str):
     codes, directory = outcomes[way]
-    assert codes == ([1, -signal.SIGKILL] if way == "killed" else [1, 1])
+    assert codes == ([1, -signal.SIGKILL] if way in ("killed", "lost") else [1, 1])
     said = (directory / "said").read_text().splitlines()
     assert len(said) == 1
     assert SENTENCES[way] in said[0]

@@ -13,9 +13,9 @@ from typing import NoReturn
 import torch.distributed as dist
 
 from semhitok.distributed.processes import is_distributed, rank
-from semhitok.distributed.waiting import TOLD, OtherRankError, shared_store
+from semhitok.distributed.waiting import TOLD, OtherRankError, give_sign_of_life, shared_store
 
-WATCH_SECONDS = 0.5
+WATCH_SECONDS = 1.0
 _CLAIMED = "claimed"
 _watching: tuple[threading.Thread, threading.Event] | None = None
 
@@ -48,6 +48,7 @@ def watch_other_ranks() -> None:
     store = shared_store().clone()  # pyright: ignore[reportAttributeAccessIssue]
     thread = threading.Thread(target=_watch, args=(store, stop), daemon=True, name="watch other ranks")
     _watching = thread, stop
+    give_sign_of_life(store)
     thread.start()
 
 
@@ -64,6 +65,7 @@ def stop_watching() -> None:
 def _watch(store: dist.Store, stop: threading.Event) -> None:
     while not stop.wait(WATCH_SECONDS):
         try:
+            give_sign_of_life(store)
             failed = store.check([TOLD])
         except RuntimeError:  # the rank that holds the store has left
             return
@@ -84,7 +86,7 @@ def _end_all(error: Exception, say: Callable[[Exception], int]) -> NoReturn:
         if not others and store.add(_CLAIMED, 1) == 1:
             code = say(_explained(error))
             store.set(TOLD, str(rank()))
-            time.sleep(4 * WATCH_SECONDS)  # this process may hold the store in which the others look
+            time.sleep(2.5 * WATCH_SECONDS)  # this process may hold the store in which the others look
         elif not others:  # the same error on several ranks is reported once
             _is_told(store, 10.0)
     except RuntimeError:  # the rank that held the store is gone

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
@@ -18,6 +18,9 @@ TOLD = "told"
 """Key that exists once a rank has said why it ends."""
 
 LONGEST_PAUSE = 0.2  # seconds between two looks into the store; the first ones follow each other faster
+SILENCE_SECONDS = 60.0
+"""A rank that gives signs of life (``failure.watch_other_ranks``) and then none for so long is lost."""
+
 _FAILED = "failed"
 _meetings = itertools.count()
 
@@ -70,7 +73,8 @@ def wait_for_all() -> None:
         return
     store, meeting = shared_store(), next(_meetings)
     store.set(f"{meeting}/{rank()}", "")
-    _wait_for(store, [f"{meeting}/{each}" for each in range(world_size())])
+    for each in range(world_size()):
+        _wait_for(store, f"{meeting}/{each}", each)
 
 
 def _text_from_main(text: str = "") -> str:
@@ -78,14 +82,26 @@ def _text_from_main(text: str = "") -> str:
     if is_main():
         store.set(key, text)
         return text
-    _wait_for(store, [key])
+    _wait_for(store, key, 0)
     return store.get(key).decode()
 
 
-def _wait_for(store: dist.Store, keys: Sequence[str]) -> None:
-    pause = 0.001
-    while not store.check(list(keys)):
+def give_sign_of_life(store: dist.Store) -> None:
+    """Tell those who wait for this rank that it has not died."""
+    store.add(f"alive/{rank()}", 1)
+
+
+def _wait_for(store: dist.Store, key: str, other: int) -> None:
+    """Wait for a key that rank ``other`` sets."""
+    pause, signs, heard = 0.001, 0, time.monotonic()
+    while not store.check([key]):
         if store.check([TOLD]):
             raise OtherRankError("another rank stopped with an error")
+        if (found := store.add(f"alive/{other}", 0)) != signs:
+            signs, heard = found, time.monotonic()
+        if signs and time.monotonic() - heard > SILENCE_SECONDS:
+            raise OtherRankError(
+                f"rank {other} has given no sign of life for {SILENCE_SECONDS:g} s: it was killed, or its machine or network failed"
+            )
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE)
