@@ -42,10 +42,8 @@ class Run:
     """Compile the transformer blocks (torch.compile): worthwhile on GPUs, not on CPUs."""
     device: Annotated[str | None, tyro.conf.arg(metavar="NAME"), default("a GPU if available")] = None
     """cpu, cuda, cuda:1 ... Several GPUs: torchrun --nproc-per-node N -m semhitok.cli.train RECIPE ..."""
-    collective_timeout: Annotated[
-        float | None, tyro.conf.arg(metavar="SECONDS"), default("600 on GPUs, 1800 on CPUs")
-    ] = None
-    """Under torchrun: how long a rank waits in an exchange of tensors for one that hangs."""
+    collective_timeout: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
+    """Under torchrun: end if a rank hangs for so long."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +64,8 @@ class LanguageRun:
     """Compile the transformer blocks (torch.compile): worthwhile on GPUs, and on CPUs in long runs."""
     device: Annotated[str | None, tyro.conf.arg(metavar="NAME"), default("a GPU if available")] = None
     """cpu, cuda, cuda:1 ... Several GPUs: torchrun --nproc-per-node N -m semhitok.cli.train RECIPE ..."""
-    collective_timeout: Annotated[
-        float | None, tyro.conf.arg(metavar="SECONDS"), default("600 on GPUs, 1800 on CPUs")
-    ] = None
-    """Under torchrun: how long a rank waits in an exchange of tensors for one that hangs."""
+    collective_timeout: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
+    """Under torchrun: end if a rank hangs for so long."""
 
 
 @dataclass(frozen=True)

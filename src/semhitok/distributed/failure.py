@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import Store
 
 from semhitok.distributed.processes import is_distributed, rank
 from semhitok.distributed.waiting import TOLD, OtherRankError, give_sign_of_life, shared_store
@@ -62,7 +63,7 @@ def stop_watching() -> None:
         thread.join(5 * WATCH_SECONDS)
 
 
-def _watch(store: dist.Store, stop: threading.Event) -> None:
+def _watch(store: Store, stop: threading.Event) -> None:
     while not stop.wait(WATCH_SECONDS):
         try:
             give_sign_of_life(store)
@@ -94,7 +95,7 @@ def _end_all(error: Exception, say: Callable[[Exception], int]) -> NoReturn:
     _leave(code)
 
 
-def _is_told(store: dist.Store, seconds: float) -> bool:
+def _is_told(store: Store, seconds: float) -> bool:
     """Whether a rank says within this time why it ends."""
     end = time.monotonic() + seconds
     while not store.check([TOLD]):

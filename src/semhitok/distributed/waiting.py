@@ -9,8 +9,7 @@ import itertools
 import time
 from collections.abc import Callable
 
-import torch.distributed as dist
-from torch.distributed import distributed_c10d
+from torch.distributed.distributed_c10d import PrefixStore, Store, _get_default_store
 
 from semhitok.distributed.processes import is_distributed, is_main, rank, world_size
 
@@ -29,9 +28,9 @@ class OtherRankError(ValueError):
     """Another rank ended with an error, which it reports itself."""
 
 
-def shared_store() -> dist.Store:
+def shared_store() -> Store:
     """The store of the process group, under a prefix of our own."""
-    return dist.PrefixStore("semhitok", distributed_c10d._get_default_store())
+    return PrefixStore("semhitok", _get_default_store())
 
 
 def from_main(number: int) -> int:
@@ -86,12 +85,12 @@ def _text_from_main(text: str = "") -> str:
     return store.get(key).decode()
 
 
-def give_sign_of_life(store: dist.Store) -> None:
+def give_sign_of_life(store: Store) -> None:
     """Tell those who wait for this rank that it has not died."""
     store.add(f"alive/{rank()}", 1)
 
 
-def _wait_for(store: dist.Store, key: str, other: int) -> None:
+def _wait_for(store: Store, key: str, other: int) -> None:
     """Wait for a key that rank ``other`` sets."""
     pause, signs, heard = 0.001, 0, time.monotonic()
     while not store.check([key]):
