@@ -81,7 +81,7 @@ def _end_all(error: Exception, say: Callable[[Exception], int]) -> NoReturn:
         store = shared_store()
         # Another rank has failed, or is about to say so; a lost connection is closed only after that.
         if isinstance(error, OtherRankError):
-            others = _is_told(store, 10.0)
+            others = _is_told(store, 5.0)
         else:
             others = _is_lost_connection(error) and _is_told(store, 1.0)
         if not others and store.add(_CLAIMED, 1) == 1:
