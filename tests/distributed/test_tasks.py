@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from semhitok.training.tasks.semantic import SemanticTask
 from semhitok.types import STAGES
 
 WORLD = 2
+STOP = 5  # the checkpoint of step 4 lies within the interval of steps 4 to 6
 TASKS = ("semantic", "vanilla", "pixel", "adversarial")
 
 
@@ -51,6 +53,7 @@ def model_of(name: str, rank: int = 0) -> SemHiTokModel:
 
 
 def task_of(name: str, model: SemHiTokModel) -> SemanticTask | PixelTask:
+    torch.manual_seed(0)  # the discriminator's weights
     match name:
         case "pixel":
             return PixelTask(model, pixel_config(adversarial_weight=0.0), fresh_codebook=True)
@@ -75,6 +78,24 @@ def trained(task: SemanticTask | PixelTask, accumulation: int, directory: Path) 
     return state
 
 
+def stop_at(task: SemanticTask | PixelTask, step: int) -> None:
+    """Fail there, with a checkpoint in the middle of an interval of codebook maintenance before it."""
+    usual = task.step
+
+    def failing(microbatches, state):
+        if state.step == step:
+            raise RuntimeError("stopped")
+        return usual(microbatches, state)
+
+    task.step = failing  # type: ignore[method-assign]
+
+
+def stopped(task: SemanticTask | PixelTask, accumulation: int, directory: Path) -> None:
+    stop_at(task, STOP)
+    with pytest.raises(RuntimeError, match="stopped"):
+        trained(task, accumulation, directory)
+
+
 def recipe_of(teacher: Path, accumulation: int) -> Recipe:
     """Without the adversarial loss: its augmentation and adaptive weight are per micro-batch."""
     recipe = tiny_recipe(teacher)
@@ -91,10 +112,17 @@ def recipe_of(teacher: Path, accumulation: int) -> Recipe:
 def run_everything(rank: int, directory: Path) -> None:
     """All of one rank in one process."""
     torch.set_num_threads(1)
-    models = {name: model_of(name, rank) for name in TASKS}
+    models, again, anew = ({name: model_of(name, rank) for name in TASKS} for _ in range(3))
     dist.init_process_group("gloo", init_method=f"file://{directory / 'store'}", rank=rank, world_size=WORLD)
     states = {name: trained(task_of(name, model), 1, directory / name) for name, model in models.items()}
     torch.save(states, directory / f"{rank}.pt")
+    for name in TASKS:
+        stopped(task_of(name, again[name]), 1, directory / "stopped" / name)
+    if rank == 0:
+        shutil.copytree(directory / "stopped", directory / "resumed")
+    distributed.wait_for_main()
+    states = {name: trained(task_of(name, model), 1, directory / "resumed" / name) for name, model in anew.items()}
+    torch.save(states, directory / f"resumed_{rank}.pt")
     run_tiny(recipe_of(directory / "teacher", 1), directory / "images", directory / "recipe")
     distributed.destroy_distributed()
 
@@ -117,6 +145,25 @@ def states(directory: Path) -> list[dict[str, dict[str, Tensor]]]:
 def test_ranks_stay_alike(states: list[dict[str, dict[str, Tensor]]], name: str):
     for key, tensor in states[0][name].items():
         assert torch.equal(tensor, states[1][name][key]), key
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_resumed_task_on_two_ranks_equals_the_uninterrupted_one(
+    directory: Path, states: list[dict[str, dict[str, Tensor]]], name: str
+):
+    for rank in range(WORLD):
+        resumed = torch.load(directory / f"resumed_{rank}.pt")[name]
+        different = [key for key, tensor in states[rank][name].items() if not torch.equal(tensor, resumed[key])]
+        assert not different
+
+
+@pytest.mark.parametrize("name", ["semantic", "vanilla", "pixel"])
+def test_a_run_may_go_on_with_another_number_of_ranks(
+    directory: Path, states: list[dict[str, dict[str, Tensor]]], name: str, tmp_path: Path
+):
+    shutil.copytree(directory / "stopped" / name, tmp_path / name)
+    found = trained(task_of(name, model_of(name)), 2, tmp_path / name)
+    assert all(torch.equal(tensor, found[key]) for key, tensor in states[0][name].items())
 
 
 @pytest.mark.parametrize("name", ["semantic", "vanilla", "pixel"])

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from torch import nn
 from torch.multiprocessing.spawn import start_processes
 
 from semhitok import distributed
+from semhitok.data.feed import MemoryFeed
 from semhitok.training import checkpoint
 from semhitok.training.loop import LoopConfig, train
 from semhitok.training.state import TrainState
@@ -99,12 +101,36 @@ def interrupted(rank: int, directory: Path) -> dict:
 
 
 def not_finite(rank: int, directory: Path) -> str:
-    with pytest.raises(TrainingError) as caught:
+    with pytest.raises((TrainingError, distributed.OtherRankError)) as caught:
         train(TinyTask(broken_at=2 if rank == 1 else None), tiny_feed(), CONFIG, directory / "broken")
     return str(caught.value)
 
 
-CHECKS: tuple[Callable, ...] = (collectives, training, collected, interrupted, not_finite)
+class BadFeed(MemoryFeed):
+    """A feed of which only rank 1 finds something unreadable, in the batches of its second and sixth step."""
+
+    bad: dict[str, str]
+
+    def batches(self, start: int, batch_size: int, rank: int = 0, world: int = 1):
+        for step, batch in enumerate(super().batches(start, batch_size, rank, world), start // batch_size):
+            if rank == 1 and step in (1, 5):
+                self.bad[f"{step}.png"] = "truncated"
+            yield batch
+
+
+def unreadable(rank: int, directory: Path) -> list[dict]:
+    """What each rank knows at the end, after a stop between the two bad images, and without one."""
+    found = []
+    for name, stops in (("bad", (8,)), ("bad_resumed", (4, 8))):
+        for steps in stops:
+            feed = BadFeed(torch.zeros(16, 3, 8, 8, dtype=torch.uint8), seed=3)
+            feed.bad = {}
+            train(TinyTask(dropout=0.0), feed, replace(CONFIG, steps=steps), directory / name)
+        found.append(feed.bad)
+    return found
+
+
+CHECKS: tuple[Callable, ...] = (collectives, training, collected, interrupted, not_finite, unreadable)
 
 
 @pytest.fixture(scope="module")
@@ -159,8 +185,12 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step(directory: Path, res
     assert [path.name for path in (directory / "interrupted" / "checkpoints").iterdir()] == ["step_00000004"]
 
 
+def test_every_rank_knows_what_the_others_could_not_read(results: list[dict]):
+    assert [result["unreadable"] for result in results] == [[{"1.png": "truncated", "5.png": "truncated"}] * 2] * WORLD
+
+
 def test_a_broken_loss_on_one_rank_stops_all(directory: Path, results: list[dict]):
-    assert results[0]["not_finite"].startswith("the loss of another rank is not finite in step 3")
+    assert results[0]["not_finite"] == "the loss of another rank is not finite in step 3"
     assert results[1]["not_finite"].startswith("loss is not finite in step 3")
     expected = next(tiny_feed().batches(2 * 8, 8, rank=1, world=WORLD))
     saved = load_file(directory / "broken" / "nan_batch_rank1.safetensors")

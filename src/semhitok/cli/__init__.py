@@ -10,6 +10,7 @@ import errno
 import io
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -156,6 +157,20 @@ def _run(arguments: list[str]) -> int:
         return code
 
 
+def report_error(name: str, error: Exception) -> int:
+    """Print the error of one of several ranks in one sentence, or its traceback if only a bug can cause it.
+
+    Returns:
+        The exit code.
+    """
+    sentence, code = _explain(error, COMMANDS[name])
+    if sentence is None or os.environ.get("SEMHITOK_TRACEBACK"):
+        traceback.print_exception(error)
+    else:
+        print(f"semhitok {name}: rank {os.environ.get('RANK', '?')}: {sentence}", file=sys.stderr)
+    return code
+
+
 def _explain(error: Exception, command: Command) -> tuple[str | None, int]:
     """A sentence for the user and the exit code; None in place of the sentence if only a bug can cause the error."""
     from semhitok.cli.arguments import UsageError
@@ -167,6 +182,8 @@ def _explain(error: Exception, command: Command) -> tuple[str | None, int]:
         return text, 2
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"the disk is full{f', {error.filename} could not be written' if error.filename else ''}", 1
+    if isinstance(error, RuntimeError) and "DataLoader worker" in text:
+        return f"a process that reads data was killed, perhaps for lack of memory; fewer workers need less ({text})", 1
     if isinstance(error, ValueError | OSError | ImportError):
         return text, 1
     return None, 1

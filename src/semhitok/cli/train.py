@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from semhitok import distributed
+from semhitok.cli import report_error
 from semhitok.cli.arguments import OptionalPath, default
 from semhitok.data.sources import open_source
 from semhitok.recipes import LANGUAGE_RECIPES, RECIPES, UNITOK_RECIPES, LanguageRecipe, Recipe, UniTokRecipe
@@ -40,6 +42,8 @@ class Run:
     """Compile the transformer blocks (torch.compile): worthwhile on GPUs, not on CPUs."""
     device: Annotated[str | None, tyro.conf.arg(metavar="NAME"), default("a GPU if available")] = None
     """cpu, cuda, cuda:1 ... Several GPUs: torchrun --nproc-per-node N -m semhitok.cli.train RECIPE ..."""
+    collective_timeout: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
+    """Under torchrun: end if a rank hangs for so long."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,8 @@ class LanguageRun:
     """Compile the transformer blocks (torch.compile): worthwhile on GPUs, and on CPUs in long runs."""
     device: Annotated[str | None, tyro.conf.arg(metavar="NAME"), default("a GPU if available")] = None
     """cpu, cuda, cuda:1 ... Several GPUs: torchrun --nproc-per-node N -m semhitok.cli.train RECIPE ..."""
+    collective_timeout: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
+    """Under torchrun: end if a rank hangs for so long."""
 
 
 @dataclass(frozen=True)
@@ -99,10 +105,11 @@ class LanguageArguments:
 def main(arguments: list[str]) -> int:
     """Run the command."""
     chosen = _parse(arguments)
-    try:
+    with distributed.ended_together(partial(report_error, "train")):
         state = _train(chosen)
-    finally:
-        distributed.destroy_distributed()
+        distributed.wait_for_main()  # torchrun ends all ranks soon after the first one has left
+    distributed.stop_watching()
+    distributed.destroy_distributed()
     # 128 + SIGTERM tells a scheduler that the run is to be continued.
     return 143 if state.interrupted else 0
 
@@ -115,7 +122,8 @@ def _train(chosen: Arguments | UniTokArguments | LanguageArguments) -> TrainStat
     from semhitok.runs.unitok import run_unitok
 
     run = chosen.staged.run if isinstance(chosen, Arguments) else chosen.run
-    device = distributed.init_distributed(run.device)
+    device = distributed.init_distributed(run.device, timeout=run.collective_timeout)
+    distributed.watch_other_ranks()
     options = RunOptions(
         directory=run.out or Path("runs") / chosen.recipe.name,
         device=device,

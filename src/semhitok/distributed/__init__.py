@@ -7,14 +7,13 @@ from semhitok.distributed.collectives import (
     average_values,
     broadcast_parameters,
     copy_from_first_rank,
-    from_main,
     gather_in_sample_order,
+    gather_values,
     gather_with_gradients,
-    main_decides,
     sum_over_ranks,
-    wait_for_main,
 )
 from semhitok.distributed.devices import choose_device
+from semhitok.distributed.failure import ended_together, stop_watching, watch_other_ranks
 from semhitok.distributed.processes import (
     collective_device,
     destroy_distributed,
@@ -24,8 +23,10 @@ from semhitok.distributed.processes import (
     rank,
     world_size,
 )
+from semhitok.distributed.waiting import OtherRankError, from_main, main_decides, wait_for_all, wait_for_main
 
 __all__ = [
+    "OtherRankError",
     "all_reduce_sum",
     "any_rank",
     "average_gradients",
@@ -35,15 +36,20 @@ __all__ = [
     "collective_device",
     "copy_from_first_rank",
     "destroy_distributed",
+    "ended_together",
     "from_main",
     "gather_in_sample_order",
+    "gather_values",
     "gather_with_gradients",
     "init_distributed",
     "is_distributed",
     "is_main",
     "main_decides",
     "rank",
+    "stop_watching",
     "sum_over_ranks",
+    "wait_for_all",
     "wait_for_main",
+    "watch_other_ranks",
     "world_size",
 ]

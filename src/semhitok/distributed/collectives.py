@@ -5,13 +5,15 @@ Rank r holds samples [r*b, (r+1)*b) of the global batch, all ranks the same numb
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from semhitok.distributed.processes import collective_device, is_distributed, is_main, rank, world_size
+from semhitok.distributed.processes import collective_device, is_distributed, rank, world_size
+from semhitok.distributed.waiting import wait_for_all
 
 BUCKET_ELEMENTS = 32 * 1024 * 1024  # bounds the extra memory of a coalesced all-reduce: 128 MiB in fp32
 
@@ -93,9 +95,10 @@ class _Gather(torch.autograd.Function):
 
 
 def broadcast_parameters(module: nn.Module) -> None:
-    """Copy the main rank's parameters and buffers to every rank. A collective."""
+    """Copy the main rank's parameters and buffers to every rank. A collective, which waits for late ranks."""
     if not is_distributed():
         return
+    wait_for_all()  # ranks that read data from a slow disk come late
     with torch.no_grad():
         for tensor in (*module.parameters(), *module.buffers()):
             contiguous = tensor.detach().contiguous()
@@ -122,40 +125,13 @@ def any_rank(*flags: bool) -> tuple[bool, ...]:
     return tuple(bool(flag) for flag in raised.tolist())
 
 
-def from_main(number: int) -> int:
-    """The main rank's number, on every rank. A collective."""
+def gather_values(value: Any) -> list[Any]:
+    """Every rank's value, in order of ranks, on every rank. A collective; for small values, which are pickled."""
     if not is_distributed():
-        return number
-    shared = torch.tensor(number, dtype=torch.int64, device=collective_device())
-    dist.broadcast(shared, src=0)
-    return int(shared.item())
-
-
-def main_decides(decide: Callable[[], int]) -> int:
-    """What ``decide`` returns on the main rank, which alone calls it, on every rank. A collective.
-
-    For whatever depends on files, which ranks may see at different times.
-
-    Raises:
-        ValueError: on the other ranks, where ``decide`` failed on the main one; that one raises the error itself.
-    """
-    found, failure = 0, None
-    if is_main():
-        try:
-            found = decide()
-        except Exception as error:
-            failure = error
-    failed = from_main(int(failure is not None))
-    if failure is not None:
-        raise failure
-    if failed:
-        raise ValueError("the main rank stopped with an error")
-    return from_main(found)
-
-
-def wait_for_main() -> None:
-    """Wait until the main rank calls this, too: files that it wrote before can then be read. A collective."""
-    from_main(0)
+        return [value]
+    found: list[Any] = [None] * world_size()
+    dist.all_gather_object(found, value)
+    return found
 
 
 def _buckets(gradients: Iterable[Tensor]) -> Iterator[list[Tensor]]:

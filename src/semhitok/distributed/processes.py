@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -10,16 +11,22 @@ import torch.distributed as dist
 from semhitok.distributed.devices import choose_device
 
 
-def init_distributed(device: str | None = None) -> torch.device:
+def init_distributed(device: str | None = None, *, timeout: float | None = None) -> torch.device:
     """Join the process group that torchrun announces in the environment, if any, and choose this rank's device.
 
     Args:
         device: see ``choose_device``. Under torchrun each rank takes the GPU of its local rank unless a number is given. CPU
             ranks communicate through gloo, GPU ranks through NCCL.
 
+        timeout: seconds after which a collective that some rank has not reached ends with an error; by default PyTorch's, 600 for
+            NCCL and 1800 for gloo.
+
     Raises:
-        ValueError: no such device on this machine.
+        ValueError: no such device on this machine, or the timeout is not above 0.
     """
+    if timeout is not None and not timeout > 0:
+        raise ValueError(f"the collective timeout must be above 0 seconds, got {timeout}")
+    limit = None if timeout is None else timedelta(seconds=timeout)
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     chosen = choose_device(device)
     if chosen.type == "cuda":
@@ -27,9 +34,9 @@ def init_distributed(device: str | None = None) -> torch.device:
         torch.cuda.set_device(chosen)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         if chosen.type == "cuda":
-            dist.init_process_group("nccl", device_id=chosen)
+            dist.init_process_group("nccl", device_id=chosen, timeout=limit)
         else:
-            dist.init_process_group("gloo")
+            dist.init_process_group("gloo", timeout=limit)
     return chosen
 
 

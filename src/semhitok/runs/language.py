@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
-from semhitok import distributed
 from semhitok.data.mixture import Mixture
 from semhitok.data.packed_feed import PackedFeed, RowFormat
 from semhitok.data.packing import PackedRows
@@ -103,10 +102,8 @@ class _Language:
         if not recipe.continuous:  # continuous features need the images
             fingerprint = tokenizer_fingerprint(model.image_tokenizer)
         if recipe.records.pretokenize and fingerprint is not None:
-            arguments = (model.image_tokenizer, fingerprint, recipe.records.fit, self.cache)
-            # The main rank writes the cache, the others read it.
-            distributed.main_decides(lambda: len([pretokenized(source, *arguments, report) for source in sources]))
-            sources = [pretokenized(source, *arguments, lambda line: None) for source in sources]
+            arguments = (model.image_tokenizer, fingerprint, recipe.records.fit, self.cache, report)
+            sources = [pretokenized(source, *arguments) for source in sources]
         records = mixture(entries, sources, settings.mix, derive_seed(settings.loop.seed, stage))
         feed = self._feed(stage, records, processor, fingerprint)
         projector = self._projector(stage, model, start_from)

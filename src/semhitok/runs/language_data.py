@@ -21,6 +21,7 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
+from semhitok import distributed
 from semhitok.data.images import ImageError
 from semhitok.data.mixture import Mixture
 from semhitok.data.record_sources import Chosen, Pretokenized, RecordSource, RecordTars, open_records
@@ -101,7 +102,10 @@ def mixture(entries: Sequence[DataSet], sources: Sequence[RecordSource], mix: Mi
 def pretokenized(
     source: RecordSource, tokenizer: Any, fingerprint: str, fit: FitMode, cache: Path, report: Report
 ) -> RecordSource:
-    """The source with ids of its images, computed or read from the cache; sources other than tars are returned as is."""
+    """The source with cached ids of its images; sources other than tars are returned as is.
+
+    Every rank must call it: unless they are cached, the main one computes the ids, while the others wait.
+    """
     chosen = source if isinstance(source, Chosen) else None
     tars = source if chosen is None else chosen.source
     if not isinstance(tars, RecordTars) or tars.kind == "text":
@@ -110,17 +114,21 @@ def pretokenized(
     side, images = tokenizer.config.image_size, tars.images_fingerprint
     key = CacheKey(teacher=fingerprint, transform=digest_of_text(f"{side} {fit}"), data=images)
     path = cache / f"image_ids-{digest_of_text(f'{fingerprint} {key.transform} {images}')[:12]}.cache"
-    if path.exists():
-        ids = ArrayCache.open(path, key).array
-    else:
+
+    def write_unless_there() -> bool:
+        if path.exists():
+            return False
         report(f"tokenizing {len(tars)} images")
         codes = [tokenizer.codes_per_token] if tokenizer.codes_per_token > 1 else []
         with ArrayCache.create(path, key, (len(tars), tokenizer.num_tokens, *codes), np.int32) as writer:
             for start in range(0, len(tars), CACHE_BATCH):
                 indices = range(start, min(start + CACHE_BATCH, len(tars)))
                 writer.write(start, _ids(tars, indices, tokenizer, fit))
-            ids = writer.finish().array
-    found = Pretokenized(tars, ids, fingerprint)
+            writer.finish()
+        return True
+
+    distributed.main_decides(write_unless_there)
+    found = Pretokenized(tars, ArrayCache.open(path, key).array, fingerprint)
     return found if chosen is None else Chosen(found, chosen.indices)
 
 

@@ -124,15 +124,13 @@ class TrainingImages:
             return {}
         key = self._features_key(model)
         path = _cache_file(self.cache, FEATURES, key)
-        if distributed.main_decides(path.exists):
-            return {FEATURES: ArrayCache.open(path, key).array}
 
         def compute(images: Tensor, start: int) -> Tensor:
             views = torch.stack([images, images.flip(-1)][: self._variants], dim=1)
             return model.teacher_features(views.flatten(0, 1)).unflatten(0, views.shape[:2])
 
         shape = (model.num_tokens, width)
-        return {FEATURES: self._write(path, key, shape, np.float16, compute, model.device)}
+        return {FEATURES: self._cached(path, key, shape, np.float16, compute, model.device)}
 
     def semantic_ids(self, model: SemHiTokModel) -> dict[str, np.ndarray]:
         """The later stages' extras: semantic ids (n,v,N) of the finished stage 1.
@@ -146,22 +144,18 @@ class TrainingImages:
         teacher = digest_of_text(digest_of_module(model.teacher) + digest_of_module(model.semantic))
         key = self._key(teacher, model)
         path = _cache_file(self.cache, SEMANTIC_IDS, key)
-        if distributed.main_decides(path.exists):
-            return {SEMANTIC_IDS: ArrayCache.open(path, key).array}
         features_key = self._features_key(model)
         source = _cache_file(self.cache, FEATURES, features_key)
-        # Ids of cached features differ in places from the teacher's: all ranks take the same ones.
-        is_cached = distributed.main_decides(source.exists)
-        features = ArrayCache.open(source, features_key).array if is_cached else None
 
         def compute(images: Tensor, start: int) -> Tensor:
-            if features is not None:
+            if source.exists():
+                features = ArrayCache.open(source, features_key).array
                 rows = torch.from_numpy(np.array(features[start : start + len(images)])).to(images.device).float()
                 return model.semantic.quantize(rows.flatten(0, 1)).ids.unflatten(0, rows.shape[:2])
             views = torch.stack([images, images.flip(-1)][: self._variants], dim=1)
             return model.encode_semantic(views.flatten(0, 1)).ids.unflatten(0, views.shape[:2])
 
-        return {SEMANTIC_IDS: self._write(path, key, (model.num_tokens,), np.int32, compute, model.device)}
+        return {SEMANTIC_IDS: self._cached(path, key, (model.num_tokens,), np.int32, compute, model.device)}
 
     @property
     def _variants(self) -> int:
@@ -181,7 +175,7 @@ class TrainingImages:
         return CacheKey(teacher=teacher, transform=digest_of_text(transform), data=self.loaded.fingerprint)
 
     @torch.no_grad()
-    def _write(
+    def _cached(
         self,
         path: Path,
         key: CacheKey,
@@ -190,15 +184,26 @@ class TrainingImages:
         compute: Callable[[Tensor, int], Tensor],
         device: torch.device,
     ) -> np.ndarray:
-        """Fill a cache (n, v, *shape) with the results of ``compute(pixel_values, index of the first image)``."""
+        """A cached array (n, v, *shape) of the results of ``compute(pixel_values, index of the first image)``.
+
+        Unless it exists, the main rank writes it while the others wait.
+        """
         assert self.loaded is not None
         images = self.loaded.images
-        self.report(f"computing {path.stem} of {len(images)} images")
-        with ArrayCache.create(path, key, (len(images), self._variants, *shape), dtype) as cache:
-            for start in range(0, len(images), CACHE_BATCH):
-                values = compute(to_float(images[start : start + CACHE_BATCH].to(device)), start)
-                cache.write(start, values.cpu().numpy())
-            return cache.finish().array
+
+        def write_unless_there() -> bool:
+            if path.exists():
+                return False
+            self.report(f"computing {path.stem} of {len(images)} images")
+            with ArrayCache.create(path, key, (len(images), self._variants, *shape), dtype) as cache:
+                for start in range(0, len(images), CACHE_BATCH):
+                    values = compute(to_float(images[start : start + CACHE_BATCH].to(device)), start)
+                    cache.write(start, values.cpu().numpy())
+                cache.finish()
+            return True
+
+        distributed.main_decides(write_unless_there)
+        return ArrayCache.open(path, key).array
 
 
 def _cache_file(folder: Path, name: str, key: CacheKey) -> Path:
@@ -251,12 +256,11 @@ def learned_text_tokenizer(
 ) -> TextTokenizer:
     """The text tokenizer stored in ``folder`` earlier in the run, or a new one, learned by the main rank.
 
-    One that is not whole is learned again, from the same texts. A collective: every rank must call it.
+    One that is not whole is learned again, from the same texts. It is always the stored one that is returned, since a text
+    tokenizer remembers that it was read, and exports it. Every rank must call it: the others wait for the main one.
     """
-    learned = None
 
     def learn_unless_whole() -> bool:
-        nonlocal learned
         if _is_whole(folder, load):
             return False
         learned = learn()
@@ -265,7 +269,7 @@ def learned_text_tokenizer(
         return True
 
     distributed.main_decides(learn_unless_whole)
-    return load_without_foreign_code(load, folder) if learned is None else learned
+    return load_without_foreign_code(load, folder)
 
 
 def _is_whole(folder: Path, load: Callable[..., PreTrainedTokenizerBase]) -> bool:

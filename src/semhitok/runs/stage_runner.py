@@ -148,7 +148,7 @@ class StageRunner:
                 continue
             state = self._train(stage, start_from or self._model_before(stage))
             start_from = None
-            if not state.finished:
+            if not state.finished or state.interrupted:
                 break
         return state
 
@@ -175,7 +175,14 @@ class StageRunner:
         loop = recipe.stage(stage).loop
         options.report(f"{self._title(stage)}: {loop.steps} steps of {prepared.batch}")
         state = train(
-            prepared.task, prepared.feed, loop, folder, evaluate=prepared.evaluate, on_finish=record, begun=begun
+            prepared.task,
+            prepared.feed,
+            loop,
+            folder,
+            evaluate=prepared.evaluate,
+            on_finish=record,
+            begun=begun,
+            lock=False,
         )
         for note in prepared.notes():
             options.report(note)

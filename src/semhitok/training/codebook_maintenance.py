@@ -120,18 +120,18 @@ class CodebookMaintainer:
         return self._end_interval(state) if (state.step + 1) % self.config.revive_every == 0 else {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Hits and reservoir of the interval; part of a task's state."""
+        """Hits of all ranks and reservoir of the interval; part of a task's state. A collective."""
         state: dict[str, Any] = {} if self.from_batch else {"fresh_codebook": self.fresh_codebook}
-        state |= {"usage": self.usage.state_dict(), "reservoir": self.reservoir.state_dict()}
-        return state if self.usage is self.hits else state | {"hits": self.hits.state_dict()}
+        state |= {"usage": self.usage.all_reduce().state_dict(), "reservoir": self.reservoir.state_dict()}
+        return state if self.usage is self.hits else state | {"hits": self.hits.all_reduce().state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` returned from a task's state; strict."""
         if not self.from_batch:
             self.fresh_codebook = state["fresh_codebook"]
-        self.usage.load_state_dict(state["usage"])
+        _restore(self.usage, state["usage"])
         if self.usage is not self.hits:
-            self.hits.load_state_dict(state["hits"])
+            _restore(self.hits, state["hits"])
         self.reservoir.load_state_dict(state["reservoir"])
 
     def _initialise(self, state: TrainState) -> None:
@@ -176,6 +176,13 @@ class CodebookMaintainer:
     def _reset_counts(self) -> None:
         self.hits = CodeUsage(1 if self.quantizer is None else torch.Size(self.quantizer.counts_shape).numel())
         self.usage = self.hits if self.vocab_size is None else CodeUsage(self.vocab_size)
+
+
+def _restore(usage: CodeUsage, of_all_ranks: Mapping[str, Any]) -> None:
+    """Only sums over the ranks matter: the main rank takes over the hits, the others count from zero, however many there are."""
+    usage.load_state_dict(of_all_ranks)
+    if not distributed.is_main():
+        usage.counts.zero_()
 
 
 class Reservoir:

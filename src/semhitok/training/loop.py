@@ -16,7 +16,7 @@ import errno
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,6 +27,7 @@ from torch import Tensor
 from semhitok import distributed
 from semhitok.data.feed import Batch, Feed
 from semhitok.storage.atomic import atomic_directory
+from semhitok.storage.lock import locked_directory
 from semhitok.training import checkpoint
 from semhitok.training.interruption import Interruption
 from semhitok.training.loop_config import LoopConfig
@@ -46,6 +47,7 @@ def train(
     evaluate: Evaluate | None = None,
     on_finish: Callable[[TrainState], None] | None = None,
     begun: float | None = None,
+    lock: bool = True,
 ) -> TrainState:
     """Train a task to its last step, or until a signal or the time limit stops it.
 
@@ -57,13 +59,16 @@ def train(
         evaluate: called on the main rank every ``evaluate_every`` steps and at the end; logged under ``evaluation/``.
         on_finish: called on every rank after the last step, before the model is exported.
         begun: value of ``time.perf_counter()`` at which the time limit starts; by default, when this is called.
+        lock: keep other runs out of ``directory``; False if the caller does.
 
     Returns:
-        The final state; ``interrupted`` if steps remain.
+        The final state; ``interrupted`` if a signal or the time limit stopped the run. The main rank has then written everything.
 
     Raises:
         TrainingError: the loss is not finite (the batch is saved in ``nan_batch.safetensors``), or memory or the disk
             is full.
+        OtherRankError: another rank ended with an error.
+        LockedError: another run is using the directory.
         WriteError: a file cannot be written.
         CheckpointError: a checkpoint cannot be read.
         ValueError: the batch cannot be split over the ranks, or the checkpoint has other data or another seed.
@@ -75,6 +80,21 @@ def train(
             f"batch_size {config.batch_size} is not divisible by accumulation x ranks = {config.accumulation} x {ranks}"
         )
     begun = time.perf_counter() if begun is None else begun
+    with ExitStack() as stack:
+        if lock:
+            distributed.main_decides(lambda: stack.enter_context(locked_directory(directory)))
+        return _train(task, feed, config, directory, evaluate, on_finish, begun)
+
+
+def _train(
+    task: Task,
+    feed: Feed,
+    config: LoopConfig,
+    directory: Path,
+    evaluate: Evaluate | None,
+    on_finish: Callable[[TrainState], None] | None,
+    begun: float,
+) -> TrainState:
     state = _begin(task, feed, config, directory / "checkpoints")
     try:
         with closing(RunLogger(directory, task, feed, state, evaluate=evaluate)) as logger:
@@ -82,10 +102,13 @@ def train(
             run = _Run(task, feed, config, directory, state, logger)
             with Interruption() as interruption:
                 run.steps(interruption, begun)
-            run.end(on_finish)
+                run.end(on_finish)
+                # A signal during the last writes stops what would follow.
+                state.interrupted |= distributed.any_rank(interruption.requested)[0]
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
+        parts = config.accumulation * distributed.world_size()
         raise TrainingError(
             f"out of memory in step {state.step + 1} with {config.batch_size // parts} images at a time: "
             f"raise accumulation (now {config.accumulation}) or lower batch_size (now {config.batch_size})"
@@ -147,6 +170,7 @@ class _Run:
         # A plan restored from the checkpoint is not changed.
         self.plans = config.max_seconds is not None and state.planned_for is None
         self.saved_at = state.step if state.step else None
+        self.bad_shared = len(getattr(feed, "bad", {}))
 
     def steps(self, interruption: Interruption, begun: float) -> None:
         """Take steps until the end, the time limit or a signal, then save; the time limit starts at ``begun``."""
@@ -162,8 +186,9 @@ class _Run:
             self.budget.add(now - started, now - begun)
             broken = sorted(name for name, value in values.items() if _is_broken(name, value))
             plan = self.plans and (self.budget.measured if state.planned_for is None else self.budget.review_due)
-            some_broken, plan, stop = distributed.any_rank(
-                bool(broken), plan, interruption.requested or self.budget.overdue
+            first_picture = self.logger.drawn_at is None and self.budget.elapsed >= config.first_preview_seconds
+            some_broken, plan, stop, first_picture = distributed.any_rank(
+                bool(broken), plan, interruption.requested or self.budget.overdue, first_picture
             )
             if some_broken:
                 self._refuse(batch, broken)
@@ -174,7 +199,7 @@ class _Run:
             if plan:
                 self._plan()
             state.interrupted = stop and not state.finished
-            self._report()
+            self._report(first_picture)
         self._save()
 
     def end(self, on_finish: Callable[[TrainState], None] | None) -> None:
@@ -194,14 +219,14 @@ class _Run:
 
     def _refuse(self, batch: Batch, broken: list[str]) -> NoReturn:
         """Save the images that led to a non-finite value and stop every rank, whichever had it."""
+        if not broken:
+            raise distributed.OtherRankError(f"the loss of another rank is not finite in step {self.state.step + 1}")
         name = "nan_batch.safetensors" if distributed.is_main() else f"nan_batch_rank{distributed.rank()}.safetensors"
-        if broken:
-            _save_batch(batch, self.directory / name)
+        _save_batch(batch, self.directory / name)
         kept = f"step {self.saved_at}" if self.saved_at is not None else "none yet"
-        where = f"its images are in {self.directory / name}" if broken else "another rank saved its images"
         raise TrainingError(
-            f"{', '.join(broken) or 'the loss of another rank'} is not finite in step {self.state.step + 1} "
-            f"({where}; last good checkpoint: {kept}): lower the learning rate or train in float32"
+            f"{', '.join(broken)} is not finite in step {self.state.step + 1} (its images are in {self.directory / name}; "
+            f"last good checkpoint: {kept}): lower the learning rate or train in float32"
         )
 
     def _plan(self) -> None:
@@ -211,7 +236,7 @@ class _Run:
             self.logger.say(f"{steps} steps fit into {self.config.max_seconds:g} s")
         self.state.total_steps, self.state.planned_for = steps, self.config.max_seconds
 
-    def _report(self) -> None:
+    def _report(self, first_picture: bool) -> None:
         """Do what is due after a step: logging, preview, evaluation, checkpoint."""
         state, config, logger = self.state, self.config, self.logger
         ends = state.finished or state.interrupted
@@ -220,16 +245,24 @@ class _Run:
         # Means are reset at every checkpoint, so that a resumed run logs what the uninterrupted one does.
         if state.step % config.log_every == 0 or save or ends:
             means = distributed.average_values(self.means.take())
+            self._share_bad()
             seconds = self.budget.seconds_per_step
             left = (state.total_steps - state.step) * seconds
             logger.log(means, images_per_second=config.batch_size / seconds, seconds_left=left)
-        first_is_due = logger.drawn_at is None and self.budget.elapsed >= config.first_preview_seconds
-        if state.step % config.preview_every == 0 or first_is_due:
+        if state.step % config.preview_every == 0 or first_picture:
             logger.draw()
         if config.evaluate_every and state.step % config.evaluate_every == 0 and not ends:
             logger.evaluate()
         if save:
             self._save()
+
+    def _share_bad(self) -> None:
+        """Let every rank know what the others could not read. A collective; checkpoints are written right after it."""
+        bad: dict[str, str] = getattr(self.feed, "bad", {})
+        if distributed.any_rank(len(bad) > self.bad_shared)[0]:
+            for found in distributed.gather_values(dict(bad)):
+                bad.update(found)
+        self.bad_shared = len(bad)
 
     def _save(self) -> None:
         """Write a checkpoint unless this step already has one. A collective."""

@@ -58,12 +58,15 @@ class RunLogger:
         self._progress.report(self._state.step, values, seconds_left=seconds_left)
 
     def draw(self) -> None:
-        """Save a preview of the current step, if the task provides one."""
+        """Save a preview of the current step, if the task provides one. Every rank must call it; the others wait."""
         if self.drawn_at == self._state.step:
             return
         self.drawn_at = self._state.step
-        if self._writer is None:
-            return
+        if self._writer is not None:
+            self._draw()
+        distributed.wait_for_main()
+
+    def _draw(self) -> None:
         if self._preview is None:
             self._preview = next(self._feed.batches(0, min(PREVIEW_IMAGES, len(self._feed))))
         pair = self._task.preview(self._preview)
@@ -71,11 +74,16 @@ class RunLogger:
             save_comparison(self._directory / "previews" / f"step_{self._state.step:08d}.png", *pair)
 
     def evaluate(self) -> None:
-        """Evaluate at the current step, unless this evaluation is already logged."""
-        if self._writer is None or self._evaluate is None or self._writer.has_entry(self._state.step, EVALUATION):
+        """Evaluate at the current step, unless this evaluation is already logged. Every rank must call it; the others wait."""
+        if self._writer is not None:
+            self._measure(self._writer)
+        distributed.wait_for_main()
+
+    def _measure(self, writer: MetricsWriter) -> None:
+        if self._evaluate is None or writer.has_entry(self._state.step, EVALUATION):
             return
         figures = self._evaluate(self._task, self._state)
-        self._writer.write(self._state.step, {EVALUATION + name: value for name, value in figures.items()})
+        writer.write(self._state.step, {EVALUATION + name: value for name, value in figures.items()})
         self.say("  ".join(f"{name} {value:.4g}" for name, value in figures.items()))
 
     def end(self) -> None:

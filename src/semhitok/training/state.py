@@ -31,7 +31,7 @@ class TrainState:
         samples: images seen over all ranks; also the position in the feed.
         seconds: wall-clock training time so far, including that before interruptions.
         planned_for: the ``max_seconds`` that ``total_steps`` was chosen for; None without a time limit.
-        interrupted: whether the run stopped before ``total_steps`` (signal or time limit).
+        interrupted: whether a signal or the time limit stopped the run; at the very end also after its last step.
     """
 
     total_steps: int
