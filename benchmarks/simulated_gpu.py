@@ -22,13 +22,19 @@ GPU_NAME, CPU = "simulated", torch.device("cpu")
 PACKAGE = "semhitok"
 # Their results, or the size of these, are needed by the host before it can go on.
 _WAITING = {
-    *("_local_scalar_dense", "nonzero", "nonzero_static", "masked_select", "unique_dim", "_unique2", "unique_consecutive"),
+    *(
+        "_local_scalar_dense",
+        "nonzero",
+        "nonzero_static",
+        "masked_select",
+        "unique_dim",
+        "_unique2",
+        "unique_consecutive",
+    ),
     *("equal", "is_nonzero", "repeat_interleave", "bincount", "histc"),
 }
 # These accept tensors of several devices.
 _ACROSS_DEVICES = {"copy_", "_to_copy", "set_", "is_same_size", "resize_"}
-
-
 
 
 class _Backend:
@@ -172,7 +178,9 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any], waits: Counter[tuple[str,
     if name not in _ACROSS_DEVICES and source_is_gpu:
         strangers = [each for each in given if not isinstance(each, SimulatedTensor) and each.ndim]
         if strangers and name not in ("index", "index_put_", "index_put", "_index_put_impl_"):
-            raise DeviceMixError(f"{func} got tensors of the GPU and of the CPU, the latter of shape {strangers[0].shape}")
+            raise DeviceMixError(
+                f"{func} got tensors of the GPU and of the CPU, the latter of shape {strangers[0].shape}"
+            )
     kind = _wait(name, args, kwargs, given, on_gpu)
     if kind is not None:
         waits[kind, _place()] += 1
@@ -187,13 +195,17 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any], waits: Counter[tuple[str,
         return result
     if name == "_to_copy" and result is inner_args[0]:
         result = result.clone()
-    wrapped = tree_map_only(Tensor, lambda each: each if isinstance(each, SimulatedTensor) else SimulatedTensor(each), result)
+    wrapped = tree_map_only(
+        Tensor, lambda each: each if isinstance(each, SimulatedTensor) else SimulatedTensor(each), result
+    )
     if not source_is_gpu:
         return wrapped
     return return_and_correct_aliasing(func, args, kwargs, wrapped)
 
 
-def _wait(name: str, args: Any, kwargs: dict[str, Any], given: list[Tensor], on_gpu: list[SimulatedTensor]) -> str | None:
+def _wait(
+    name: str, args: Any, kwargs: dict[str, Any], given: list[Tensor], on_gpu: list[SimulatedTensor]
+) -> str | None:
     """The kind of wait that the operation causes, if any."""
     if name == "_to_copy" and kwargs.get("device") is not None:
         target_is_gpu = torch.device(kwargs["device"]).type == GPU_NAME

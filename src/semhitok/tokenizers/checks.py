@@ -21,9 +21,7 @@ def check_pixel_values(pixel_values: Tensor) -> tuple[int, int]:
     return pixel_values.shape[2], pixel_values.shape[3]
 
 
-def check_ids(
-    ids: Tensor, vocab_size: int, codes_per_token: int | None = None, *, check_range: bool = True
-) -> Tensor:
+def check_ids(ids: Tensor, vocab_size: int, codes_per_token: int | None = None, *, check_range: bool = True) -> Tensor:
     """Ids (B,N), or (B,N,C) if ``codes_per_token`` is C, as int64.
 
     Args:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class WeightAverage:
@@ -38,9 +39,8 @@ class WeightAverage:
         # torch's AveragedModel copies its count to the device in every update, for which the host waits.
         self._updates += 1
         decay = min(self.decay, (1 + self._updates) / (10 + self._updates)) if self._updates > 1 else 0.0
-        averaged, current = list(self.module.parameters()), list(module.parameters())
-        if averaged:
-            torch._foreach_lerp_(averaged, current, 1 - decay)
+        if averaged := tuple(self.module.parameters()):
+            get_ema_multi_avg_fn(decay)(averaged, tuple(module.parameters()), self._updates)
         for copied, buffer in zip(self.module.buffers(), module.buffers(), strict=True):
             copied.copy_(buffer)
 
