@@ -73,16 +73,16 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def gather_with_gradients(local: Tensor) -> Tensor:
-    """The global batch (world*b, ...) in sample order from every rank's (b, ...), for a loss over all of it.
+    """The global batch (world*b, ...) in sample order from every rank's (b, ...), for losses that compare with all of it.
 
-    For losses that every rank computes identically from the gathered batch: gradients averaged over the ranks then equal
-    those of a single process. A collective.
+    A row's gradient is the sum over the losses of all ranks, so that gradients averaged over the ranks equal those of a single
+    process whose loss is the mean of the ranks' losses. A collective, in the backward pass as well.
     """
     return _Gather.apply(local) if is_distributed() else local  # pyright: ignore[reportReturnType]
 
 
 class _Gather(torch.autograd.Function):
-    """All ranks have the same loss, hence the same gradient: its sum over ranks is ``world`` times this rank's rows."""
+    """See ``gather_with_gradients``."""
 
     @staticmethod
     def forward(ctx, local: Tensor) -> Tensor:
@@ -90,8 +90,9 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *gradients: Tensor) -> Tensor:
-        (gathered,) = gradients
-        return gathered.chunk(world_size())[rank()] * world_size()
+        gathered = gradients[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(gathered)
+        return gathered.chunk(world_size())[rank()]
 
 
 def broadcast_parameters(module: nn.Module) -> None:

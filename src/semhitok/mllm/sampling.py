@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from semhitok.transfer import to_device
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -56,7 +58,8 @@ class Sampling:
         if self.temperature == 0:
             return logits_BV.argmax(dim=-1)
         kept_BV = self._kept(logits_BV)
-        return (kept_BV + self.noise(len(kept_BV), position, kept_BV.shape[1]).to(kept_BV.device)).argmax(dim=-1)
+        noise_BV = self.noise(len(kept_BV), position, kept_BV.shape[1])
+        return (kept_BV + to_device(noise_BV, kept_BV.device)).argmax(dim=-1)
 
     def probabilities(self, logits_BV: Tensor) -> Tensor:
         """The distribution from which ids are sampled: (B,V), fp32; temperature must be above 0."""

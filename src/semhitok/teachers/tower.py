@@ -153,7 +153,7 @@ class Teacher(nn.Module):
         h, w = self.grid(*pixel_values_BCHW.shape[-2:])
         seen_BCHW = pixel_values_BCHW[..., : h * self.stride, : w * self.stride].float()
         mean, std = (
-            rearrange(seen_BCHW.new_tensor(statistic), "c -> c 1 1")
+            torch.stack([seen_BCHW.new_full((1, 1), value) for value in statistic])  # filled there, not copied
             for statistic in (self.config.image_mean, self.config.image_std)
         )
         normalised_BCHW = (((seen_BCHW + 1) / 2 - mean) / std).to(self.backbone.dtype)

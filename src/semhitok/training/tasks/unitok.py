@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from semhitok.data.feed import Batch
-from semhitok.distributed import broadcast_parameters, gather_with_gradients
+from semhitok.distributed import broadcast_parameters, gather_with_gradients, is_distributed, rank
 from semhitok.losses import l1_loss, l2_loss, softmax_contrastive_loss
 from semhitok.tokenizers.unitok.modeling import UniTokModel
 from semhitok.tokenizers.unitok.processing import UniTokProcessor
@@ -220,13 +220,17 @@ class UniTokTask:
         return visible, terms
 
     def _contrast(self, image_BE: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The contrastive loss over the pairs of all ranks, and the fraction of images whose own text is nearest."""
+        """This rank's part of the contrastive loss over the pairs of all ranks, and the fraction of its images whose own text
+        is nearest."""
         with autocast(self.config.precision, image_BE.device):
             text_BE = self.model.text_embedding(batch.extras[INPUT_IDS].long())
-        images_GE, texts_GE = gather_with_gradients(image_BE.float()), gather_with_gradients(text_BE.float())
-        loss = softmax_contrastive_loss(images_GE, texts_GE, self.model.logit_scale.exp())
-        cosine_GG = images_GE.detach() @ texts_GE.detach().T
-        return loss, (cosine_GG.diagonal() >= cosine_GG.amax(dim=1)).float().mean()
+        image_BE, text_BE, scale, first = image_BE.float(), text_BE.float(), self.model.logit_scale.exp(), 0
+        all_pairs = None
+        if is_distributed():
+            all_pairs, first = (gather_with_gradients(image_BE), gather_with_gradients(text_BE)), rank() * len(image_BE)
+        loss = softmax_contrastive_loss(image_BE, text_BE, scale, all_pairs=all_pairs, first=first)
+        cosine_BG = image_BE.detach() @ (text_BE if all_pairs is None else all_pairs[1]).detach().T
+        return loss, (cosine_BG.diagonal(first) >= cosine_BG.amax(dim=1)).float().mean()
 
 
 def _attention(device: torch.device) -> AbstractContextManager[Any]:
