@@ -14,11 +14,13 @@ from torch import Tensor
 from transformers import BatchFeature, ProcessorMixin
 
 from semhitok.data.records import IMAGE
+from semhitok.mllm.bounded_templates import check_rendering, check_template
 from semhitok.mllm.chat import DEFAULT_CHAT_TEMPLATE, flattened, in_order
 from semhitok.mllm.configuration import SemHiTokMLLMConfig
 from semhitok.mllm.legal_ids import GenerationMode
 from semhitok.mllm.padding import padded_length, truncate
 from semhitok.mllm.vocabulary import Vocabulary
+from semhitok.storage.configuration_fields import checked_fields
 from semhitok.storage.foreign_code import load_without_foreign_code
 from semhitok.tokenizers import TokenizerImageProcessor
 from semhitok.tokenizers.checkpoints import builtin_checkpoint
@@ -46,6 +48,7 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
         ValueError: the text tokenizer has more ids than the language model.
     """
 
+    @checked_fields
     def __init__(
         self,
         image_processor: Any,
@@ -64,6 +67,8 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
             tokenizer,
             chat_template=chat_template or getattr(tokenizer, "chat_template", None) or DEFAULT_CHAT_TEMPLATE,
         )
+        if isinstance(self.chat_template, str):
+            check_template(self.chat_template)
         self.text_size = text_size
         self.visual_size = visual_size
         self.image_tokens = image_tokens
@@ -230,6 +235,9 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
             add_generation_prompt, continue_final_message, template_variables: as in transformers.
             tokenize: False returns text; True returns input_ids, or all inputs with return_dict.
             return_tensors, processor_kwargs: for ``__call__``; padding, truncation and max_length may also be given directly.
+
+        Raises:
+            ValueError: a message or the template is invalid, or rendering it takes more steps than any conversation needs.
         """
         lengths = {name: template_variables.pop(name) for name in LENGTHS if name in template_variables}
         several = bool(conversation) and not isinstance(conversation[0], dict)
@@ -237,10 +245,14 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
         for messages in conversation if several else [conversation]:
             plain, found = flattened(messages, IMAGE)
             images.append(found)
+            template = chat_template or self.chat_template
+            if isinstance(template, str):
+                known = {**self.tokenizer.special_tokens_map, "tools": None, "documents": None, **template_variables}
+                check_rendering(template, {**known, "messages": plain, "add_generation_prompt": add_generation_prompt})
             texts.append(
                 self.tokenizer.apply_chat_template(
                     plain,
-                    chat_template=chat_template or self.chat_template,
+                    chat_template=template,
                     add_generation_prompt=add_generation_prompt,
                     continue_final_message=continue_final_message,
                     tokenize=False,

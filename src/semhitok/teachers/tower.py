@@ -25,6 +25,7 @@ from transformers import (
 
 from semhitok.storage.cache import weights_path
 from semhitok.storage.foreign_code import load_without_foreign_code
+from semhitok.storage.weights import load_weights
 from semhitok.teachers.configuration import EFFICIENTNET_LITE0_BLOCKS, TeacherConfig
 from semhitok.teachers.efficientnet import EfficientNetLiteConfig, EfficientNetLiteModel, convert_efficientnet_lite
 
@@ -91,7 +92,7 @@ class Teacher(nn.Module):
             image_mean=image_mean,
             image_std=image_std,
         )
-        backbone, report = load_without_foreign_code(
+        backbone, report = load_weights(
             AutoModel.from_pretrained,
             name_or_path,
             config=backbone_config,
