@@ -138,6 +138,11 @@ def use_unified(folder: Path) -> None:
     prompts.apply_chat_template(CHAT, add_generation_prompt=True, tokenize=True)
 
 
+def use_efficientnet(folder: Path) -> None:
+    """Load and look."""
+    Teacher.from_pretrained(folder, image_size=32, layer=-1)(pixels(1))
+
+
 def use_sets(folder: Path) -> None:
     """Mix the sets."""
     mix = Mix(caption=0.5, text=0.5, text_to_image=0.0, chat=0.0)
@@ -151,7 +156,7 @@ SUBJECTS = {
     "unitok": Subject(save_unitok, use_tokenizer),
     "language model": Subject(write_unified, use_unified),
     "teacher": Subject(save_teacher, lambda folder: Teacher.from_pretrained(folder)(pixels(1))),
-    "efficientnet teacher": Subject(write_efficientnet, lambda folder: Teacher.from_pretrained(folder, layer=-1)(pixels(1))),
+    "efficientnet teacher": Subject(write_efficientnet, use_efficientnet),
     "plain language model": Subject(write_language_model, lambda folder: load_plain_language_model(str(folder))),
     "sets": Subject(write_sets, use_sets),
 }
@@ -165,6 +170,7 @@ class Campaign:
         for name, subject in SUBJECTS.items():
             (self.good / name).mkdir(parents=True)
             subject.write(self.good / name)
+            subject.use(self.good / name)
 
     def trial(self, number: int) -> str:
         """``read``, ``refused``, or what is wrong."""
@@ -268,8 +274,8 @@ def run(folder: Path, numbers: Sequence[int]) -> tuple[Any, list[str]]:
 def main(arguments: list[str]) -> int:
     """Run the campaign, or a single trial: ``-N`` for the trial of number N."""
     count, begun = int(arguments[0]) if arguments else 3000, time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        outcomes, faults = run(Path(folder), range(count) if count > 0 else [-count])
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        outcomes, faults = run(Path(folder), range(count) if count >= 0 else [-count])
     print(
         f"{sum(outcomes.values())} tampered checkpoints: {outcomes['read']} read, {outcomes['refused']} refused, "
         f"{len(faults)} faults; {time.perf_counter() - begun:.0f} s"

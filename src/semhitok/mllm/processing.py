@@ -20,7 +20,7 @@ from semhitok.mllm.configuration import SemHiTokMLLMConfig
 from semhitok.mllm.legal_ids import GenerationMode
 from semhitok.mllm.padding import padded_length, truncate
 from semhitok.mllm.vocabulary import Vocabulary
-from semhitok.storage.configuration_fields import checked_fields
+from semhitok.storage.configuration_fields import check_types
 from semhitok.storage.foreign_code import load_without_foreign_code
 from semhitok.tokenizers import TokenizerImageProcessor
 from semhitok.tokenizers.checkpoints import builtin_checkpoint
@@ -45,10 +45,10 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
         chat_template: by default the text tokenizer's own if it has one, otherwise "role: content" line by line.
 
     Raises:
-        ValueError: the text tokenizer has more ids than the language model.
+        ValueError: an argument is of another type, the chat template is none, or the text tokenizer has more ids than the
+            language model.
     """
 
-    @checked_fields
     def __init__(
         self,
         image_processor: Any,
@@ -62,6 +62,7 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
         own_end_id: int | None = None,
         chat_template: str | None = None,
     ) -> None:
+        check_types(SemHiTokMLLMProcessor.__init__, locals())  # not decorated: transformers reads the names of its arguments
         super().__init__(
             image_processor,
             tokenizer,

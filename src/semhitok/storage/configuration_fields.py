@@ -39,9 +39,9 @@ def checked_fields(init: Init) -> Init:
         except Exception as error:
             if isinstance(error, ValueError) and "\n" not in str(error):
                 raise
-            _check_types(init, given)
+            check_types(init, given)
             raise ValueError(f"a {type(self).__name__} cannot be built: {one_line(error)}") from error
-        _check_types(init, given)
+        check_types(init, given)
 
     return checked  # pyright: ignore[reportReturnType]
 
@@ -55,7 +55,12 @@ def in_field(name: str) -> Iterator[None]:
         raise ValueError(f"{name}: {one_line(error)}") from error
 
 
-def _check_types(init: Callable[..., None], given: Mapping[str, Any]) -> None:
+def check_types(init: Callable[..., None], given: Mapping[str, Any]) -> None:
+    """Reject arguments of another type than ``init`` annotates.
+
+    Raises:
+        ValueError: the message names the first of them and what would be accepted.
+    """
     for name, hint in _hints(init).items():
         if name in given and not _fits(given[name], hint):
             raise ValueError(f"{name} must be {_described(hint)}, got {_repr.repr(given[name])}")
