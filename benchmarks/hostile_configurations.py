@@ -183,7 +183,8 @@ class Campaign:
             SUBJECTS[name].use(self.bad)
         except (ValueError, OSError) as error:
             text = str(error)
-            if not text.strip() or "\n" in text or len(text) > 2000 or str(self.bad) not in text:
+            about = str(self.bad) in text or text.startswith("the chat template ")
+            if not about or "\n" in text or len(text) > 2000:
                 return f"{what}: no sentence about a place: {text[:200]!r}"
             return "refused"
         except BaseException as error:

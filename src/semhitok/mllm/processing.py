@@ -24,6 +24,7 @@ from semhitok.storage.configuration_fields import check_types
 from semhitok.storage.foreign_code import load_without_foreign_code
 from semhitok.tokenizers import TokenizerImageProcessor
 from semhitok.tokenizers.checkpoints import builtin_checkpoint
+from semhitok.tokenizers.processors import tried
 
 _TEXT, _VISUAL, _NEITHER = range(3)
 LENGTHS = ("padding", "truncation", "max_length")
@@ -106,7 +107,7 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> SemHiTokMLLMProcessor:
         """Load the processor of a checkpoint: a folder, a hub id, or the name of one bundled with the package."""
-        load = super().from_pretrained
+        load = tried(super().from_pretrained)
         return load_without_foreign_code(load, builtin_checkpoint(pretrained_model_name_or_path), **kwargs)
 
     @property

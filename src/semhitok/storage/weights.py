@@ -172,15 +172,14 @@ def check_values(
 
 def wrong_values(state: Mapping[str, Tensor], stored: Mapping[str, StoredTensor]) -> dict[str, list[str]]:
     """Keys of tensors that are not numbers, by what is wrong with them."""
-    others = [key for key, tensor in stored.items() if not tensor.is_floating_point]
-    integers = {
-        key
-        for key, tensor in state.items()
-        for other in others
-        if tensor.is_floating_point() and (key == other or key.endswith(f".{other}") or other.endswith(f".{key}"))
-    }
+    others = {key for key, tensor in state.items() if tensor.is_complex()}
+    for name in (key for key, tensor in stored.items() if not tensor.is_floating_point):
+        alike = [key for key in state if key == name or key.endswith(f".{name}") or name.endswith(f".{key}")]
+        others |= {key for key in alike if state[key].is_floating_point()}
+        if not alike and name.endswith((".weight", ".bias")):  # transformers has given it another name
+            others.add(name)
     return {
-        "keys that are not of floating point": sorted(integers | {key for key in state if state[key].is_complex()}),
+        "keys that are not of floating point": sorted(others),
         "keys with values that are not finite": sorted(key for key in state if not _is_finite(state[key])),
     }
 

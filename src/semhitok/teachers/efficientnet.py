@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -238,10 +237,13 @@ def convert_efficientnet_lite(path: Path | str, config: EfficientNetLiteConfig) 
         ValueError: the file is missing, does not hold the variant that ``config`` describes, or holds values that are not finite.
     """
     path = require_weights(Path(path), "an EfficientNet-Lite network needs its published weights")
-    model = EfficientNetLiteModel(config)
     try:
         published = torch.load(path, map_location="cpu", weights_only=True)
-        check_values(published, path, every_one=True)
+    except Exception as error:  # an unpickler may raise anything on garbage
+        raise ValueError(f"{path} does not hold the weights of an EfficientNet-Lite: {one_line(error)}.") from None
+    check_values(published, path, every_one=True)
+    model = EfficientNetLiteModel(config)
+    try:
         state = _fold(published, "stem", "_conv_stem", "_bn0")
         for index, shape in enumerate(config.blocks):
             ours, theirs = f"blocks.{index}", f"_blocks.{index}"
@@ -252,7 +254,7 @@ def convert_efficientnet_lite(path: Path | str, config: EfficientNetLiteConfig) 
         if config.has_head:
             state |= _fold(published, "head", "_conv_head", "_bn1")
         model.load_state_dict(state, strict=True)
-    except (KeyError, AttributeError, RuntimeError, UnpicklingError) as error:
+    except (KeyError, RuntimeError) as error:
         raise ValueError(
             f"{path} does not hold the EfficientNet-Lite that the configuration describes: {one_line(error)}."
         ) from None
