@@ -186,27 +186,48 @@ class _Environment(ImmutableSandboxedEnvironment):
         return _charged(self.binop_table[operator](left, right))
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-        return _Counting().visit(super()._parse(source, name, filename))
+        return _Counting(self).visit(super()._parse(source, name, filename))
 
 
 class _Counting(NodeTransformer):
-    """Counts what loops run over and the length of joined texts, and refuses constants that jinja2 would compute at once."""
+    """Counts what loops run over and the length of joined texts, and computes constants within the bounds.
+
+    jinja2 computes them when it compiles a template, also where it never renders them, but in a sandbox no intercepted product.
+    """
+
+    def __init__(self, environment: _Environment) -> None:
+        self.evaluation = nodes.EvalContext(environment)
 
     def visit_For(self, node: nodes.For) -> nodes.For:  # noqa: N802  jinja2's name
         self.generic_visit(node)
         node.iter = _call("_each", node.iter)
         return node
 
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Call:  # noqa: N802  jinja2's name
-        self.generic_visit(node)
-        return _call("_charged", node)
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Expr:  # noqa: N802  jinja2's name
+        found = self.generic_visit(node)
+        return found if isinstance(found, nodes.Const) else _call("_charged", node)
 
     def generic_visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> nodes.Node:
-        """Visit the children, then look at constant products."""
+        """Visit the children, then replace a constant expression by its value, as the optimizer of jinja2 does."""
         super().generic_visit(node, *args, **kwargs)
-        if isinstance(node, nodes.Mul | nodes.Pow | nodes.Mod):
-            _constant(node)
-        return node
+        if not isinstance(node, nodes.Expr) or isinstance(node, nodes.Const):
+            return node
+        try:
+            return nodes.Const.from_untrusted(self._value(node), lineno=node.lineno, environment=self.evaluation.environment)
+        except nodes.Impossible:
+            return node
+
+    def _value(self, node: nodes.Expr) -> Any:
+        if not isinstance(node, nodes.BinExpr) or node.operator not in _Environment.intercepted_binops:
+            return _charged(node.as_const(self.evaluation))
+        if not isinstance(node.left, nodes.Const) or not isinstance(node.right, nodes.Const):
+            raise nodes.Impossible
+        left, right = node.left.value, node.right.value
+        _check_product(node.operator, left, right)
+        try:
+            return _charged(_Environment.default_binop_table[node.operator](left, right))
+        except (TypeError, ValueError, ArithmeticError) as error:
+            raise nodes.Impossible from error
 
 
 class _Generation(Extension):
@@ -231,22 +252,6 @@ def _compiled(template: str) -> Any:
     if budget.exceeded is not None:
         raise budget.exceeded
     return compiled
-
-
-def _constant(node: nodes.Node) -> Any:
-    """The value of a product of constants, None if it is none."""
-    if isinstance(node, nodes.Const):
-        return node.value
-    if not isinstance(node, nodes.Mul | nodes.Pow | nodes.Mod):
-        return None
-    left, right = _constant(node.left), _constant(node.right)
-    if left is None or right is None:
-        return None
-    _check_product(node.operator, left, right)
-    try:
-        return _Environment.default_binop_table[node.operator](left, right)
-    except (TypeError, ValueError, ArithmeticError):
-        return None
 
 
 def _counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
