@@ -44,12 +44,49 @@ from semhitok.tokenizers.settings import settings_of
 
 SEED = 20_261_129
 NUMBERS = (-1, 2, 3, 0.5, 10**5, 10**9, 10**18, 10**30, -(10**9), 2**31, 1e-300)
-TEXTS = ("auto", "float16", "load", "gelu", "eager", "../../etc", "semhitok", "unitok", "siglip_vision_model", "flash_attention_2")
+TEXTS = (
+    "auto",
+    "float16",
+    "load",
+    "gelu",
+    "eager",
+    "../../etc",
+    "semhitok",
+    "unitok",
+    "siglip_vision_model",
+    "flash_attention_2",
+)
 VALUES = (*ATOMS, *NUMBERS, *TEXTS, [], {}, [[]], [1] * 3, {"model_type": "bert"}, {"model_type": "semhitok"})
 ADDED = (
-    *("to_dict", "num_labels", "id2label", "attn_implementation", "quantization_config", "transformers_weights", "auto_map"),
-    *("per_layer_config", "fusion_config", "architectures", "dtype", "torch_dtype", "vocab_size", "grid", "__class__", "stages"),
-    *("provenance", "output_attentions", "problem_type", "configuration_files", "adapter_kwargs", "num_hidden_layers", "__init__"),
+    *(
+        "to_dict",
+        "num_labels",
+        "id2label",
+        "attn_implementation",
+        "quantization_config",
+        "transformers_weights",
+        "auto_map",
+    ),
+    *(
+        "per_layer_config",
+        "fusion_config",
+        "architectures",
+        "dtype",
+        "torch_dtype",
+        "vocab_size",
+        "grid",
+        "__class__",
+        "stages",
+    ),
+    *(
+        "provenance",
+        "output_attentions",
+        "problem_type",
+        "configuration_files",
+        "adapter_kwargs",
+        "num_hidden_layers",
+        "__init__",
+    ),
 )
 DOCUMENTS = (
     *("[]", "3", '"text"', "null", "", "{", "{}", "NaN", '{"a": 1e999}', "\ufeff{}", "[" * 100_000, '{"a":' * 100_000),
@@ -59,7 +96,12 @@ TEMPLATES = (
     *("{% if", "{{ x", "{% endfor %}", "{{" * 5000, "{{ nosuch.field }}", "{{ raise_exception('no') }}", "{{ 1 / 0 }}"),
     "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
     "{% for a in range(99999) %}{% for b in range(999) %}word {% endfor %}{% endfor %}",
-    *("{{ 'x' * 10**10 }}", "{{ 10**(10**10) }}", "{% if false %}{{ 'x'|center(10**10) }}{% endif %}", "{{ '%9999999999d' % 1 }}"),
+    *(
+        "{{ 'x' * 10**10 }}",
+        "{{ 10**(10**10) }}",
+        "{% if false %}{{ 'x'|center(10**10) }}{% endif %}",
+        "{{ '%9999999999d' % 1 }}",
+    ),
     *("{{ '{:>9999999999}'.format(1) }}", "{{ 'x'.ljust(10**10) }}", "{{ [0] * 10**10 }}", "{{ lipsum(10**6) }}"),
     "{% set s = 'xxxxxxxx' %}" + "{% set s = s ~ s %}" * 60 + "{{ s }}",
     "{% set s = 'xxxxxxxx' %}" + "{% set s = s|replace('x', s) %}" * 9 + "{{ s }}",
@@ -67,7 +109,13 @@ TEMPLATES = (
     "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(80) }}",
     "{% for a in 'xxxxxxxxxxxxxxxxxxxx' %}" * 12 + "y" + "{% endfor %}" * 12,
     "{% for a in [1] recursive %}{{ loop([1]) }}{% endfor %}",
-    *("{{ messages.__class__.__mro__ }}", "{{ messages.append(1) }}", "{{ self }}", "{% include 'x' %}", "{% import 'os' as x %}"),
+    *(
+        "{{ messages.__class__.__mro__ }}",
+        "{{ messages.append(1) }}",
+        "{{ self }}",
+        "{% include 'x' %}",
+        "{% import 'os' as x %}",
+    ),
 )
 CHAT = [{"role": "user", "content": "is there a cat"}, {"role": "assistant", "content": "the cat"}]
 
@@ -196,11 +244,15 @@ class Campaign:
         kind = random.random()
         if kind < 0.08:
             return self._tamper_weights(random)
-        if kind < 0.16 and (self.bad / "chat_template.jinja").exists() or kind < 0.02:
+        if (kind < 0.16 and (self.bad / "chat_template.jinja").exists()) or kind < 0.02:
             template = random.choice(TEMPLATES)
             (self.bad / "chat_template.jinja").write_text(template)
             return f"template {template[:60]}"
-        path = self.bad / "config.json" if (self.bad / "config.json") in files and random.random() < 0.7 else random.choice(files)
+        path = (
+            self.bad / "config.json"
+            if (self.bad / "config.json") in files and random.random() < 0.7
+            else random.choice(files)
+        )
         if kind < 0.24:
             document = random.choice(DOCUMENTS)
             path.write_text(document)
@@ -224,7 +276,9 @@ class Campaign:
             torch.save({"a": Payload(self.marker)}, self.bad / "pytorch_model.bin")
         elif kind == "index":
             index = {"weight_map": {"a": random.choice(["../a.safetensors", "/etc/passwd", 3, "a\0b", "\ud800"])}}
-            (self.bad / "model.safetensors.index.json").write_text(json.dumps(random.choice([index, [], {"weight_map": 3}])))
+            (self.bad / "model.safetensors.index.json").write_text(
+                json.dumps(random.choice([index, [], {"weight_map": 3}]))
+            )
         else:
             tensors = load_file(weights)
             key = random.choice(sorted(tensors))

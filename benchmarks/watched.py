@@ -63,7 +63,11 @@ def _watch(trial: Trial, numbers: Sequence[int]) -> Iterator[tuple[int, str, int
                 os.kill(child, signal.SIGKILL)
                 code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
                 slow, hangs = code == -signal.SIGPROF, code == -signal.SIGKILL
-                yield number, f"{SECONDS:g} s" if slow else f"hangs for {PATIENCE:g} s" if hangs else f"died with {code}", 0
+                yield (
+                    number,
+                    f"{SECONDS:g} s" if slow else f"hangs for {PATIENCE:g} s" if hangs else f"died with {code}",
+                    0,
+                )
                 return
             yield tuple(json.loads(line))
     os.waitpid(child, 0)

@@ -75,7 +75,12 @@ FIELDS: list[tuple[str, str, Any, str]] = [
     ("semhitok", "config.json encoder_layers", 10**9, "encoder_layers must be at most 1048576, got 1000000000"),
     ("semhitok", "config.json subcodebook_sizes", 3, "subcodebook_sizes must be a list"),
     ("semhitok", "config.json teacher_config", [], "teacher_config must be a TeacherConfig or an object or null"),
-    ("semhitok", "config.json teacher_config.image_size", "x", "teacher_config: image_size must be a whole number, got 'x'"),
+    (
+        "semhitok",
+        "config.json teacher_config.image_size",
+        "x",
+        "teacher_config: image_size must be a whole number, got 'x'",
+    ),
     ("semhitok", "config.json teacher_config.backbone_config.hidden_size", None, "backbone_config: .*'hidden_size'"),
     ("semhitok", "config.json to_dict", 3, "to_dict is not a field of a SemHiTokConfig"),
     ("semhitok", "config.json provenance", "mine", "provenance must be an object or null, got 'mine'"),
@@ -85,13 +90,28 @@ FIELDS: list[tuple[str, str, Any, str]] = [
     ("unitok", "config.json text_config.num_attention_heads", 0, ""),
     ("unitok", "processor_config.json image_processor.size", "x", "size must be a whole number of pixels, got 'x'"),
     ("language", "config.json stages", 3, "stages must be a list, got 3"),
-    ("language", "config.json code_head_width", "wide", "code_head_width must be a whole number of at least 1, got 'wide'"),
+    (
+        "language",
+        "config.json code_head_width",
+        "wide",
+        "code_head_width must be a whole number of at least 1, got 'wide'",
+    ),
     ("language", "config.json text_config.num_hidden_layers", -1, ""),
     ("language", "config.json text_config.vocab_size", "64", "text_config: .*'vocab_size' expected int, got str"),
-    ("language", "config.json tokenizer_config.semantic_dim", [6], "tokenizer_config: semantic_dim must be a whole number"),
+    (
+        "language",
+        "config.json tokenizer_config.semantic_dim",
+        [6],
+        "tokenizer_config: semantic_dim must be a whole number",
+    ),
     ("language", "processor_config.json text_size", "64", "text_size must be a whole number, got '64'"),
     ("language", "processor_config.json context_length", None, "context_length must be a whole number, got None"),
-    ("teacher", "preprocessor_config.json image_mean", "half", "image_mean must be a list|image_mean and image_std need three"),
+    (
+        "teacher",
+        "preprocessor_config.json image_mean",
+        "half",
+        "image_mean must be a list|image_mean and image_std need three",
+    ),
     ("teacher", "config.json hidden_act", "nosuch", "nosuch"),
     ("teacher", "config.json num_attention_heads", 0, ""),
 ]
@@ -117,7 +137,9 @@ def test_a_tampered_field_is_one_sentence_with_place_and_field(
     assert len(str(caught.value)) < 1000
 
 
-@pytest.mark.parametrize("document", ["[]", "3", '"text"', "[" * 100_000, '{"a":' * 100_000, "{", '{"model_type": ["semhitok"]}'])
+@pytest.mark.parametrize(
+    "document", ["[]", "3", '"text"', "[" * 100_000, '{"a":' * 100_000, "{", '{"model_type": ["semhitok"]}']
+)
 @pytest.mark.parametrize("kind", LOADERS)
 def test_a_document_that_is_no_configuration_is_one_sentence(kind: str, document: str, good: Path, tmp_path: Path):
     folder = Path(shutil.copytree(good / kind, tmp_path / "copy"))

@@ -28,10 +28,18 @@ USUAL = (
     "| list | length }}{% if tools is defined and tools %}{{ tools | length }}{% endif %}{{ strftime_now('%Y') }}",
 )
 
+HARMLESS = ("{{ self }}",)
+
 
 @pytest.mark.parametrize("template", USUAL)
 def test_usual_templates_pass_and_are_counted_by_the_same_rules(template: str, monkeypatch: pytest.MonkeyPatch):
-    variables = {"messages": CHAT * 50, "tools": None, "documents": None, "add_generation_prompt": True, "eos_token": "E"}
+    variables = {
+        "messages": CHAT * 50,
+        "tools": None,
+        "documents": None,
+        "add_generation_prompt": True,
+        "eos_token": "E",
+    }
     pieces: list[str] = []
     monkeypatch.setattr("semhitok.mllm.bounded_templates._Budget.write", lambda self, piece: pieces.append(piece))
     check_rendering(template, variables)
@@ -53,14 +61,12 @@ def little_memory() -> Iterator[None]:
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_hostile_templates_are_one_sentence_soon(template: str):
     begun = time.process_time()
-    try:
-        check_rendering(template, {"messages": CHAT, "add_generation_prompt": True})
-    except ValueError as error:
-        assert "\n" not in str(error)
-        assert str(error).startswith("the chat template ")
+    if template in HARMLESS:
+        check_rendering(template, {"messages": CHAT})
     else:
-        rendered, _ = render_jinja_template([CHAT], chat_template=template)
-        assert len(rendered[0]) < 100
+        with pytest.raises(ValueError, match=r"^the chat template ") as caught:
+            check_rendering(template, {"messages": CHAT})
+        assert "\n" not in str(caught.value)
     assert time.process_time() - begun < 5
 
 
@@ -85,13 +91,15 @@ def test_a_processor_refuses_such_templates_when_it_is_loaded_or_used(tmp_path: 
     prompts = processor(model)
     prompts.save_pretrained(tmp_path)
     (tmp_path / "chat_template.jinja").write_text("{% for m in messages %}")
-    with pytest.raises(ValueError, match=f"^{tmp_path} cannot be loaded: the chat template cannot be read, line 1: ") as caught:
+    with pytest.raises(
+        ValueError, match=f"^{tmp_path} cannot be loaded: the chat template cannot be read, line 1: "
+    ) as caught:
         SemHiTokMLLMProcessor.from_pretrained(tmp_path)
     assert "\n" not in str(caught.value)
     (tmp_path / "chat_template.jinja").write_text(TEMPLATES[7])
     loaded = SemHiTokMLLMProcessor.from_pretrained(tmp_path)
     with pytest.raises(CostlyTemplateError, match="takes more than 1000000 steps for this conversation"):
         loaded.apply_chat_template(CHAT)
-    with pytest.raises(ValueError, match="does not take this conversation: TemplateError: roles must alternate$"):
+    with pytest.raises(ValueError, match=r"does not take this conversation: TemplateError: roles must alternate$"):
         prompts.apply_chat_template(CHAT, chat_template="{{ raise_exception('roles must alternate') }}")
     assert prompts.apply_chat_template(CHAT, chat_template="{{ messages[0].content }}") == "is there a cat"

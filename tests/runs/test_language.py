@@ -302,7 +302,10 @@ def test_images_outside_a_data_set_need_the_recipes_permission(place: Path, tmp_
         ({"pretrain": ["a"]}, r"pretrain\[0\] must be an object with a \"path\" and a \"kind\", got 'a'"),
         ({"pretrain": [{"path": 3, "kind": "text"}]}, r"pretrain\[0\] must be an object with a \"path\""),
         ({"pretrain": [{"path": "a\0b", "kind": "text"}]}, r"pretrain\[0\] must be an object with a \"path\""),
-        ({"pretrain": [{"path": "a", "kind": ["text"]}]}, r"the kind of pretrain\[0\] must be one of .*, got \['text'\]"),
+        (
+            {"pretrain": [{"path": "a", "kind": ["text"]}]},
+            r"the kind of pretrain\[0\] must be one of .*, got \['text'\]",
+        ),
         *(
             ({"pretrain": [{"path": "a", "kind": "text"}, {"path": "a", "kind": "text", "weight": weight}]}, message)
             for weight in (0, -1, "2", True, float("nan"), float("inf"), 1e300, 10**400, [1], {})

@@ -56,18 +56,28 @@ def test_what_libraries_would_repeat_without_end_is_refused_with_its_whole_name(
     }.items():
         with pytest.raises(ValueError, match=f"^here.*{name}"):
             check_configuration(fields, "here")
-    check_configuration({"seed": 2**63, "num_hidden_layers": 80, "layer": -2, "vocab_size": 10**7, "layer_scale": 1e9}, "here")
+    check_configuration(
+        {"seed": 2**63, "num_hidden_layers": 80, "layer": -2, "vocab_size": 10**7, "layer_scale": 1e9}, "here"
+    )
 
 
-@pytest.mark.parametrize("error", [KeyError("a"), TypeError("two\nlines"), RecursionError(), ValueError("a\n b"), ValueError("x")])
+@pytest.mark.parametrize(
+    "error", [KeyError("a"), TypeError("two\nlines"), RecursionError(), ValueError("a\n b"), ValueError("x")]
+)
 def test_what_a_library_raises_becomes_one_sentence_about_the_place(error: Exception):
-    with pytest.raises(ValueError, match="^/the/place cannot be loaded: .") as caught, sentence_about("/the/place"):
+    with pytest.raises(ValueError, match=r"^/the/place cannot be loaded: .") as caught, sentence_about("/the/place"):
         raise error
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory"), ValueError("/the/place is odd"), OSError("no")]
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        ValueError("/the/place is odd"),
+        OSError("no"),
+    ],
 )
 def test_lack_of_memory_and_sentences_pass(error: Exception):
     with pytest.raises(type(error)) as caught, sentence_about("/the/place"):
@@ -121,7 +131,9 @@ def test_wrong_arguments_are_named(arguments: dict[str, Any], message: str):
 
 
 def test_arguments_as_json_has_them_are_accepted():
-    fields = json.loads('{"count": 3, "rate": 1, "kind": "y", "sizes": [1, 2], "facts": {"a": [null]}, "other": {"b": 1}}')
+    fields = json.loads(
+        '{"count": 3, "rate": 1, "kind": "y", "sizes": [1, 2], "facts": {"a": [null]}, "other": {"b": 1}}'
+    )
     found = Checked(**fields)
     assert (found.doubled, found.other) == ([2, 4], {"b": 1})  # type: ignore[attr-defined]
     assert Checked(2, 0.25, sizes=(1,)).doubled == [2]  # type: ignore[arg-type]

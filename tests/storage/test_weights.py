@@ -47,7 +47,11 @@ def write_dino(folder: Path) -> None:
 
 LOADERS: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any], str]] = {
     "teacher": (save_teacher, Teacher.from_pretrained, "encoder.layers.0.mlp.fc1.weight"),
-    "language model": (write_language_model, lambda at: load_language_model(str(at)), "model.layers.1.mlp.up_proj.weight"),
+    "language model": (
+        write_language_model,
+        lambda at: load_language_model(str(at)),
+        "model.layers.1.mlp.up_proj.weight",
+    ),
     "part of a unified model": (
         write_language_model,
         lambda at: SemHiTokForConditionalGeneration.from_language_model(at, image_tokenizer()),
@@ -123,7 +127,9 @@ def test_sizes_far_beyond_the_file_are_refused_before_memory_is_taken(
 
     monkeypatch.setattr(nn.Parameter, "__new__", watched)
     load = SemHiTokModel.from_pretrained if name == "tokenizer" else LOADERS[name][1]
-    with pytest.raises(ValueError, match=f"the weights at {folder} do not match the model: its configuration describes more than"):
+    with pytest.raises(
+        ValueError, match=f"the weights at {folder} do not match the model: its configuration describes more than"
+    ):
         load(folder)
     assert largest[0] < 10**5
 
@@ -152,7 +158,9 @@ def test_the_weights_of_the_built_in_teacher_are_checked_as_well(tmp_path: Path)
         convert_efficientnet_lite(path, config)
     for content in (pickle.dumps({"a": Path("/tmp")}), b"nonsense", b""):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"lite\.pth does not hold the weights of an EfficientNet-Lite: ") as caught:
+        with pytest.raises(
+            ValueError, match=r"lite\.pth does not hold the weights of an EfficientNet-Lite: "
+        ) as caught:
             convert_efficientnet_lite(path, config)
         assert "\n" not in str(caught.value)
 

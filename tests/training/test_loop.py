@@ -235,7 +235,9 @@ def test_a_run_is_not_resumed_on_other_data_or_another_seed(tmp_path: Path):
 
 def test_two_runs_in_one_folder_are_refused(tmp_path: Path):
     with locked_directory(tmp_path / "run"):
-        with pytest.raises(LockedError, match=r"^another run is at work in .*/run \(process \d+ on .*\): wait until .*$"):
+        with pytest.raises(
+            LockedError, match=r"^another run is at work in .*/run \(process \d+ on .*\): wait until .*$"
+        ):
             train(TinyTask(), tiny_feed(), LoopConfig(steps=2, batch_size=4), tmp_path / "run")
         assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"], "nothing was touched"
         assert train(TinyTask(), tiny_feed(), LoopConfig(steps=2, batch_size=4), tmp_path / "run", lock=False).step == 2

@@ -149,9 +149,9 @@ def _check_call(name: str, own: Any, arguments: Sequence[Any]) -> None:
 
 def _check_product(operator: str, left: Any, right: Any) -> None:
     """Refuse products and powers that are too large, before they are made."""
-    if operator == "**" and isinstance(left, int) and isinstance(right, int):
-        if left.bit_length() * abs(right) > LARGEST:
-            raise _costly("the chat template computes a number without end")
+    power = operator == "**" and isinstance(left, int) and isinstance(right, int)
+    if power and left.bit_length() * abs(right) > LARGEST:
+        raise _costly("the chat template computes a number without end")
     for several, times in ((left, right), (right, left)):
         if operator == "*" and isinstance(several, str | list | tuple) and isinstance(times, int):
             _budget.get().take(len(several) * max(times, 0) // (64 if isinstance(several, str) else 1))
@@ -165,7 +165,9 @@ class _Environment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset(["*", "**", "%", "+"])
 
     def __init__(self) -> None:
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols], finalize=_charged)
+        super().__init__(
+            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols], finalize=_charged
+        )
         self.globals |= {"raise_exception": _raise, "strftime_now": _now, "lipsum": _refuse_lipsum}
         self.globals |= {"_each": _each, "_charged": _charged}
         self.filters["tojson"] = _to_json
@@ -213,7 +215,9 @@ class _Counting(NodeTransformer):
         if not isinstance(node, nodes.Expr) or isinstance(node, nodes.Const):
             return node
         try:
-            return nodes.Const.from_untrusted(self._value(node), lineno=node.lineno, environment=self.evaluation.environment)
+            return nodes.Const.from_untrusted(
+                self._value(node), lineno=node.lineno, environment=self.evaluation.environment
+            )
         except nodes.Impossible:
             return node
 
@@ -259,7 +263,9 @@ def _counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(function)  # with jinja2's mark of what it is passed first
     def counted(*args: Any, **kwargs: Any) -> Any:
-        passed = [each for each in args if not isinstance(each, Context | ImmutableSandboxedEnvironment | nodes.EvalContext)]
+        passed = [
+            each for each in args if not isinstance(each, Context | ImmutableSandboxedEnvironment | nodes.EvalContext)
+        ]
         _check_call(name, passed[0] if passed else None, (*passed[1:], *kwargs.values()))
         return _charged(function(*args, **kwargs))
 

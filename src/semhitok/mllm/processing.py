@@ -63,7 +63,9 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
         own_end_id: int | None = None,
         chat_template: str | None = None,
     ) -> None:
-        check_types(SemHiTokMLLMProcessor.__init__, locals())  # not decorated: transformers reads the names of its arguments
+        check_types(
+            SemHiTokMLLMProcessor.__init__, locals()
+        )  # not decorated: transformers reads the names of its arguments
         super().__init__(
             image_processor,
             tokenizer,

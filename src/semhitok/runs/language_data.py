@@ -28,8 +28,8 @@ from semhitok.data.records import RecordError, RecordKind
 from semhitok.data.transforms import fit_image, to_float, to_uint8
 from semhitok.recipes.language_recipe import Mix
 from semhitok.runs.preparation import CACHE_BATCH, Report
-from semhitok.storage.configuration import one_line, read_configuration
 from semhitok.storage.array_cache import ArrayCache, CacheKey, digest_of_text
+from semhitok.storage.configuration import one_line, read_configuration
 from semhitok.types import FitMode, LanguageStageName
 
 TEXTS_TO_LEARN_FROM = 200_000

@@ -23,8 +23,8 @@ _repr.maxstring = _repr.maxother = _repr.maxlong = 80
 def checked_fields(init: Init) -> Init:
     """Decorate the ``__init__`` of a configuration or a processor: whatever is wrong with its arguments is a ``ValueError``.
 
-    ``init`` has the first word, as its own checks know more than types. An argument of another type than annotated is named
-    with what would be accepted. Further keyword arguments may not replace a method.
+    ``init`` has the first word about a field, as its own checks know more than types. An argument of another type than annotated
+    is named with what would be accepted. Further keyword arguments may not replace a method.
     """
     parameters = inspect.signature(init)
 
@@ -36,10 +36,14 @@ def checked_fields(init: Init) -> Init:
                 raise ValueError(f"{name} is not a field of a {type(self).__name__}")
         try:
             init(self, *args, **kwargs)
+        except MemoryError:
+            raise
         except Exception as error:
-            if isinstance(error, ValueError) and "\n" not in str(error):
+            plain, sentence = isinstance(error, ValueError) and "\n" not in str(error), _wrong_type(init, given)
+            if sentence is not None and not (plain and sentence.split()[0] in str(error)):
+                raise ValueError(sentence) from error
+            if plain:
                 raise
-            check_types(init, given)
             raise ValueError(f"a {type(self).__name__} cannot be built: {one_line(error)}") from error
         check_types(init, given)
 
@@ -51,6 +55,8 @@ def in_field(name: str) -> Iterator[None]:
     """Whatever goes wrong with a nested configuration is a ``ValueError`` that names its field."""
     try:
         yield
+    except MemoryError:
+        raise
     except Exception as error:
         raise ValueError(f"{name}: {one_line(error)}") from error
 
@@ -61,9 +67,15 @@ def check_types(init: Callable[..., None], given: Mapping[str, Any]) -> None:
     Raises:
         ValueError: the message names the first of them and what would be accepted.
     """
+    if (sentence := _wrong_type(init, given)) is not None:
+        raise ValueError(sentence)
+
+
+def _wrong_type(init: Callable[..., None], given: Mapping[str, Any]) -> str | None:
     for name, hint in _hints(init).items():
         if name in given and not _fits(given[name], hint):
-            raise ValueError(f"{name} must be {_described(hint)}, got {_repr.repr(given[name])}")
+            return f"{name} must be {_described(hint)}, got {_repr.repr(given[name])}"
+    return None
 
 
 @cache

@@ -132,7 +132,10 @@ def weights_at_most(stored: Mapping[str, StoredTensor], place: str | os.PathLike
     if not stored:
         yield
         return
-    hooks = [register(count) for register in (register_module_parameter_registration_hook, register_module_buffer_registration_hook)]
+    hooks = [
+        register(count)
+        for register in (register_module_parameter_registration_hook, register_module_buffer_registration_hook)
+    ]
     _innermost.counter = counter
     try:
         yield

@@ -102,7 +102,9 @@ class Teacher(nn.Module):
                 output_loading_info=True,
             )
             if missing := sorted(report["missing_keys"]):
-                raise ValueError(f"{name_or_path} lacks weights of the vision tower: {list_keys({'missing keys': missing})}")
+                raise ValueError(
+                    f"{name_or_path} lacks weights of the vision tower: {list_keys({'missing keys': missing})}"
+                )
             return cls(config, backbone)
 
     @classmethod
