@@ -22,6 +22,7 @@ from semhitok.mllm.continuous import FILE, ContinuousProjector
 from semhitok.recipes import LANGUAGE_RECIPES, LanguageRecipe
 from semhitok.recipes.language_recipe import LanguageStage, Mix, SmallLanguageModel
 from semhitok.runs.language import run_language
+from semhitok.runs.language_data import data_sets
 from semhitok.runs.language_models import load_language_model, train_bpe
 from semhitok.training.tasks.language import LanguageTask
 
@@ -220,7 +221,7 @@ def test_what_does_not_fit_together_is_refused(place: Path, tmp_path: Path):
         run(replace(recipe, stages=("align", "pretrain")), place / "scenes", tmp_path / "a", stages=("pretrain",))
     with pytest.raises(ValueError, match="stage pretrain has data sets of kind caption, the recipe's mix asks for"):
         run(recipe, place / "llava_v15.json", tmp_path / "b")
-    (tmp_path / "broken.json").write_text("[]")
+    (tmp_path / "broken.json").write_text("{}")
     with pytest.raises(ValueError, match="must list data sets as"):
         run(recipe, tmp_path / "broken.json", tmp_path / "c")
     long = replace(recipe, pretrain=replace(recipe.pretrain, row_length=193))
@@ -290,3 +291,32 @@ def test_images_outside_a_data_set_need_the_recipes_permission(place: Path, tmp_
         run(recipe, data, tmp_path / "refused", stages=["pretrain"])
     permitted = replace(recipe, records=replace(recipe.records, allow_outside=True))
     assert run(permitted, data, tmp_path / "run", stages=["pretrain"])[0].step == 3
+
+
+@pytest.mark.parametrize(
+    ("listed", "message"),
+    [
+        ({"pretrain": 3}, r"must list data sets as"),
+        ([], r"must hold an object of fields, got list"),
+        ("[" * 100_000, "is not JSON: RecursionError"),
+        ({"pretrain": ["a"]}, r"pretrain\[0\] must be an object with a \"path\" and a \"kind\", got 'a'"),
+        ({"pretrain": [{"path": 3, "kind": "text"}]}, r"pretrain\[0\] must be an object with a \"path\""),
+        ({"pretrain": [{"path": "a\0b", "kind": "text"}]}, r"pretrain\[0\] must be an object with a \"path\""),
+        (
+            {"pretrain": [{"path": "a", "kind": ["text"]}]},
+            r"the kind of pretrain\[0\] must be one of .*, got \['text'\]",
+        ),
+        *(
+            ({"pretrain": [{"path": "a", "kind": "text"}, {"path": "a", "kind": "text", "weight": weight}]}, message)
+            for weight in (0, -1, "2", True, float("nan"), float("inf"), 1e300, 10**400, [1], {})
+            for message in [r"the weight of pretrain\[1\] must be a number above 0 and at most 1e\+12, got "]
+        ),
+    ],
+)
+def test_an_odd_list_of_data_sets_is_one_sentence(listed: Any, message: str, tmp_path: Path):
+    path = tmp_path / "sets.json"
+    path.write_text(listed if isinstance(listed, str) else json.dumps(listed))
+    with pytest.raises(ValueError, match=message) as caught:
+        data_sets(path, "pretrain", Mix(text=1.0))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from semhitok.mllm.adapter import MLP
 from semhitok.mllm.modeling import SemHiTokForConditionalGeneration
+from semhitok.storage.configuration import sentence_about
+from semhitok.storage.weights import check_values
 
 FILE = "continuous_projector.safetensors"
 
@@ -109,12 +111,19 @@ class ContinuousProjector(nn.Module):
     def load(
         cls, directory: str | os.PathLike[str], model: SemHiTokForConditionalGeneration
     ) -> ContinuousProjector | None:
-        """The projector saved in a model's folder, or None if the model was trained on tokens."""
+        """The projector saved in a model's folder, or None if the model was trained on tokens.
+
+        Raises:
+            ValueError: the file is damaged, of another model, or its values are not finite.
+        """
         path = Path(directory) / FILE
         if not path.exists():
             return None
         projector = cls.for_model(model)
-        projector.load_state_dict(load_file(path))
+        with sentence_about(path):
+            tensors = load_file(path)
+            check_values(tensors, path, every_one=True)
+            projector.load_state_dict(tensors)
         return projector
 
 

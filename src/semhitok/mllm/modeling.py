@@ -38,6 +38,7 @@ from semhitok.mllm.quantization import leave_parts_out
 from semhitok.mllm.shared_tokenizer import load_shared_weights
 from semhitok.mllm.vocabulary import Vocabulary
 from semhitok.storage.foreign_code import load_without_foreign_code
+from semhitok.storage.weights import load_weights
 from semhitok.tokenizers.checkpoints import hub_options, load_strictly
 from semhitok.types import AdapterKind
 
@@ -139,7 +140,7 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageFillingMixin, Image
         """
         if not isinstance(language_model, PreTrainedModel):
             text_tokenizer = text_tokenizer or load_without_foreign_code(AutoTokenizer.from_pretrained, language_model)
-            language_model = load_without_foreign_code(AutoModelForCausalLM.from_pretrained, language_model)
+            language_model = load_weights(AutoModelForCausalLM.from_pretrained, language_model)
         assert isinstance(language_model, PreTrainedModel)
         text_size = language_model.config.vocab_size
         begin, end = image_marks(text_tokenizer, text_size)

@@ -14,14 +14,17 @@ from torch import Tensor
 from transformers import BatchFeature, ProcessorMixin
 
 from semhitok.data.records import IMAGE
+from semhitok.mllm.bounded_templates import check_rendering, check_template
 from semhitok.mllm.chat import DEFAULT_CHAT_TEMPLATE, flattened, in_order
 from semhitok.mllm.configuration import SemHiTokMLLMConfig
 from semhitok.mllm.legal_ids import GenerationMode
 from semhitok.mllm.padding import padded_length, truncate
 from semhitok.mllm.vocabulary import Vocabulary
+from semhitok.storage.configuration_fields import check_types
 from semhitok.storage.foreign_code import load_without_foreign_code
 from semhitok.tokenizers import TokenizerImageProcessor
 from semhitok.tokenizers.checkpoints import builtin_checkpoint
+from semhitok.tokenizers.processors import tried
 
 _TEXT, _VISUAL, _NEITHER = range(3)
 LENGTHS = ("padding", "truncation", "max_length")
@@ -43,7 +46,8 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
         chat_template: by default the text tokenizer's own if it has one, otherwise "role: content" line by line.
 
     Raises:
-        ValueError: the text tokenizer has more ids than the language model.
+        ValueError: an argument is of another type, the chat template is none, or the text tokenizer has more ids than the
+            language model.
     """
 
     def __init__(
@@ -59,11 +63,16 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
         own_end_id: int | None = None,
         chat_template: str | None = None,
     ) -> None:
+        check_types(
+            SemHiTokMLLMProcessor.__init__, locals()
+        )  # not decorated: transformers reads the names of its arguments
         super().__init__(
             image_processor,
             tokenizer,
             chat_template=chat_template or getattr(tokenizer, "chat_template", None) or DEFAULT_CHAT_TEMPLATE,
         )
+        if isinstance(self.chat_template, str):
+            check_template(self.chat_template)
         self.text_size = text_size
         self.visual_size = visual_size
         self.image_tokens = image_tokens
@@ -100,7 +109,7 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> SemHiTokMLLMProcessor:
         """Load the processor of a checkpoint: a folder, a hub id, or the name of one bundled with the package."""
-        load = super().from_pretrained
+        load = tried(super().from_pretrained)
         return load_without_foreign_code(load, builtin_checkpoint(pretrained_model_name_or_path), **kwargs)
 
     @property
@@ -230,6 +239,9 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
             add_generation_prompt, continue_final_message, template_variables: as in transformers.
             tokenize: False returns text; True returns input_ids, or all inputs with return_dict.
             return_tensors, processor_kwargs: for ``__call__``; padding, truncation and max_length may also be given directly.
+
+        Raises:
+            ValueError: a message or the template is invalid, or rendering it takes more steps than any conversation needs.
         """
         lengths = {name: template_variables.pop(name) for name in LENGTHS if name in template_variables}
         several = bool(conversation) and not isinstance(conversation[0], dict)
@@ -237,10 +249,14 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
         for messages in conversation if several else [conversation]:
             plain, found = flattened(messages, IMAGE)
             images.append(found)
+            template = chat_template or self.chat_template
+            if isinstance(template, str):
+                known = {**self.tokenizer.special_tokens_map, "tools": None, "documents": None, **template_variables}
+                check_rendering(template, {**known, "messages": plain, "add_generation_prompt": add_generation_prompt})
             texts.append(
                 self.tokenizer.apply_chat_template(
                     plain,
-                    chat_template=chat_template or self.chat_template,
+                    chat_template=template,
                     add_generation_prompt=add_generation_prompt,
                     continue_final_message=continue_final_message,
                     tokenize=False,

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from semhitok.recipes.language_recipe import SmallLanguageModel
 from semhitok.storage.foreign_code import load_without_foreign_code
+from semhitok.storage.weights import load_weights
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 SMOLLM2 = "smollm2-135m-instruct"
@@ -96,12 +97,12 @@ def load_language_model(name: str) -> tuple[PreTrainedModel, Any]:
         ValueError: a package is missing, or the checkpoint needs Python code of its own.
     """
     if name != SMOLLM2:
-        model = load_without_foreign_code(AutoModelForCausalLM.from_pretrained, name, dtype=torch.float32)
+        model = load_weights(AutoModelForCausalLM.from_pretrained, name, dtype=torch.float32)
         return model, load_without_foreign_code(AutoTokenizer.from_pretrained, name)
     folder = _smollm2_folder()
     (file,) = (path.name for path in folder.glob("*.gguf"))
     load_model, load_text_tokenizer = AutoModelForCausalLM.from_pretrained, AutoTokenizer.from_pretrained
-    model = load_without_foreign_code(load_model, folder, gguf_file=file, dtype=torch.float32)
+    model = load_weights(load_model, folder, gguf_file=file, dtype=torch.float32)
     return model, load_without_foreign_code(load_text_tokenizer, folder, gguf_file=file)
 
 

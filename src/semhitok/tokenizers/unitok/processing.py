@@ -11,6 +11,7 @@ from transformers import BatchFeature, ProcessorMixin
 from semhitok.storage.foreign_code import load_without_foreign_code
 from semhitok.tokenizers.checkpoints import builtin_checkpoint
 from semhitok.tokenizers.image_processing import ImageLike
+from semhitok.tokenizers.processors import tried
 from semhitok.types import FitOrTile
 
 
@@ -29,7 +30,7 @@ class UniTokProcessor(ProcessorMixin):
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> UniTokProcessor:
         """Load the processor of a checkpoint: a folder, a hub id, or the name of one bundled with the package."""
-        load = super().from_pretrained
+        load = tried(super().from_pretrained)
         return load_without_foreign_code(load, builtin_checkpoint(pretrained_model_name_or_path), **kwargs)
 
     def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]
