@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 
@@ -24,7 +25,8 @@ def check_ids(ids: Tensor, vocab_size: int, codes_per_token: int | None = None) 
     """Ids (B,N), or (B,N,C) if ``codes_per_token`` is C, as int64.
 
     Raises:
-        ValueError: the shape or type is another, or an id is outside [0, vocab_size).
+        ValueError: the shape or type is another, or an id is outside [0, vocab_size); values are not checked in a graph of
+            ``torch.export``, which cannot depend on them.
     """
     fraction = ids.is_floating_point() or ids.is_complex()
     if codes_per_token is None and (ids.ndim != 2 or fraction):
@@ -35,6 +37,8 @@ def check_ids(ids: Tensor, vocab_size: int, codes_per_token: int | None = None) 
             f"got {ids.dtype} {tuple(ids.shape)}"
         )
     ids = ids.long()  # torch has no minimum of unsigned integers
+    if torch.compiler.is_exporting():
+        return ids
     if ids.numel() and (ids.min() < 0 or ids.max() >= vocab_size):
         worst = int(ids.max() if ids.max() >= vocab_size else ids.min())
         raise ValueError(f"ids must lie in [0, {vocab_size}), got {worst}")
