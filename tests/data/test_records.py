@@ -291,3 +291,35 @@ def test_messages_in_parts(tmp_path: Path):
     assert [picture.file for picture in record.pictures] == [tmp_path / "a.png"]
     with pytest.raises(RecordError, match="line 2: a message needs role and content"):
         JsonLines(path, "chat").read(1, 0)
+
+
+def test_a_mark_is_an_image_only_where_nothing_else_says_so(tmp_path: Path):
+    """In texts of records with images that are no parts of messages, as LLaVA has them; elsewhere it is text."""
+    mark, asked, part = "<image>", "what does <image> mean?", {"type": "image", "image": "a.png"}
+
+    def chat(content: object, answer: str = "a <image>", **fields: object) -> dict:
+        return {
+            "kind": "chat",
+            "messages": [{"role": "user", "content": content}, {"role": "assistant", "content": answer}],
+        } | fields
+
+    lines = {
+        "no image": (chat(asked), [(asked,), ("a <image>",)]),
+        "an image beside the texts": (chat(asked, "a", image="a.png"), [("what does ", " mean?"), ("a",)]),
+        "an image part": (chat([part, {"type": "text", "text": asked}]), [("", asked), ("a <image>",)]),
+        "an image part among marks": (
+            chat([{"type": "text", "text": mark}, part, {"type": "text", "text": asked}]),
+            [(mark, asked), ("a <image>",)],
+        ),
+        "parts of text": (chat([{"type": "text", "text": asked}], "a", image="a.png"), [("", asked), ("a",)]),
+        "a text": ({"kind": "text", "text": asked}, []),
+        "a caption": ({"kind": "caption", "caption": asked, "image": "a.png"}, []),
+        "a prompt": ({"kind": "text_to_image", "caption": asked, "image": "a.png"}, []),
+    }
+    source = JsonLines(write_lines(tmp_path / "marks.jsonl", [line for line, _ in lines.values()]), "text")
+    for index, (name, (_, pieces)) in enumerate(lines.items()):
+        record = source.read(index, 0)
+        assert [turn.pieces for turn in record.turns] == pieces, name
+        assert len(record.pictures) == (sum(map(len, pieces)) - len(pieces) if pieces else int(name != "a text")), name
+        assert record.text == ("" if pieces else asked)
+        assert [turn.text for turn in record.turns] == [mark.join(each) for each in pieces]

@@ -57,17 +57,20 @@ def unigram() -> PreTrainedTokenizerFast:
 def llama(prepend: str = "normalizer") -> PreTrainedTokenizerFast:
     """Llama and Vicuna: BPE with a space put before every text between control tokens, no words, bytes for what is unknown."""
     backend = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")  # learned from words
+    special = ["<unk>", "<s>", "</s>", *[f"<0x{byte:02X}>" for byte in range(256)]]
+    trainer = trainers.BpeTrainer(vocab_size=520, special_tokens=special, show_progress=False)
+    backend.train_from_iterator([text.replace("\n", " ") for text in TEXTS], trainer)
+    state = json.loads(backend.to_str())
+    state["added_tokens"] = state["added_tokens"][:3]  # bytes are in the vocabulary only
+    state["pre_tokenizer"] = None
+    backend = Tokenizer.from_str(json.dumps(state))
     if prepend == "normalizer":
         backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     else:
         backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=prepend, split=False)
     backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
-    special = ["<unk>", "<s>", "</s>", *[f"<0x{byte:02X}>" for byte in range(256)]]
-    trainer = trainers.BpeTrainer(vocab_size=520, special_tokens=special, show_progress=False, max_token_length=6)
-    backend.train_from_iterator([text.replace("\n", "") for text in TEXTS], trainer)
-    state = json.loads(backend.to_str())
-    state["added_tokens"] = state["added_tokens"][:3]  # bytes are in the vocabulary only
-    return _with_beginning(Tokenizer.from_str(json.dumps(state)))
+    return _with_beginning(backend)
 
 
 def word_piece() -> PreTrainedTokenizerFast:
@@ -134,11 +137,11 @@ JOINING_TEMPLATE = (
 )
 # Qwen3: all but the last answer lose their thoughts, and an answer without thoughts gets empty ones while it is the last.
 THINKING_TEMPLATE = (
-    "{% for message in messages %}{% set content = message['content'].split('</think>')[-1].lstrip('\n') %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' }}"
-    "{% if message['role'] == 'assistant' and loop.last %}{{ '<think>\n' }}{% if '</think>' in message['content'] %}"
-    "{{ message['content'].split('</think>')[0].split('<think>')[-1].strip('\n') }}{% endif %}{{ '\n</think>\n\n' }}{% endif %}"
-    "{{ content + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    "{% for message in messages %}{% set content = message['content'] %}{{ '<|im_start|>' + message['role'] + '\n' }}"
+    "{% if message['role'] == 'assistant' %}{% set thought = content.split('</think>')[0].split('<think>')[-1].strip('\n') %}"
+    "{% if loop.last %}{{ '<think>\n' + (thought if '</think>' in content else '') + '\n</think>\n\n' }}{% endif %}"
+    "{% set content = content.split('</think>')[-1].lstrip('\n') %}{{ content }}{% else %}{{ content }}{% endif %}"
+    "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 TOLD_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}{% if message['role'] == 'assistant' %}"

@@ -290,3 +290,19 @@ def test_images_outside_a_data_set_need_the_recipes_permission(place: Path, tmp_
         run(recipe, data, tmp_path / "refused", stages=["pretrain"])
     permitted = replace(recipe, records=replace(recipe.records, allow_outside=True))
     assert run(permitted, data, tmp_path / "run", stages=["pretrain"])[0].step == 3
+
+
+def test_a_recipe_may_name_a_chat_template_which_stays_with_the_model(place: Path, tmp_path: Path):
+    file = tmp_path / "own.jinja"
+    file.write_text(
+        "{% for message in messages %}{{ message['role'] + ' ' + message['content'] + ' ' }}{% endfor %}", "utf-8"
+    )
+    recipe = shrunk(LANGUAGE_RECIPES["llava_v15"](), place, own=False, chat_template=str(file))
+    run(recipe, place / "llava_v15.json", tmp_path / "run", stages=["pretrain"])
+    first = tmp_path / "run" / "pretrain" / "model"
+    assert AutoProcessor.from_pretrained(first).chat_template == file.read_text("utf-8")
+    assert AutoTokenizer.from_pretrained(first).chat_template == file.read_text("utf-8"), (
+        "what a later stage starts from"
+    )
+    with pytest.raises(ValueError, match=r"nosuch\.jinja: the chat template cannot be read"):
+        run(replace(recipe, chat_template=str(tmp_path / "nosuch.jinja")), place / "llava_v15.json", tmp_path / "none")
