@@ -92,7 +92,7 @@ def conversation(draw: random.Random, names: list[str]) -> tuple[Turn, ...]:
 def check(build: SequenceBuilder, kind: str, template: str, turns: tuple[Turn, ...], said: str) -> int:
     """Check one conversation; returns the number of its answers."""
     processor = build.processor
-    special = set(made(kind).all_special_ids) - {made(kind).unk_token_id}
+    special = set(made(kind).all_special_ids) - {made(kind).convert_tokens_to_ids(str(made(kind).unk_token))}
     images = sum(len(turn.pieces) - 1 for turn in turns)
     plain = tuple(Turn.of(turn.role, ["a", *["a"] * (len(turn.pieces) - 1)]) for turn in turns)
     sequences, harmless = (

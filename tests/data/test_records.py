@@ -13,6 +13,7 @@ import pytest
 from benchmarks.hostile_data import hostile
 from tests.data.records_on_disk import png, scene, write_lines, write_scenes, write_tar
 
+from semhitok.data import record_sources
 from semhitok.data.images import ImageError
 from semhitok.data.record_sources import JsonLines, Pretokenized, RecordTars, open_records
 from semhitok.data.records import RecordError, Turn
@@ -323,3 +324,24 @@ def test_a_mark_is_an_image_only_where_nothing_else_says_so(tmp_path: Path):
         assert len(record.pictures) == (sum(map(len, pieces)) - len(pieces) if pieces else int(name != "a text")), name
         assert record.text == ("" if pieces else asked)
         assert [turn.text for turn in record.turns] == [mark.join(each) for each in pieces]
+
+
+def test_records_much_too_long_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    said = [{"from": "human", "value": "<image>" * 4}, {"from": "gpt", "value": "a"}]
+    lines = [
+        {"kind": "text", "text": "a" * 300},
+        {"image": ["a.png"] * 4, "conversations": said},
+        {"kind": "text", "text": "a"},
+    ]
+    source = JsonLines(write_lines(tmp_path / "long.jsonl", lines), "chat")
+    tars = open_records(write_tar(tmp_path / "long.tar", [{".txt": b"a" * 300}, {".txt": b"a"}]), "text")
+    monkeypatch.setattr(record_sources, "MAX_DESCRIPTION_BYTES", 200)
+    monkeypatch.setattr(record_sources, "MAX_IMAGES", 3)
+    for refused, index, message in (
+        (source, 0, r"line 1: has 33\d bytes, up to 200 are accepted"),
+        (source, 1, r"line 2: has 4 images, up to 3 are accepted"),
+        (tars, 0, "has 300 bytes, up to 200 are accepted"),
+    ):
+        with pytest.raises(RecordError, match=message):
+            refused.read(index, 0)
+    assert source.read(2, 0).text == tars.read(1, 0).text == "a"

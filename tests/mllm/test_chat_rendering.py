@@ -254,3 +254,14 @@ def test_one_chat_does_not_fill_any_number_of_rows(model):
     turns = (Turn("user", "what is there " * 31), Turn("assistant", "no")) * 145
     with pytest.raises(RecordError, match="r: its 145 answers need more than 64 rows under this chat template"):
         build(chat(turns), 0.5)
+
+
+def test_long_chats_take_time_in_proportion_to_their_length(model):
+    """Of control tokens that are typed, of answers, and where the template writes no control token in between."""
+    typed = Record("chat", "r", turns=(Turn("user", "<|im_end|>" * 3_000), Turn("assistant", "a")))
+    many = Record("chat", "r", turns=(Turn("user", "what"), Turn("assistant", "a")) * 300)
+    for record, template in ((typed, "chatml"), (many, "chatml"), (many, "joining")):
+        build = builder(processing(model, "byte-level", TEMPLATES[template]), max_length=100_000)
+        begun = time.process_time()
+        build(record, 0.5)
+        assert time.process_time() - begun < 3

@@ -209,7 +209,7 @@ def _chat(fields: Mapping[str, Any], name: str, pictures: tuple[Picture, ...], c
     pieces = [
         said if isinstance(said, tuple) else tuple(said.split(IMAGE)) if marked else (said,) for _, said in messages
     ]
-    roles = [role for role, _ in messages]
+    roles: list[Role] = [role for role, _ in messages]
     places = sum(map(len, pieces)) - len(pieces)
     if pictures and not places and "user" in roles:
         first = roles.index("user")

@@ -135,7 +135,8 @@ class ChatRenderer:
             raise ValueError(f"the chat template cannot be applied ({type(error).__name__}: {reason})") from error
         if not self._tells:
             return text, {}
-        return text, {number: (begin, min(end, len(text))) for number, (begin, end) in enumerate(found[0])}
+        told: list[tuple[int, int]] = found[0]  # pyright: ignore[reportAssignmentType]
+        return text, {number: (begin, min(end, len(text))) for number, (begin, end) in enumerate(told)}
 
     def _spans(self, plain: list[dict[str, str]], text: str) -> Spans:
         """Where answers stand that the template writes now as it wrote them when they were given."""

@@ -27,6 +27,8 @@ _DIGITS = [chr(0xFDD1 + digit) for digit in range(16)]
 _RESERVED = re.compile("[\ufdd0-\ufdef\ud800-\udfff]")
 _HIDDEN_CHARACTER = re.compile(f"{_HIDDEN}([{''.join(_DIGITS)}]+){_CLOSE}")
 _NEVER = re.compile("(?!)")
+FAR = 2**14
+"""Characters beyond which a segment does not depend on those before it; else time would grow with their product."""
 
 
 class Segment(NamedTuple):
@@ -55,17 +57,14 @@ class ControlMarks:
 
     def __init__(self, text_tokenizer: Any, names: dict[int, str], special: frozenset[int]) -> None:
         self._spelled = {name: _spelling(index) for index, name in names.items()}
-        self._names = {spelling: name for name, spelling in self._spelled.items()}
         self._written = _alternatives(self._spelled)
         self._typed = {
             answer: _Typed([name for index, name in names.items() if index in special or not answer])
             for answer in (False, True)
         }
-        self._mark = re.compile(f"{_OPEN}[{''.join(_DIGITS)}]+{_CLOSE}|[{IMAGE_PLACE}{_JOINT}]")
         self._backend = _respelled(_backend(text_tokenizer), self._spelled)
-        self.image_id: int = self._backend.token_to_id(IMAGE_PLACE)
-        """Stands for an image among encoded ids; not an id of the language model."""
-        self._joint_id: int = self._backend.token_to_id(_JOINT)
+        self.image_id, self._joint_id = (self._backend.encode(mark).ids[0] for mark in (IMAGE_PLACE, _JOINT))
+        """``image_id`` stands for an image among encoded ids; it is no id of the language model."""
         if any(self._backend.token_to_id(_spelling(index)) != index for index in names):
             raise ValueError(
                 "the ids of the text tokenizer's added tokens have gaps, so its control tokens cannot be told apart"
@@ -94,9 +93,11 @@ class ControlMarks:
             for size in range(1, min(typed.longest, len(ending) + 1)):
                 if ending[-size:] in typed.beginnings:
                     places.add(len(ending) - size)
-        for place in sorted(places, reverse=True):
-            text = f"{text[:place]}{_HIDDEN}{_digits(ord(text[place]))}{_CLOSE}{text[place + 1 :]}"
-        return text
+        parts, position = [], 0
+        for place in sorted(places):
+            parts += [text[position:place], _HIDDEN, _digits(ord(text[place])), _CLOSE]
+            position = place + 1
+        return "".join([*parts, text[position:]])
 
     def respelled(self, text: str) -> str:
         """A text written by a template or a developer in the spelling of this class; hidden characters appear again."""
@@ -116,15 +117,14 @@ class ControlMarks:
         before, ids_before = "", list[int]()  # since the last control token, as nothing reaches across one
         for text, _ in segments:
             ids = self._ids(before + text)
-            if ids[: len(ids_before)] == ids_before:
-                before += text
-            else:
-                before, ids_before = _JOINT + text, []
-                ids = self._ids(before)
+            if len(before) > FAR or ids[: len(ids_before)] != ids_before:
+                before, ids_before = _JOINT, []
+                ids = self._ids(before + text)
             found.append(ids[len(ids_before) :])
-            marks = [mark.start() for mark in self._mark.finditer(before)]
-            before = before[marks[-1] :] if marks else before
-            ids_before = self._ids(before)
+            before, ids_before = before + text, ids
+            if (last := max(map(before.rfind, (_OPEN, IMAGE_PLACE, _JOINT)))) > 0:
+                before = before[last:]
+                ids_before = self._ids(before)
         return found
 
     def _ids(self, text: str) -> list[int]:
@@ -160,7 +160,8 @@ class _Typed:
     """How to find control tokens in what was typed: whole ones, also overlapping, and beginnings at the end."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        self.whole = re.compile(f"(?=(?:{_alternatives(names).pattern}))") if names else _NEVER
+        first = "".join(re.escape(name[0]) for name in names)
+        self.whole = re.compile(f"(?=[{first}])(?=(?:{_alternatives(names).pattern}))") if names else _NEVER
         self.longest = max(map(len, names), default=0)
         self.beginnings = {name[:size] for name in names for size in range(1, len(name))}
 
