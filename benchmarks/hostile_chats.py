@@ -13,6 +13,7 @@ import random
 import sys
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -92,7 +93,8 @@ def conversation(draw: random.Random, names: list[str]) -> tuple[Turn, ...]:
 def check(build: SequenceBuilder, kind: str, template: str, turns: tuple[Turn, ...], said: str) -> int:
     """Check one conversation; returns the number of its answers."""
     processor = build.processor
-    special = set(made(kind).all_special_ids) - {made(kind).convert_tokens_to_ids(str(made(kind).unk_token))}
+    tokenizer: Any = made(kind)
+    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
     images = sum(len(turn.pieces) - 1 for turn in turns)
     plain = tuple(Turn.of(turn.role, ["a", *["a"] * (len(turn.pieces) - 1)]) for turn in turns)
     sequences, harmless = (
@@ -113,7 +115,7 @@ def check(build: SequenceBuilder, kind: str, template: str, turns: tuple[Turn, .
     assert begins == [_ids(processor, turns[:end], ask=True) for end in ends], said
     if kind in ("byte-level", "learned"):
         parts = groupby(sequences[-1].ids_L.tolist(), TEXT_SIZE.__gt__)
-        texts = [made(kind).decode(list(ids)) if text else "<image>" * (len(list(ids)) // SPAN) for text, ids in parts]
+        texts = [tokenizer.decode(list(ids)) if text else "<image>" * (len(list(ids)) // SPAN) for text, ids in parts]
         assert "".join(texts) == processor.apply_chat_template(_messages(turns)), said
     return len(ends)
 

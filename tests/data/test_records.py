@@ -203,7 +203,7 @@ def test_a_sparse_member_of_a_hundred_gigabytes_is_not_read(tmp_path: Path):
             file.seek((size + 511) // 512 * 512, 1)
         file.write(tarfile.NUL * 1024)
     source = RecordTars([tmp_path / "sparse.tar"], "caption")
-    with pytest.raises(RecordError, match=r"0000: cannot be used .*100,000,000,000 bytes at 512 are not read"):
+    with pytest.raises(RecordError, match=r"0000: has 100,000,000,000 bytes, up to 16,777,216 are accepted"):
         source.read(0, 0)
     with pytest.raises(ImageError, match=r"0000\.png: cannot be read: 100,000,000,000 bytes at"):
         source.picture(0).load()
@@ -338,7 +338,7 @@ def test_records_much_too_long_are_not_read(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(record_sources, "MAX_DESCRIPTION_BYTES", 200)
     monkeypatch.setattr(record_sources, "MAX_IMAGES", 3)
     for refused, index, message in (
-        (source, 0, r"line 1: has 33\d bytes, up to 200 are accepted"),
+        (source, 0, r"line 1: has 329 bytes, up to 200 are accepted"),
         (source, 1, r"line 2: has 4 images, up to 3 are accepted"),
         (tars, 0, "has 300 bytes, up to 200 are accepted"),
     ):

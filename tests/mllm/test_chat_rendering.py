@@ -13,7 +13,7 @@ from tests.mllm.tiny_mllm import image_tokenizer, language_model
 from semhitok.data.packing import IGNORED, TokenSequence
 from semhitok.data.records import Picture, Record, RecordError, Turn
 from semhitok.evaluation.lmms_eval.prompts import answer_ids, prompt_of
-from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor, chat_rendering
+from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor, chat_rendering, sequences
 from semhitok.mllm.sequences import SequenceBuilder
 
 TEXT_SIZE, CONTEXT = 700, 900
@@ -248,12 +248,14 @@ def test_of_a_long_text_only_the_beginning_is_tokenized(model):
     assert time.process_time() - begun < 2
 
 
-def test_one_chat_does_not_fill_any_number_of_rows(model):
-    build = builder(processing(model, "byte-level", TEMPLATES["thinking"]), max_length=300)
-    build._longest_token = 1
-    turns = (Turn("user", "what is there " * 31), Turn("assistant", "no")) * 145
-    with pytest.raises(RecordError, match="r: its 145 answers need more than 64 rows under this chat template"):
+def test_one_chat_does_not_fill_any_number_of_rows(model, monkeypatch):
+    monkeypatch.setattr(sequences, "MAX_ROWS", 1)
+    monkeypatch.setattr(sequences, "SHORT", 400)
+    build = builder(processing(model, "byte-level", TEMPLATES["thinking"]), max_length=20)
+    turns = (Turn("user", "a"), Turn("assistant", "no")) * 6
+    with pytest.raises(RecordError, match="r: its 6 answers need more than 1 rows under this chat template"):
         build(chat(turns), 0.5)
+    assert build(chat(turns[:2]), 0.5)
 
 
 def test_long_chats_take_time_in_proportion_to_their_length(model):
