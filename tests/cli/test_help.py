@@ -106,3 +106,8 @@ def _leaves(value: Any, name: str = "") -> Iterator[str]:
             yield from _leaves(value[key], f"{prefix}{key}")
     else:
         yield name.replace("_", "-")
+
+
+@pytest.mark.parametrize("page", [page for page, kind in PAGES.items() if "device" in get_type_hints(kind)])
+def test_a_device_may_be_the_number_of_a_gpu(run, page):
+    assert "the number of a GPU" in " ".join(run(*page.split(), "--help").out.replace("│", " ").split())

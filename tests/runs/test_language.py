@@ -320,3 +320,17 @@ def test_an_odd_list_of_data_sets_is_one_sentence(listed: Any, message: str, tmp
         data_sets(path, "pretrain", Mix(text=1.0))
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+def test_a_recipe_may_name_a_chat_template_which_stays_with_the_model(place: Path, tmp_path: Path):
+    file = tmp_path / "own.jinja"
+    file.write_text(
+        "{% for message in messages %}{{ message['role'] + ' ' + message['content'] + ' ' }}{% endfor %}", "utf-8"
+    )
+    recipe = shrunk(LANGUAGE_RECIPES["llava_v15"](), place, own=False, chat_template=str(file))
+    run(recipe, place / "llava_v15.json", tmp_path / "run", stages=["pretrain"])
+    first = tmp_path / "run" / "pretrain" / "model"
+    assert AutoProcessor.from_pretrained(first).chat_template == file.read_text("utf-8")
+    assert AutoTokenizer.from_pretrained(first).chat_template == file.read_text("utf-8"), (
+        "what a later stage starts from"
+    )
+    with pytest.raises(ValueError, match=r"nosuch\.jinja: the chat template cannot be read"):
+        run(replace(recipe, chat_template=str(tmp_path / "nosuch.jinja")), place / "llava_v15.json", tmp_path / "none")

@@ -38,7 +38,7 @@ class Arguments:
     results: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("docs/ablations")
     """Folder for results and tables."""
     device: Device = None
-    """Device to run on: cpu, cuda, cuda:1 ..."""
+    """Device to run on: cpu, cuda, or the number of a GPU, such as 1 (the same as cuda:1)."""
 
 
 def main(arguments: list[str]) -> int:

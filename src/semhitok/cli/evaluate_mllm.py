@@ -57,7 +57,7 @@ class Arguments:
     batch_size: Count = 64
     """Number of prompts per batch."""
     device: Device = None
-    """Device to run on: cpu, cuda, cuda:1 ..."""
+    """Device to run on: cpu, cuda, or the number of a GPU, such as 1 (the same as cuda:1)."""
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("evaluation-mllm")
     """Folder to write to."""
 

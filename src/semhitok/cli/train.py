@@ -41,7 +41,7 @@ class Run:
     compile: bool = False
     """Compile the transformer blocks (torch.compile): worthwhile on GPUs, not on CPUs."""
     device: Annotated[str | None, tyro.conf.arg(metavar="NAME"), default("a GPU if available")] = None
-    """cpu, cuda, cuda:1 ... Several GPUs: torchrun --nproc-per-node N -m semhitok.cli.train RECIPE ..."""
+    """cpu, cuda, or the number of a GPU, such as 1. Several GPUs: torchrun --nproc-per-node N -m semhitok.cli.train RECIPE ..."""
     collective_timeout: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
     """Under torchrun: end if a rank hangs for so long."""
 
@@ -63,7 +63,7 @@ class LanguageRun:
     compile: bool = False
     """Compile the transformer blocks (torch.compile): worthwhile on GPUs, and on CPUs in long runs."""
     device: Annotated[str | None, tyro.conf.arg(metavar="NAME"), default("a GPU if available")] = None
-    """cpu, cuda, cuda:1 ... Several GPUs: torchrun --nproc-per-node N -m semhitok.cli.train RECIPE ..."""
+    """cpu, cuda, or the number of a GPU, such as 1. Several GPUs: torchrun --nproc-per-node N -m semhitok.cli.train RECIPE ..."""
     collective_timeout: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
     """Under torchrun: end if a rank hangs for so long."""
 

@@ -24,9 +24,12 @@ from semhitok.data.records import (
     short,
     whatever_is_wrong,
 )
-from semhitok.data.sample import METADATA_SUFFIXES, digest_of_lines, parse_metadata
+from semhitok.data.sample import MAX_DESCRIPTION_BYTES, METADATA_SUFFIXES, digest_of_lines, parse_metadata
 from semhitok.data.tar_index import index_tar, main_image
 from semhitok.storage.byte_ranges import ByteRange, lies_in, read_range, read_ranges
+
+MAX_IMAGES = 4096
+"""Records with more images are rejected before their paths are looked up."""
 
 
 class RecordSource(Protocol):
@@ -91,6 +94,7 @@ class JsonLines:
         name = self.name(index)
         begin, end = map(int, self._places[index])
         with whatever_is_wrong(name):
+            _check_length(end - begin, name)
             line = read_range(self.path, begin, end - begin)
             try:
                 fields = json.loads(line)
@@ -107,6 +111,8 @@ class JsonLines:
         images = [images] if isinstance(images, str) else images
         if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
             raise RecordError(f"{name}: images must be paths, got {short(images)}")
+        if len(images) > MAX_IMAGES:
+            raise RecordError(f"{name}: has {len(images):,} images, up to {MAX_IMAGES:,} are accepted")
         return [Picture(f"{name}: {image}", self._place(image, name)) for image in images]
 
     def _place(self, image: str, name: str) -> Path:
@@ -170,6 +176,7 @@ class RecordTars:
         shard, name, places = self._samples[index]
         described = {suffix: place for suffix, place in places.items() if suffix in METADATA_SUFFIXES}
         with whatever_is_wrong(name):
+            _check_length(max(place.size for place in described.values()), name)
             contents = dict(zip(described, read_ranges(shard, list(described.values())), strict=True))
             fields, wrong = parse_metadata(contents)
             if wrong and not fields:
@@ -279,6 +286,11 @@ def open_records(
     raise ValueError(
         f"{path}: records are read from a .jsonl file, a .json array, a .tar file or a folder of .tar files."
     )
+
+
+def _check_length(size: int, name: str) -> None:
+    if size > MAX_DESCRIPTION_BYTES:
+        raise RecordError(f"{name}: has {size:,} bytes, up to {MAX_DESCRIPTION_BYTES:,} are accepted")
 
 
 def given_ids(fields: Mapping[str, Any], name: str) -> Picture:

@@ -22,7 +22,6 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
-from semhitok.storage.configuration import one_line
 
 MOST_STEPS = 1_000_000
 """Passes of loops, thirtieths of calls, and the elements and lengths in units of 64 characters of the values that these handle."""
@@ -51,7 +50,7 @@ def check_template(template: str) -> None:
 
 
 def check_rendering(template: str, variables: Mapping[str, Any]) -> None:
-    """Reject a chat template whose rendering fails or costs too much.
+    """Reject a chat template whose rendering costs too much.
 
     Args:
         template: the template.
@@ -59,7 +58,7 @@ def check_rendering(template: str, variables: Mapping[str, Any]) -> None:
 
     Raises:
         CostlyTemplateError: the bounds of this file are exceeded.
-        ValueError: the template raises an error, its own or another.
+        ValueError: it is no template. Errors that rendering raises pass as they are.
     """
     check_template(template)
     budget = _Budget()
@@ -67,10 +66,6 @@ def check_rendering(template: str, variables: Mapping[str, Any]) -> None:
     try:
         for piece in _compiled(template).generate(**variables):
             budget.write(piece)
-    except CostlyTemplateError:
-        raise
-    except Exception as error:
-        raise ValueError(f"the chat template does not take this conversation: {one_line(error)}") from error
     finally:
         _budget.reset(token)
 

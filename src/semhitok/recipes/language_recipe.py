@@ -109,6 +109,7 @@ class LanguageRecipe:
         stages: stages to run, in order.
         language_model: ``smollm2-135m-instruct`` (from its package), a folder or a hub id; None builds one of ``size``.
         size: used only if ``language_model`` is None.
+        chat_template: a file with a chat template in Jinja; None is the text tokenizer's own, or "role: content" line by line.
         adapter: Table 7's variant.
         continuous: use the teacher's features instead of ids (Table 4's upper bound).
         records: how records are read.
@@ -122,6 +123,7 @@ class LanguageRecipe:
     stages: tuple[LanguageStageName, ...] = ("pretrain", "sft")
     language_model: str | None = None
     size: SmallLanguageModel = field(default_factory=SmallLanguageModel)
+    chat_template: str | None = None
     adapter: AdapterKind = "dual"
     continuous: bool = False
     records: RecordConfig = field(default_factory=RecordConfig)

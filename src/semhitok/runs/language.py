@@ -97,7 +97,7 @@ class _Language:
                 f"{model.config.context_length}"
             )
         model.to(self.options.device)  # pyright: ignore[reportArgumentType]
-        processor = SemHiTokMLLMProcessor.for_config(model.config, text_tokenizer)
+        processor = SemHiTokMLLMProcessor.for_config(model.config, text_tokenizer, _template(recipe.chat_template))
         fingerprint = None
         if not recipe.continuous:  # continuous features need the images
             fingerprint = tokenizer_fingerprint(model.image_tokenizer)
@@ -183,6 +183,15 @@ class _Language:
             return found
         torch.manual_seed(derive_seed(settings.loop.seed, "projector"))
         return ContinuousProjector.for_model(model)
+
+
+def _template(file: str | None) -> str | None:
+    if file is None:
+        return None
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file}: the chat template cannot be read ({error})") from error
 
 
 def _bad_records(feed: PackedFeed) -> list[str]:

@@ -64,5 +64,9 @@ class UniTokProcessor(ProcessorMixin):
             data.update(self.image_processor(images, mode=mode, return_tensors=return_tensors))
         if text is not None:
             texts = [text] if isinstance(text, str) else list(text)
-            data.update(self.tokenizer(texts, padding=padding, truncation=True, return_tensors=return_tensors))
+            data.update(
+                self.tokenizer(
+                    texts, padding=padding, truncation=True, split_special_tokens=True, return_tensors=return_tensors
+                )
+            )
         return BatchFeature(data)
