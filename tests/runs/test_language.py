@@ -170,7 +170,7 @@ def test_mini_learns_words_before_it_sees_an_image(place: Path, tmp_path: Path):
 
 def test_words_alone_need_the_concepts_of_scenes(place: Path, tmp_path: Path):
     recipe = shrunk(LANGUAGE_RECIPES["mllm_mini"](), place, size=SMALL)
-    with pytest.raises(ValueError, match="need the concepts in the dataset.json of composed scenes"):
+    with pytest.raises(ValueError, match=r"need the concepts in the dataset\.json of composed scenes"):
         run(recipe, place / "scenes", tmp_path, stages=("words",))
 
 

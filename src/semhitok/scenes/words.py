@@ -1,7 +1,7 @@
 """Chats about scenes in words alone: captions in place of the picture, questions, and nothing drawn.
 
 Boxes are drawn at random and described and asked about like those of composed scenes, thousands of scenes a second. Half of
-the chats are about a few familiar concepts. A small language model has to learn that a question about "the dog" is answered
+the chats are about one or two of a few familiar concepts. A small language model has to learn that a question about "the dog" is answered
 by the relation whose subject is the dog; from a few concepts it learns this in hundreds of steps, from a hundred at once it
 stays at chance for thousands (docs/experiments.md).
 """
@@ -19,7 +19,7 @@ from semhitok.data.records import IMAGE, Record, RecordError, Turn, caption_in_p
 from semhitok.data.sample import digest_of_lines
 from semhitok.scenes.compose import NUMBERS, OBJECT_COUNTS, Scene, caption_of, relations_between
 from semhitok.scenes.naming import content_words
-from semhitok.scenes.placing import SIDE_RANGES, Box, SceneObject
+from semhitok.scenes.placing import SIDE_RANGES, Box, SceneObject, pick
 from semhitok.scenes.questions import (
     Question,
     captions,
@@ -31,7 +31,8 @@ from semhitok.scenes.questions import (
 )
 
 FAMILIAR, FAMILIAR_SHARE = 8, 0.5
-COUNT_SHARES = (0.15, 0.45, 0.25, 0.15)  # of 1 to 4 things: pairs are the shortest texts that say where something is
+# Of 1 to 4 things: pairs are the shortest texts that say where something is.
+FAMILIAR_COUNT_SHARES, COUNT_SHARES = (0.15, 0.85), (0.15, 0.45, 0.25, 0.15)
 REPEATED_SHARE = 0.25  # of the scenes with several things: these repeat a concept, for counting
 ASKED_ONCE = 0.15  # of the single things, so that "one" is about as frequent an answer as "two"
 PLAIN_SHARE = 0.5  # of the scenes, where grounds are known: these name none
@@ -106,8 +107,9 @@ class SceneWords:
 
     def scene(self, random: np.random.Generator) -> Scene:
         """A scene without pixels: concepts, boxes, relations, caption."""
-        known = self._familiar if random.random() < FAMILIAR_SHARE else self._concepts
-        count = OBJECT_COUNTS[int(np.searchsorted(np.cumsum(COUNT_SHARES), random.random(), side="right"))]
+        familiar = random.random() < FAMILIAR_SHARE
+        known, shares = (self._familiar, FAMILIAR_COUNT_SHARES) if familiar else (self._concepts, COUNT_SHARES)
+        count = OBJECT_COUNTS[pick(random, np.cumsum(shares))]
         order = [known[place] for place in random.permutation(len(known))[: 2 * count]]
         copies = int(random.integers(2, count + 1)) if count > 1 and random.random() < REPEATED_SHARE else 1
         chosen = order[:1] * copies
@@ -147,9 +149,9 @@ class SceneWords:
         category = self.categories[shown[0]] if random.random() < 0.5 else None
         for place in random.permutation(len(self._concepts)):
             concept = self._concepts[place]
-            if category in (None, self.categories[concept]) and not self._words[concept] & words:
-                if not never_denied(concept):
-                    return concept
+            fits = category in (None, self.categories[concept]) and not self._words[concept] & words
+            if fits and not never_denied(concept):
+                return concept
         return None
 
 
