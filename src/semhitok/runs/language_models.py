@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast, Qwen2Config
 
+from semhitok.mllm.look_back import look_back
 from semhitok.recipes.language_recipe import SmallLanguageModel
 from semhitok.storage.foreign_code import load_without_foreign_code
 from semhitok.storage.weights import load_weights
@@ -66,7 +67,10 @@ def small_language_model(size: SmallLanguageModel, text_tokenizer: Any) -> PreTr
     config = small_config(
         size, len(text_tokenizer), end=text_tokenizer.eos_token_id, padding=text_tokenizer.pad_token_id
     )
-    return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    if size.look_back:
+        look_back(model)
+    return model
 
 
 def small_config(size: SmallLanguageModel, rows: int, *, end: int | None, padding: int) -> Qwen2Config:

@@ -11,8 +11,8 @@ answers which word a code stands for. The sharpness is low on purpose: it requir
 attention needs to find it.
 
 The export also initialises scale and head rows, for a language model that is trained from scratch. Visual embeddings get the
-scale of the text embeddings, since only their directions were learned. If the text embeddings were trained too, the head's
-visual rows start as these directions, so that codes of similar meaning have similar logits from the first step on.
+scale of the text embeddings, since only their directions were learned. If the text embeddings were trained too, or
+``head_from_embeddings`` says so, the head's visual rows start as these directions, so that codes of similar meaning have similar logits from the first step on.
 
 Shapes: B rows, R positions, I images, N tokens of an image, W words of the batch, S sequences, D channels.
 """
@@ -52,7 +52,8 @@ class WordAlignmentTask(LanguageTask):
     ``trained="adapter"`` keeps the text embeddings, for a pretrained language model. The logged ``loss`` is per image.
 
     Args:
-        model, config: see ``LanguageTask``; only ``optimizer``, ``precision`` and ``trained`` of the config are used.
+        model, config: see ``LanguageTask``; only ``optimizer``, ``precision``, ``trained`` and
+            ``head_from_embeddings`` of the config are used.
         arguments: the other arguments of ``LanguageTask``.
 
     Raises:
@@ -101,7 +102,8 @@ class WordAlignmentTask(LanguageTask):
         parts = (model.adapter, model.lm_head)
         kept = [copy.deepcopy(part.state_dict()) for part in parts]
         model.match_scale(per_mlp=False)
-        if self.config.trained == "all" and model.code_head is None:
+        begins = self.config.trained == "all" or self.config.head_from_embeddings
+        if begins and model.code_head is None:
             initialise_head_rows(model)
         super().export(directory)
         for part, state in zip(parts, kept, strict=True):
