@@ -362,6 +362,8 @@ def test_an_odd_list_of_data_sets_is_one_sentence(listed: Any, message: str, tmp
         data_sets(path, "pretrain", Mix(text=1.0))
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
 def test_a_recipe_may_name_a_chat_template_which_stays_with_the_model(place: Path, tmp_path: Path):
     file = tmp_path / "own.jinja"
     file.write_text(
