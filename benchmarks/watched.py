@@ -92,7 +92,8 @@ def _work(trial: Trial, numbers: Sequence[int], writing: int) -> None:
     try:
         gc.freeze()  # what was imported is not looked at in every trial
         pages = int(Path("/proc/self/statm").read_text().split()[0])
-        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + HEADROOM,) * 2)
+        limit = pages * resource.getpagesize() + HEADROOM
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         for number in numbers:
             signal.setitimer(signal.ITIMER_PROF, SECONDS)  # its signal ends the process
             found = ["nothing"]

@@ -17,6 +17,7 @@ from tests.tiny import save_teacher, tiny_model
 from torch import Tensor, nn
 from transformers import Dinov2Config, Dinov2Model
 
+from semhitok.evaluation.text_to_image.judge import FORMAT, Judge
 from semhitok.losses import DinoDiscriminator
 from semhitok.mllm import SemHiTokForConditionalGeneration
 from semhitok.mllm.continuous import ContinuousProjector
@@ -26,6 +27,7 @@ from semhitok.storage.weights import StoredTensor, read_headers, weights_at_most
 from semhitok.teachers import EfficientNetLiteConfig, Teacher
 from semhitok.teachers.efficientnet import convert_efficientnet_lite
 from semhitok.tokenizers import SemHiTokModel
+from semhitok.tokenizers.unitok.released_names import Source, take
 
 WRONG: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "nan": (lambda tensor: tensor.fill_(float("nan")), "keys with values that are not finite: "),
@@ -163,6 +165,24 @@ def test_the_weights_of_the_built_in_teacher_are_checked_as_well(tmp_path: Path)
         ) as caught:
             convert_efficientnet_lite(path, config)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG.values(), ids=WRONG)
+def test_weights_that_are_converted_and_judges_are_checked_as_well(
+    change: Callable[[Tensor], Tensor], message: str, tmp_path: Path
+):
+    with pytest.raises(ValueError, match=f"weights at released do not match the model: {message}theirs$"):
+        take(
+            Path("released"),
+            {"ours": torch.Size([2])},
+            lambda _: Source(("theirs",)),
+            {"theirs": change(torch.ones(2))},
+        )
+    document = {"format": FORMAT, "concepts": ["a"], "fingerprint": "f", "features": "p"}
+    path = tmp_path / "judge.safetensors"
+    save_file({"head.mix.bias": change(torch.ones(2))}, path, metadata={"judge": json.dumps(document)})
+    with pytest.raises(ValueError, match=rf"judge\.safetensors do not match the model: {message}head\.mix\.bias$"):
+        Judge.load(path)
 
 
 def test_the_projector_of_a_language_model_is_checked_as_well(tmp_path: Path):

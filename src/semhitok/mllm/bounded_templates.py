@@ -280,7 +280,7 @@ def _counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     return counted
 
 
-def _call(name: str, argument: nodes.Expr) -> nodes.Call:
+def _call(name: str, argument: nodes.Node) -> nodes.Call:
     return nodes.Call(nodes.Name(name, "load"), [argument], [], None, None, lineno=argument.lineno)
 
 

@@ -74,7 +74,8 @@ def data_sets(data: Path, stage: LanguageStageName, mix: Mix) -> list[DataSet]:
 def _listed(data: Path, place: str, entry: Any) -> DataSet:
     if not isinstance(entry, dict) or not isinstance(entry.get("path"), str) or "\0" in entry["path"]:
         raise ValueError(f'{data}: {place} must be an object with a "path" and a "kind", got {str(entry)[:80]!r}')
-    kind, weight = entry.get("kind"), entry.get("weight")
+    kind: Any = entry.get("kind")
+    weight = entry.get("weight")
     if kind not in get_args(RecordKind):
         raise ValueError(f"{data}: the kind of {place} must be one of {', '.join(get_args(RecordKind))}, got {kind!r}")
     if weight is not None and (

@@ -201,7 +201,8 @@ def _shards(index: Path) -> list[str]:
         raise ValueError(f"{index} must map keys to files, as weight_map ({one_line(error)})") from error
     for shard in shards:
         if "\0" in shard or os.path.isabs(shard) or os.path.normpath(shard).split(os.sep)[0] == os.pardir:
-            raise ValueError(f"{index} points outside its folder, at {shard!r}: all weights must lie beside it")
+            shown = shard if shard.isprintable() else repr(shard)
+            raise ValueError(f"{index} points outside its folder, at {shown}: all weights must lie beside it")
     return shards
 
 
