@@ -67,7 +67,7 @@ def test_every_answer_follows_from_the_description(chats: list[tuple[str, list[t
                 shown = [concept for concept in CATEGORIES if said_number(description, concept)]
                 assert answer in {CATEGORIES[concept] for concept in shown}
             kinds[question.split()[0] + question.split()[1]] += 1
-    assert min(kinds[each] for each in ("Isthere", "Isthe", "Howmany", "Whatkind")) > READ / 10
+    assert min(kinds[each] for each in ("Isthere", "Isthe", "Howmany", "Whatkind")) > READ / 25
 
 
 def test_answers_cannot_be_guessed(chats: list[tuple[str, list[tuple[str, str]]]]):
@@ -87,12 +87,12 @@ def test_answers_cannot_be_guessed(chats: list[tuple[str, list[tuple[str, str]]]
     assert first[True] == pytest.approx(first[False], rel=0.2)
 
 
-def test_half_of_the_chats_are_about_the_familiar_concepts():
+def test_more_than_half_of_the_chats_ask_where_a_familiar_concept_is():
     many = {f"thing{number:03d}": "animal" for number in range(100)}
     source = SceneWords(many)
     shown = [set(re.findall(r"thing\d{3}", source.read(index, 0).turns[0].text.split("\n")[0])) for index in range(600)]
     common = {concept for concept, _ in Counter(each for concepts in shown for each in concepts).most_common(FAMILIAR)}
-    assert 0.45 < sum(concepts <= common for concepts in shown) / len(shown) < 0.6
+    assert 0.55 < sum(concepts <= common for concepts in shown) / len(shown) < 0.7
     assert set().union(*shown) == set(many)
 
 

@@ -1,7 +1,7 @@
 """Chats about scenes in words alone: captions in place of the picture, questions, and nothing drawn.
 
-Boxes are drawn at random and described and asked about like those of composed scenes, thousands of scenes a second. Half of
-the chats are about one or two of a few familiar concepts. A small language model has to learn that a question about "the dog" is answered
+Boxes are drawn at random and described and asked about like those of composed scenes, thousands of scenes a second. More
+than half of the chats ask nothing but where one of two familiar concepts is. A small language model has to learn that a question about "the dog" is answered
 by the relation whose subject is the dog; from a few concepts it learns this in hundreds of steps, from a hundred at once it
 stays at chance for thousands (docs/experiments.md).
 """
@@ -30,9 +30,8 @@ from semhitok.scenes.questions import (
     position_questions,
 )
 
-FAMILIAR, FAMILIAR_SHARE = 8, 0.5
-# Of 1 to 4 things: pairs are the shortest texts that say where something is.
-FAMILIAR_COUNT_SHARES, COUNT_SHARES = (0.15, 0.85), (0.15, 0.45, 0.25, 0.15)
+FAMILIAR, FAMILIAR_SHARE = 8, 0.6
+COUNT_SHARES = (0.15, 0.45, 0.25, 0.15)  # of 1 to 4 things, of any concepts
 REPEATED_SHARE = 0.25  # of the scenes with several things: these repeat a concept, for counting
 ASKED_ONCE = 0.15  # of the single things, so that "one" is about as frequent an answer as "two"
 PLAIN_SHARE = 0.5  # of the scenes, where grounds are known: these name none
@@ -97,21 +96,22 @@ class SceneWords:
     def read(self, index: int, choice: int) -> Record:
         """See ``RecordSource``; ``choice`` orders the questions."""
         random = np.random.default_rng((self.seed, index))
-        scene = self.scene(random)
-        asked = self.questions(scene, random)
+        familiar = random.random() < FAMILIAR_SHARE
+        scene = self.scene(random, familiar=familiar)
+        asked = (position_questions(scene, random) if familiar else []) or self.questions(scene, random)
         turns = []
         for place in np.random.default_rng(choice).permutation(len(asked)):
             turns += [Turn("user", asked[place].question), Turn("assistant", asked[place].answer)]
         first = caption_in_place_of_image(IMAGE + turns[0].text, ", ".join(captions(scene)))
         return Record("chat", self.name(index), turns=(Turn("user", first), *turns[1:]))
 
-    def scene(self, random: np.random.Generator) -> Scene:
-        """A scene without pixels: concepts, boxes, relations, caption."""
-        familiar = random.random() < FAMILIAR_SHARE
-        known, shares = (self._familiar, FAMILIAR_COUNT_SHARES) if familiar else (self._concepts, COUNT_SHARES)
-        count = OBJECT_COUNTS[pick(random, np.cumsum(shares))]
+    def scene(self, random: np.random.Generator, *, familiar: bool) -> Scene:
+        """A scene without pixels: concepts, boxes, relations, caption; with ``familiar`` two of the familiar concepts."""
+        count = 2 if familiar else OBJECT_COUNTS[pick(random, np.cumsum(COUNT_SHARES))]
+        known = self._familiar if familiar else self._concepts
         order = [known[place] for place in random.permutation(len(known))[: 2 * count]]
-        copies = int(random.integers(2, count + 1)) if count > 1 and random.random() < REPEATED_SHARE else 1
+        repeats = count > 1 and not familiar and random.random() < REPEATED_SHARE
+        copies = int(random.integers(2, count + 1)) if repeats else 1
         chosen = order[:1] * copies
         for concept in order[1:]:
             if len(chosen) == count:
