@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semhitok.inference.answer_text import AnswerText
@@ -31,7 +31,7 @@ def pieces_of(text: str, stops: tuple[str, ...] = ()) -> tuple[list[str], bool, 
 def test_pieces_are_whole_characters_and_leave_out_white_space_around_the_answer():
     pieces, stopped, _ = pieces_of(" a größe \n\n")
     assert ("".join(pieces), stopped) == ("a größe", False)
-    assert "ö" in pieces and " g" in pieces
+    assert {" g", "ö"} <= set(pieces)
 
 
 def test_nothing_of_a_stop_string_is_given_away():
@@ -46,6 +46,7 @@ def test_an_empty_answer(text):
     assert pieces_of(text)[0] == []
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.text(max_size=30), st.lists(st.text(min_size=1, max_size=3), max_size=2))
 def test_any_text(text, stops):
     pieces, stopped, count = pieces_of(text, tuple(stops))

@@ -65,16 +65,14 @@ def text_alone(model: Any, generation: Generation) -> list[int]:
     """By transformers."""
     codes = None if generation.codes is None else generation.codes[None]
     options = {"eos_token_id": list(generation.ends) or None, "pad_token_id": 0, "do_sample": False}
-    found = model.generate(
-        generation.prompt[None], visual_codes=codes, max_new_tokens=generation.limit, **options
-    )
+    found = model.generate(generation.prompt[None], visual_codes=codes, max_new_tokens=generation.limit, **options)
     return found[0, len(generation.prompt) :].tolist()
 
 
 def image_alone(model: Any, generation: Generation) -> list:
-    return model.generate_images(
-        generation.prompt[None], guidance=generation.guidance, sampling=generation.sampling
-    )[0].tolist()
+    return model.generate_images(generation.prompt[None], guidance=generation.guidance, sampling=generation.sampling)[
+        0
+    ].tolist()
 
 
 def finish(batch: RunningBatch) -> None:

@@ -8,9 +8,9 @@ pytest.importorskip("fastapi", reason="the extra server is not installed")
 pytest.importorskip("uvicorn", reason="the extra server is not installed")
 pytest.importorskip("prometheus_client", reason="the extra server is not installed")
 
-from collections.abc import Iterator  # noqa: E402
+from collections.abc import Iterator
 
-from tests.server.live import Live, serving, tiny_served  # noqa: E402
+from tests.server.live import Live, serving, tiny_served
 
 
 @pytest.fixture(scope="session")

@@ -14,13 +14,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
-from tests.mllm.tiny_mllm import mllm, processor
+from tests.mllm.tiny_mllm import TEXT_SIZE, WORDS, mllm
 from tests.tiny import tiny_images
+from transformers import PreTrainedTokenizerFast
 
 from semhitok.inference.served_model import ServedModel
+from semhitok.mllm import SemHiTokMLLMProcessor
 from semhitok.server.running import Server, listen
 from semhitok.server.settings import BearerTokens, Limits
 from semhitok.server.state import State
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 NAME = "tiny"
 
@@ -74,9 +77,16 @@ class Live:
 
 
 def tiny_served(**options: Any) -> ServedModel:
+    """Every id is a word, and none ends an answer."""
     model = mllm()
-    model.generation_config.eos_token_id = None  # answers are as long as they may be
-    return ServedModel(model.image_tokenizer, (model, processor(model)), **{"max_pixels": 1_000_000} | options)
+    model.generation_config.eos_token_id = None
+    words = ["<pad>", "<unk>", *WORDS]
+    words += [f"word{place}" for place in range(TEXT_SIZE - len(words))]
+    backend = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    text_tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", unk_token="<unk>")
+    processor = SemHiTokMLLMProcessor.for_config(model.config, text_tokenizer)
+    return ServedModel(model.image_tokenizer, (model, processor), **{"max_pixels": 1_000_000} | options)
 
 
 @contextmanager

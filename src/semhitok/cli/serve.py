@@ -9,10 +9,14 @@ from typing import Annotated
 
 import tyro
 
-from semhitok.cli.arguments import COUNT, Checkpoint, Count, Device, OptionalPath, UsageError, default
+from semhitok.cli.arguments import COUNT, Count, Device, OptionalPath, UsageError, default
 from semhitok.inference import DEFAULT_LANGUAGE_MODEL
 
 NEEDED = ("fastapi", "uvicorn", "prometheus_client")
+LIMITS = (
+    *("batch_size", "queue_size", "max_bytes", "max_pixels", "max_images", "max_tokens", "max_seconds"),
+    "receive_seconds",
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class Arguments:
     """New tokens of an answer."""
     max_seconds: float = 120.0
     """Time for a request, from its acceptance to the end of its answer."""
+    receive_seconds: float = 30.0
+    """Time in which a request must arrive."""
     threads: Annotated[int | None, COUNT, default("PyTorch's choice")] = None
     """CPU threads of the model. One is best for small models, and where other programs use the processor."""
     device: Device = None
@@ -65,9 +71,8 @@ def main(arguments: list[str]) -> int:
         raise ValueError(f"serving needs {', '.join(missing)}, which the extra server installs: semhitok[server]")
     from semhitok.server.settings import BearerTokens, Limits
 
-    names = ("batch_size", "queue_size", "max_bytes", "max_pixels", "max_images", "max_tokens", "max_seconds")
     try:
-        limits = Limits(**{name: getattr(options, name) for name in names})
+        limits = Limits(**{name: getattr(options, name) for name in LIMITS})
     except ValueError as error:
         raise UsageError(str(error)) from error
     tokens = BearerTokens.read(options.tokens_file)

@@ -192,9 +192,7 @@ class RunningBatch:
         self._rows += rows
         return hidden_RQD[torch.arange(len(rows)), [len(prompt) - 1 for prompt in prompts]]
 
-    def _pass(
-        self, first: int, ids_RQ: Tensor, codes_RQC: Tensor | None, positions_RQ: Tensor, length: int
-    ) -> Tensor:
+    def _pass(self, first: int, ids_RQ: Tensor, codes_RQC: Tensor | None, positions_RQ: Tensor, length: int) -> Tensor:
         """The model on rows in the slots from ``first`` on: hidden states (R,Q,D)."""
         embeds_RQD = self.model.embed(ids_RQ, codes_RQC)
         hidden_R1QP = self._cache.select(first, positions_RQ, length)
@@ -284,9 +282,7 @@ def _parts(
     part: list[tuple[_Row, Tensor, Tensor | None]] = []
     for entry in sorted(rows, key=lambda entry: -len(entry[1])):
         longest = len(part[0][1]) if part else 0
-        if part and not (
-            (len(part) + 1) * longest <= PREFILL_TOKENS and len(entry[1]) >= PADDED_SHARE * longest
-        ):
+        if part and not ((len(part) + 1) * longest <= PREFILL_TOKENS and len(entry[1]) >= PADDED_SHARE * longest):
             yield part
             part = []
         part.append(entry)
@@ -298,9 +294,7 @@ def _pairs(rows: Sequence[_Row]) -> tuple[list[int], list[int], list[int]]:
     """Places of conditional rows, places of unconditional ones in the same order, and for each row its image's number."""
     conditional = [place for place, row in enumerate(rows) if not row.unconditional]
     number = {id(rows[place].of): count for count, place in enumerate(conditional)}
-    lower = sorted(
-        (number[id(row.of)], place) for place, row in enumerate(rows) if row.unconditional
-    )
+    lower = sorted((number[id(row.of)], place) for place, row in enumerate(rows) if row.unconditional)
     return conditional, [place for _, place in lower], [number[id(row.of)] for row in rows]
 
 

@@ -81,7 +81,8 @@ class _SlotLayer(CacheLayerMixin):
         cache = self.cache
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        assert self.keys is not None and self.values is not None
+        assert self.keys is not None
+        assert self.values is not None
         if self.keys.shape[2] < cache.places:
             self.keys, self.values = self._table(key_states, self.keys), self._table(value_states, self.values)
         last = cache.first + len(cache.positions_RQ)

@@ -84,9 +84,7 @@ def build_app(state: State, tokens: BearerTokens) -> FastAPI:
         return Response(state.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     paths = frozenset(getattr(route, "path", "") for route in app.routes)
-    app.add_middleware(
-        Gate, tokens=tokens, max_open=state.limits.max_open, metrics=state.metrics, paths=paths
-    )
+    app.add_middleware(Gate, tokens=tokens, max_open=state.limits.max_open, metrics=state.metrics, paths=paths)
     return app
 
 

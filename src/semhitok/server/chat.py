@@ -70,7 +70,7 @@ class _Chat:
         begun = time.monotonic()
         await self._start()
         self.running.finished.add_done_callback(lambda _: ticket.release())
-        return EventStream(self._events(), ticket, self.state.limits.max_seconds - (time.monotonic() - begun))
+        return EventStream(self._events(), ticket, self.state.limits.max_seconds, begun)
 
     async def _events(self) -> AsyncGenerator[dict[str, Any]]:
         try:

@@ -11,6 +11,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from semhitok.server.errors import ApiError
 
+GRACE_SECONDS = 1.0
+
 
 def protocol_with_deadline(seconds: float) -> type[H11Protocol]:
     """The class of connections on which every request must arrive within some seconds.
@@ -61,6 +63,10 @@ def protocol_with_deadline(seconds: float) -> type[H11Protocol]:
         def _too_late(self) -> None:
             self.deadline = None
             if self.transport.is_closing():
+                return
+            if self.cycle is not None and not self.cycle.response_complete:
+                # The application has a deadline of its own for the body, and a sentence to say.
+                self.deadline = self.loop.call_later(GRACE_SECONDS, self.transport.close)
                 return
             if self.cycle is None and self.conn.our_state is h11.IDLE and self.conn.trailing_data[0]:
                 self._refuse(ApiError(408, f"the request did not arrive within {seconds:g} s", code="timeout"))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Coroutine
+import time
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -59,23 +60,23 @@ class EventStream(Response):
     Args:
         events: JSON values; closed if the client goes away.
         ticket: of the accepted request, which should be released as soon as nothing is computed any more.
-        seconds: time for all of them.
+        seconds: time for the answer.
+        begun: when the request was accepted, by ``time.monotonic``.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncIterator[Any], ticket: Ticket, seconds: float) -> None:
+    def __init__(self, events: AsyncGenerator[Any], ticket: Ticket, seconds: float, begun: float) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self.events, self.ticket, self.seconds = events, ticket, seconds
+        self.events, self.ticket, self.seconds, self.begun = events, ticket, seconds, begun
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        left = self.seconds - (time.monotonic() - self.begun)
         sending = asyncio.create_task(self._send_all(send))
         watching = asyncio.create_task(_disconnected(receive))
         try:
-            done, _ = await asyncio.wait(
-                {sending, watching}, timeout=self.seconds, return_when=asyncio.FIRST_COMPLETED
-            )
+            done, _ = await asyncio.wait({sending, watching}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             self.ticket.answered()
             if sending in done:
                 sending.result()
@@ -97,7 +98,7 @@ class EventStream(Response):
             await _send_last(send, internal())
             return
         finally:
-            await self.events.aclose()  # type: ignore[attr-defined]  # a generator
+            await self.events.aclose()
         await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from fastapi import Request
@@ -27,14 +29,14 @@ async def tokenize(state: State, request: Request) -> Response:
     """
     kind = content_type(request)
     if kind == BINARY or kind.startswith("image/"):
-        sources: list[str | bytes] = [await state.bodies.read(request)]
+        sources: Sequence[str | bytes] = [await state.bodies.read(request)]
         fit = request.query_params.get("fit", "crop")
         if fit not in FITS:
             raise ApiError(400, "fit: must be crop or resize", param="fit")
     else:
         body = await state.bodies.json(request, TokenizeBody)
         state.check_model(body.model, language=False)
-        sources, fit = list(body.images), body.fit
+        sources, fit = body.images, body.fit
     state.check_images(len(sources), "images")
 
     def read(place: int, source: str | bytes) -> Tensor:
