@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from semhitok.data.images import load_image
-from semhitok.data.transforms import to_pil
+from semhitok.data.transforms import fit_image, to_pil
 from semhitok.inference.answer_text import AnswerText
 from semhitok.inference.loading import find_model, load_language_model, load_tokenizer
 from semhitok.inference.text_generation import AnswerOptions, room_of
@@ -93,6 +93,10 @@ class ServedModel:
     def read_image(self, data: bytes, name: str) -> Image.Image:
         """Decode the bytes of an image file; raises ``ImageError``, which begins with the name."""
         return load_image(data, name=name, max_pixels=self.max_pixels)
+
+    def square(self, image: Image.Image) -> Image.Image:
+        """The part of an image that a conversation shows to the model, at the size at which it is tokenized."""
+        return fit_image(image, self.image_size, self.image_size)
 
     def pixel_values(self, image: Image.Image, fit: FitMode) -> Tensor:
         """(3,S,S) in [-1,1]."""

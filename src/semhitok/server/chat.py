@@ -125,7 +125,7 @@ class _Chat:
                 parts.append({"type": "text", "text": part.text})
                 continue
             image = self.state.images.of_text(part.image_url.url, f"{param}.{place}", base64_alone=False)
-            parts.append({"type": "image", "image": image})
+            parts.append({"type": "image", "image": self.state.model.square(image)})
         return parts
 
     def _reason(self) -> str:
