@@ -90,9 +90,9 @@ def tiny_served(**options: Any) -> ServedModel:
 
 
 @contextmanager
-def serving(model: ServedModel, *tokens: str, **limits: Any) -> Iterator[Live]:
+def serving(model: ServedModel, *tokens: str, name: str = NAME, **limits: Any) -> Iterator[Live]:
     """A server on a free port; ends in order."""
-    state, listening = State.of(NAME, model, Limits(**limits)), listen("127.0.0.1", 0)
+    state, listening = State.of(name, model, Limits(**limits)), listen("127.0.0.1", 0)
     ready = threading.Event()
     server = Server(state, BearerTokens(tokens), ready.set)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
