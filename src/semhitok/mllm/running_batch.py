@@ -21,7 +21,7 @@ from torch import Tensor
 
 from semhitok.mllm.modeling import SemHiTokForConditionalGeneration
 from semhitok.mllm.prompts import check_guidance, check_prompt, with_begin
-from semhitok.mllm.sampling import Sampling, gumbel_noise
+from semhitok.mllm.sampling import Sampling, choose_each
 from semhitok.mllm.slot_cache import SlotCache, check_full_attention
 from semhitok.mllm.vocabulary import Vocabulary
 
@@ -224,7 +224,7 @@ class RunningBatch:
         logits_RV = F.linear(hidden_RD, self.model.head_rows(0, self.vocabulary.text_size))
         if self._marks:
             logits_RV[:, self._marks] = float("-inf")
-        chosen = choose(logits_RV, [(row.of.sampling, len(row.of.found)) for row in rows])
+        chosen = choose_each(logits_RV, [(row.of.sampling, len(row.of.found)) for row in rows])
         for row, value in zip(rows, chosen.tolist(), strict=True):
             row.of.found.append(value)
             row.next_id = value
@@ -245,7 +245,9 @@ class RunningBatch:
                 below_JV = logits_RV[unconditional].float()
                 logits_JV[guided] = below_JV + scales_J1 * (logits_JV[guided] - below_JV)
             places = [len(each.found) * codes + len(found) for each in leading]
-            found.append(choose(logits_JV, [(each.sampling, at) for each, at in zip(leading, places, strict=True)]))
+            found.append(
+                choose_each(logits_JV, [(each.sampling, at) for each, at in zip(leading, places, strict=True)])
+            )
             return found[-1][of_row]
 
         if self.model.code_head is None:
@@ -259,20 +261,6 @@ class RunningBatch:
             ids = chosen[place]
             row.next_id = vocabulary.visual_begin + (ids[0] if codes == 1 else 0)
             row.next_codes = ids if codes > 1 else None
-
-
-def choose(logits_BV: Tensor, wanted: Sequence[tuple[Sampling, int]]) -> Tensor:
-    """The next id (B) of each row for its own sampling and position; rows with equal options are sampled together."""
-    chosen_B = logits_BV.argmax(dim=-1)
-    groups: dict[tuple[float, int, float], list[int]] = {}
-    for place, (sampling, _) in enumerate(wanted):
-        if sampling.temperature > 0:
-            groups.setdefault((sampling.temperature, sampling.top_k, sampling.top_p), []).append(place)
-    for places in groups.values():
-        keys = [(wanted[place][0].seed, wanted[place][1]) for place in places]
-        noise = gumbel_noise(keys, logits_BV.shape[1])
-        chosen_B[places] = wanted[places[0]][0].choose_with(logits_BV[places], noise)
-    return chosen_B
 
 
 def _parts(

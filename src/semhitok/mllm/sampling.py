@@ -84,3 +84,17 @@ def gumbel_noise(keys: Sequence[tuple[int, int]], size: int) -> Tensor:
     bits = np.stack([np.random.Philox(key=word).random_raw(size) for word in words])
     uniform = torch.from_numpy(((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52).float()
     return -torch.log(-torch.log1p(-uniform))  # large numbers come from small uniform ones, where fp32 is finest
+
+
+def choose_each(logits_BV: Tensor, wanted: Sequence[tuple[Sampling, int]]) -> Tensor:
+    """The next id (B) of each row for its own sampling and position; rows with equal options are sampled together."""
+    chosen_B = logits_BV.argmax(dim=-1)
+    groups: dict[tuple[float, int, float], list[int]] = {}
+    for place, (sampling, _) in enumerate(wanted):
+        if sampling.temperature > 0:
+            groups.setdefault((sampling.temperature, sampling.top_k, sampling.top_p), []).append(place)
+    for places in groups.values():
+        keys = [(wanted[place][0].seed, wanted[place][1]) for place in places]
+        noise = gumbel_noise(keys, logits_BV.shape[1])
+        chosen_B[places] = wanted[places[0]][0].choose_with(logits_BV[places], noise)
+    return chosen_B

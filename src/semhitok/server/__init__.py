@@ -10,6 +10,7 @@ images      images of requests, decoded in threads
 chat, generations, tokens, status    the endpoints
 responses   answers as JSON, as events or in binary, until the client is gone
 gate        bearer tokens, open requests and metrics, before any endpoint
+state       the parts that endpoints share
 app         the application
 protocol    deadlines of connections
 running     from a model to a server that ends in order

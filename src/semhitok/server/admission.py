@@ -32,8 +32,11 @@ class Admission:
             pieces: of work that it holds.
 
         Raises:
-            ApiError: 429 if there is no room, 503 while the server ends.
+            ApiError: 400 if there never is room for it, 429 if there is none now, 503 while the server ends.
         """
+        if pieces > self.capacity:
+            message = f"{pieces} images at once are more than the {self.capacity} that the server accepts"
+            raise ApiError(400, message, param="n", code="too_many_images")
         if self.closed:
             raise ApiError(503, "the server is shutting down", code="shutting_down", headers={"Retry-After": "5"})
         if self.held + pieces > self.capacity:

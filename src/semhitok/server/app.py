@@ -36,7 +36,6 @@ def build_app(state: State, tokens: BearerTokens) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state.engine.start()
         yield
-        state.admission.closed = True
         await state.engine.stop()
         state.images.close()
 

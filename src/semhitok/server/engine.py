@@ -138,12 +138,14 @@ class Engine:
                     if self._ended:
                         return
                     self._wake.wait()
-            self._join()
-            self._encode()
-            for _ in range(min(DECODED_IN_A_ROUND, len(self._decodings))):
-                piece = self._decodings.popleft()
-                self._settle_all([piece], lambda values: [self.model.decode(*values[0])], "decoded")
-            self._step()
+            try:
+                self._join()
+                self._encode()
+                self._decode()
+                self._step()
+            except Exception as error:
+                logger.exception("the running batch failed")
+                self._abandon(error)
             self._deliver()
 
     def _join(self) -> None:
@@ -163,7 +165,8 @@ class Engine:
             assert self.batch is not None
             self._running |= {running.generation: running for running in joining}
             self.metrics.tokens.labels("prompt").inc(sum(len(running.generation.prompt) for running in joining))
-            self._advance(lambda batch: batch.add([running.generation for running in joining]))
+            self.batch.add([running.generation for running in joining])
+            self._pass_on()
 
     def _encode(self) -> None:
         count = min(self.batch_size, len(self._encodings))
@@ -171,32 +174,37 @@ class Engine:
         if pieces:
             self._settle_all(pieces, lambda values: list(self.model.encode(values)), "tokenized")
 
+    def _decode(self) -> None:
+        for _ in range(min(DECODED_IN_A_ROUND, len(self._decodings))):
+            piece = self._decodings.popleft()
+            self._settle_all([piece], lambda values: [self.model.decode(*values[0])], "decoded")
+
     def _step(self) -> None:
         if self._running:
-            self._advance(lambda batch: batch.step())
-
-    def _advance(self, move: Callable[[Any], None]) -> None:
-        """Move the batch on; complete generations leave, and all of them if it fails."""
-        assert self.batch is not None
-        try:
+            assert self.batch is not None
             self.metrics.rows.observe(self.batch.size - self.batch.free_rows)
-            move(self.batch)
-        except Exception as error:
-            logger.exception("the running batch failed")
-            self.batch.clear()
-            for running in list(self._running.values()):
-                self._leave(running, error)
-            return
+            self.batch.step()
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Pass on new pieces of text; complete generations leave."""
         for running in list(self._running.values()):
             if running.text is not None and (piece := running.text.take()):
                 self._events.append(partial(running.pieces.put_nowait, piece))
             if running.generation.done:
                 self._leave(running, None)
 
+    def _abandon(self, error: Exception) -> None:
+        """All running generations fail; those that wait begin with an empty batch."""
+        assert self.batch is not None
+        self.batch.clear()
+        for running in list(self._running.values()):
+            running.text = None
+            self._leave(running, error)
+
     def _leave(self, running: Running, error: Exception | None) -> None:
         generation = running.generation
         self._running.pop(generation, None)
-        self.metrics.generations.set(len(self._running))
         self.metrics.tokens.labels("generated").inc(len(generation.found))
         if running.cancelled:
             self.metrics.cancelled.inc()

@@ -55,6 +55,10 @@ class Server(uvicorn.Server):
         if self.started:
             self.on_start()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.state.admission.closed = True
+        await super().shutdown(sockets)
+
 
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens.
