@@ -20,6 +20,7 @@ from semhitok.cli import (
     generate,
     inspect,
     reconstruct,
+    serve,
     train,
 )
 from semhitok.recipes import RECIPES, UNITOK_RECIPES
@@ -32,6 +33,7 @@ PAGES = {
     "chat": chat.Arguments,
     "generate": generate.Arguments,
     "evaluate-mllm": evaluate_mllm.Arguments,
+    "serve": serve.Arguments,
     "codes": codes.Arguments,
     "inspect": inspect.Arguments,
     "evaluate": evaluate.Arguments,

@@ -48,6 +48,7 @@ COMMANDS: dict[str, Command] = {
     "generate": Command(
         "semhitok.cli.generate", "generate images from prompts, or those of a benchmark", "lower --batch-size"
     ),
+    "serve": Command("semhitok.cli.serve", "serve a model over HTTP, for OpenAI's clients", "lower --batch-size"),
     "codes": Command(
         "semhitok.cli.codes", "show the patches assigned to semantic codes", "lower --batch-size or --limit"
     ),
