@@ -64,7 +64,7 @@ def test_confident_bits_keep_finite_entropies_and_gradients():
 
 
 def test_numbers_without_codes_are_refused():
-    with pytest.raises(ValueError, match="at least one channel of at least 3 levels each, got \\[3, 2\\]"):
+    with pytest.raises(ValueError, match=r"at least one channel of at least 3 levels each, got \[3, 2\]"):
         FiniteScalarQuantizer((3, 2))
-    with pytest.raises(ValueError, match="1 to 24 bits and a temperature above 0, got 2 of 30 at 0.01"):
+    with pytest.raises(ValueError, match=r"1 to 24 bits and a temperature above 0, got 2 of 30 at 0\.01"):
         BinaryQuantizer(2, 30)

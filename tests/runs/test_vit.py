@@ -61,10 +61,10 @@ def test_the_frozen_table_holds_centres_of_the_teachers_features(place: Path):
     assert table.shape == (12, 16)
     torch.testing.assert_close(table.mean(dim=0), torch.zeros(16), atol=1e-5, rtol=0)
     random = tiny_vit_recipe("simvq", place / "teacher")
+    other = replace(random, clustered_table=True, model=random.model | {"quantizer": "normalized"})
     with pytest.raises(ValueError, match="clustered_table needs quantizer projected, got normalized"):
-        other = replace(random, clustered_table=True, model=random.model | {"quantizer": "normalized"})
         run_tiny_vit(other, place / "images", place / "wrong")
-    with pytest.raises(ValueError, match="raise data.memory_limit"):
+    with pytest.raises(ValueError, match=r"raise data\.memory_limit"):
         run_tiny_vit(replace(recipe, data=replace(recipe.data, memory_limit=0)), place / "images", place / "streamed")
 
 

@@ -10,8 +10,11 @@ A new quantizer is one file that defines a ``base.TokenQuantizer``, and a line i
 names used in tokenizer configurations; a file outside this package calls ``register_quantizer``.
 """
 
-from collections.abc import Callable
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from semhitok.quantizers.base import Quantizer, TokenQuantizer
 from semhitok.quantizers.binary import BinaryQuantizer
@@ -30,6 +33,7 @@ from semhitok.quantizers.usage import CodeUsage, underused_subcodebooks
 
 __all__ = [
     "ONE_CODE_PER_TOKEN",
+    "OWN_QUANTIZERS",
     "SEVERAL_CODES_PER_TOKEN",
     "VIT_QUANTIZERS",
     "Assignments",
@@ -41,6 +45,7 @@ __all__ = [
     "IndexBackpropagationQuantizer",
     "MultiCodebookQuantizer",
     "NormalizedQuantizer",
+    "OwnQuantizer",
     "ProjectedQuantizer",
     "Quantizer",
     "QuantizerSettings",
@@ -52,6 +57,7 @@ __all__ = [
     "nearest_code",
     "nearest_cosine",
     "quantizer_names",
+    "read_quantizer_file",
     "register_quantizer",
     "underused_subcodebooks",
 ]
@@ -119,10 +125,34 @@ def quantizer_names() -> list[str]:
 _BUILT_IN = frozenset(quantizer_names())
 
 
-def register_quantizer(name: str, build: Build) -> None:
+@dataclass(frozen=True)
+class OwnQuantizer:
+    """How a registered quantizer is trained in a comparison.
+
+    Attributes:
+        code_dim: channels that it quantizes.
+        weights: weight of each of its losses.
+    """
+
+    code_dim: int
+    weights: Mapping[str, float]
+
+
+OWN_QUANTIZERS: dict[str, OwnQuantizer] = {}
+"""Quantizers of users by name, filled by ``register_quantizer``."""
+
+
+def register_quantizer(
+    name: str, build: Build, *, code_dim: int = 8, weights: Mapping[str, float] | None = None
+) -> None:
     """Make a quantizer known to the ViT tokenizer under a name of its own; see ``examples/own_quantizer.py``.
 
     Registering it again replaces the earlier one.
+
+    Args:
+        name: its name.
+        build: builds it from the settings of a tokenizer.
+        code_dim, weights: see ``OwnQuantizer``; without weights, 1 for ``codebook`` and 0.25 for ``commitment``.
 
     Raises:
         ValueError: the name is that of a quantizer of this package.
@@ -130,6 +160,32 @@ def register_quantizer(name: str, build: Build) -> None:
     if name in _BUILT_IN:
         raise ValueError(f"there is already a quantizer called {name!r}: give yours another name")
     VIT_QUANTIZERS[name] = build
+    OWN_QUANTIZERS[name] = OwnQuantizer(code_dim, {"codebook": 1.0, "commitment": 0.25} if weights is None else weights)
+
+
+def read_quantizer_file(path: str | Path) -> list[str]:
+    """Run a Python file of the user's that registers quantizers; the names that it has registered.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a Python file, fails, or registers nothing.
+    """
+    path, before = Path(path), dict(OWN_QUANTIZERS)
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    spec = importlib.util.spec_from_file_location(f"own_quantizer_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{path} is not a Python file that registers a quantizer")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickling look it up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(f"{path} failed with {type(error).__name__}: {error}") from error
+    found = [name for name, own in OWN_QUANTIZERS.items() if own is not before.get(name)]
+    if not found:
+        raise ValueError(f"{path} registers no quantizer: it must call register_quantizer (semhitok.quantizers)")
+    return found
 
 
 def build_quantizer(kind: str, settings: QuantizerSettings) -> TokenQuantizer:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from semhitok.quantizers import OWN_QUANTIZERS
 from semhitok.recipes.recipe import DataConfig
 from semhitok.recipes.vit_recipe import ViTRecipe, ViTStageRecipe
 from semhitok.training.loop_config import LoopConfig
@@ -191,6 +192,12 @@ def vila_u_2048() -> ViTRecipe:
 def unitok_2048() -> ViTRecipe:
     """UniTok with 32 bits per token: 4 codebooks of 256 codes."""
     return unitok(256, "unitok-2048bit")
+
+
+def own_recipe(name: str) -> ViTRecipe:
+    """A registered quantizer at the common size and budget (``quantizers.register_quantizer``)."""
+    own = OWN_QUANTIZERS[name]
+    return comparison_recipe(name, name, own.weights, code_dim=own.code_dim)
 
 
 _SYSTEMS: tuple[Callable[[], ViTRecipe], ...] = (

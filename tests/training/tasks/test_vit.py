@@ -111,7 +111,7 @@ def test_a_resumed_run_is_bit_identical(system: str):
 
 def test_what_is_missing_is_said():
     with pytest.raises(
-        ValueError, match="losses of quantizer lfq, which are commitment, token_entropy, diversity, but .* codebook"
+        ValueError, match=r"losses of quantizer lfq, which are commitment, token_entropy, diversity, but .* codebook"
     ):
         task_of("lfq", quantizer_weights={"codebook": 1.0})
     with pytest.raises(ValueError, match="no perceptual network was given"):
