@@ -71,7 +71,7 @@ class SideBySide:
                 ]
             )
         images = next(iter(self.reports.values())).groups[GROUP].reconstruction.images
-        return "\n".join([*table(heading, rows), "", f"{images} images, each checkpoint on all of them.", ""])
+        return "\n".join([table(heading, rows), "", f"{images} images, each checkpoint on all of them.", ""])
 
     def save(self, directory: Path) -> dict[str, Path]:
         """Write ``comparison.json``, ``comparison.md`` and ``comparison.png``; paths by kind."""
