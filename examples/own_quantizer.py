@@ -31,6 +31,7 @@ class FixedDirections(Float32Module, TokenQuantizer):
     """
 
     codebooks = ("directions_KD",)
+    directions_KD: Tensor
 
     def __init__(self, codebook_size: int, dim: int) -> None:
         super().__init__()

@@ -30,6 +30,7 @@ class ProjectedQuantizer(Float32Module, Quantizer):
     """
 
     codebooks: ClassVar[tuple[str, ...]] = ("table_KT", "projection_TD")
+    table_KT: Tensor
 
     def __init__(self, codebook_size: int, table_dim: int, dim: int) -> None:
         super().__init__()

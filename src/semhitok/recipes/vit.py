@@ -33,7 +33,7 @@ BACKBONE: dict[str, Any] = {
     "refine_channels": 0,
 }
 VQ = {"codebook": 1.0, "commitment": 0.25}
-DISTILLATION = {"cosine_weight": 1.0, "feature_weight": 1.0}
+DISTILLATION_WEIGHT = 1.0  # of the cosine and of the L1 distance to the teacher's features, as in SemHiTok's stage 1
 
 
 def comparison_loop(steps: int = 1500, batch_size: int = 16) -> LoopConfig:
@@ -68,7 +68,8 @@ def comparison_recipe(
         quantizer_weights=dict(weights),
         initialise_step=150,
         revive_every=150,
-        **(DISTILLATION if distilled else {}),
+        cosine_weight=DISTILLATION_WEIGHT if distilled else 0.0,
+        feature_weight=DISTILLATION_WEIGHT if distilled else 0.0,
     )
     fields = {**BACKBONE, "quantizer": quantizer, "codebook_size": CODES, **model}
     return ViTRecipe(
@@ -109,7 +110,12 @@ def ibq() -> ViTRecipe:
 
 def fqgan() -> ViTRecipe:
     """FQGAN (arXiv 2411.16681): two factorised codebooks of 8 channels, disentanglement 0.1, the first predicts the teacher."""
-    model = {"code_dim": 16, "codes_per_token": 2, "codebook_size": math.isqrt(CODES), "semantic_channels": 8}
+    model: dict[str, Any] = {
+        "code_dim": 16,
+        "codes_per_token": 2,
+        "codebook_size": math.isqrt(CODES),
+        "semantic_channels": 8,
+    }
     return comparison_recipe("fqgan", "factorized", VQ | {"disentanglement": 0.1}, distilled=True, **model)
 
 
@@ -133,19 +139,19 @@ def bsq() -> ViTRecipe:
 def wetok(bits: int = BITS_PER_TOKEN, name: str = "wetok") -> ViTRecipe:
     """WeTok's group-wise lookup-free codes (arXiv 2508.05599): 4 groups of signs, entropies by group; no generative decoder."""
     weights = {"commitment": 0.25, "token_entropy": 0.1, "diversity": 0.1}
-    model = {"code_dim": bits, "codes_per_token": 4, "codebook_size": 2 ** (bits // 4)}
+    model: dict[str, Any] = {"code_dim": bits, "codes_per_token": 4, "codebook_size": 2 ** (bits // 4)}
     return comparison_recipe(name, "grouped_bits", weights, **model)
 
 
 def vila_u(codes: int = 8, name: str = "vila-u") -> ViTRecipe:
     """VILA-U (arXiv 2409.04429): residual quantization and meaning at once; here distilled, published with a contrastive loss."""
-    model = {"code_dim": 32, "codes_per_token": 4, "codebook_size": codes, "semantic_channels": 32}
+    model: dict[str, Any] = {"code_dim": 32, "codes_per_token": 4, "codebook_size": codes, "semantic_channels": 32}
     return comparison_recipe(name, "residual", distilled=True, **model)
 
 
 def unitok(codes: int = 8, name: str = "unitok") -> ViTRecipe:
     """UniTok's MCQ (arXiv 2502.20321) on this ViT; here distilled, published with a contrastive loss."""
-    model = {"code_dim": 64, "codes_per_token": 4, "codebook_size": codes, "semantic_channels": 64}
+    model: dict[str, Any] = {"code_dim": 64, "codes_per_token": 4, "codebook_size": codes, "semantic_channels": 64}
     return comparison_recipe(name, "multi_codebook", distilled=True, **model)
 
 
@@ -156,7 +162,7 @@ def sde() -> ViTRecipe:
 
 def tokenflow() -> ViTRecipe:
     """TokenFlow (arXiv 2412.03069), single-scale: two codebooks of 32 and 8 channels with one shared index; commitment 1."""
-    model = {"code_dim": 40, "semantic_dim": 32, "semantic_channels": 32, "pixel_channels": 8}
+    model: dict[str, Any] = {"code_dim": 40, "semantic_dim": 32, "semantic_channels": 32, "pixel_channels": 8}
     return comparison_recipe("tokenflow", "shared_index", {"codebook": 1.0, "commitment": 1.0}, distilled=True, **model)
 
 
@@ -169,7 +175,8 @@ def toklip() -> ViTRecipe:
         semantic_only=True,
         initialise_step=None,
         average_decay=0.99,
-        **DISTILLATION,
+        cosine_weight=DISTILLATION_WEIGHT,
+        feature_weight=DISTILLATION_WEIGHT,
     )
     return replace(recipe, understanding=ViTStageRecipe(comparison_loop(steps=300, batch_size=128), task))
 

@@ -78,8 +78,8 @@ class ViTTokenizerModel(PreTrainedModel):
 
     def __init__(self, config: ViTTokenizerConfig) -> None:
         super().__init__(config)
-        fed = config.encoder and config.teacher_config is not None
-        self.teacher = Teacher(config.teacher_config) if fed else None
+        teacher_config = config.teacher_config if config.encoder else None
+        self.teacher = None if teacher_config is None else Teacher(teacher_config)
         self.semantic_input = SemanticInput(self.teacher.dim, config.semantic_dim) if self.teacher is not None else None
         self.encoder = ViTEncoder(config) if config.encoder else None
         self.quantizer = build_quantizer(config.quantizer, config.quantizer_settings())
