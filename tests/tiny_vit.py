@@ -36,7 +36,7 @@ def tiny_vit_recipe(system: str, teacher: Path | str = "unused", **task: Any) ->
     def shrunk(stage: ViTStageRecipe) -> ViTStageRecipe:
         fields = {"optimizer": optimizer(), "revive_every": 3, "average_decay": 0.9, "precision": "fp32", **task}
         fields["initialise_step"] = None if stage.task.initialise_step is None else 2
-        return ViTStageRecipe(loop_config(), replace(stage.task, **fields))
+        return ViTStageRecipe(loop_config(steps=4), replace(stage.task, **fields))
 
     recipe = VIT_RECIPES[system]()
     later = recipe.understanding

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.tiny import SIZE, loop_config, save_images, save_teacher, tiny_recipe
+from tests.tiny import SIZE, save_images, save_teacher, tiny_recipe
 from tests.tiny_vit import tiny_vit_recipe
 
 from semhitok.data.sources import ImageFolder
@@ -129,7 +129,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> ExperimentContext:
 def tiny(system: str, place: ExperimentContext) -> ComparedExperiment:
     teacher = place.train_folder / "teacher"
     if system == "semhitok":
-        return ComparedExperiment(system, SemHiTokExperiment(system, tiny_recipe(teacher)))
+        recipe = tiny_recipe(teacher).with_loop("semantic", steps=4).with_loop("pixel", steps=4)
+        return ComparedExperiment(system, SemHiTokExperiment(system, recipe))
     return ComparedExperiment(system, ViTSystem(tiny_vit_recipe(system, teacher)))
 
 
@@ -158,7 +159,7 @@ def test_every_system_is_measured_in_the_same_way(system: str, place: Experiment
         assert experiment.run(place, 1)["psnr"] != found["psnr"]
         folders = {path.name for path in place.runs.glob("wetok-*")}
         longer = tiny_vit_recipe("wetok")
-        longer = ViTSystem(longer.with_loop("reconstruction", steps=loop_config().steps + 1))
+        longer = ViTSystem(longer.with_loop("reconstruction", steps=5))
         assert longer.settings() != experiment.settings()
         ComparedExperiment(system, longer).run(place, 0)
         assert len({path.name for path in place.runs.glob("wetok-*")} - folders) == 1, "a folder for other settings"
