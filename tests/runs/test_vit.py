@@ -48,8 +48,9 @@ def test_the_teacher_of_a_fed_tokenizer_is_the_given_one_and_cached_features_cha
     assert changed(copy_of(teacher), model.teacher) == set()
     run_tiny_vit(replace(recipe, cache_limit=0), place / "images", place / "uncached")
     other = ViTTokenizerModel.from_pretrained(place / "uncached" / "reconstruction" / "model")
-    for name, tensor in other.state_dict().items():  # half precision of the cache
-        torch.testing.assert_close(tensor, model.state_dict()[name], atol=0.1, rtol=0.1)
+    for name, tensor in other.state_dict().items():
+        if not name.startswith("quantizer."):  # the cache has half precision, and codes move to other vectors
+            assert (tensor - model.state_dict()[name]).abs().mean() < 1e-2, name
 
 
 def test_the_frozen_table_holds_centres_of_the_teachers_features(place: Path):
