@@ -43,7 +43,7 @@ class Arguments:
     train: Names = ()
     """Systems to train: reconstruction, unified, all, or single ones (a wrong name lists them)."""
     quantizer: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE ...", help_behavior_hint="")] = ()
-    """Python files that register quantizers of your own, whose names --train then knows; they are run."""
+    """Python files that register quantizers of your own, for --train and for checkpoints that have them; they are run."""
     data: OptionalPath = None
     """Training images with labels: scenes of the train split (`semhitok data scenes`)."""
     test: OptionalPath = None
@@ -67,6 +67,11 @@ def main(arguments: list[str]) -> int:
         raise UsageError(
             "pass checkpoints and --images to compare them as they are, or --train to compare systems in training"
         )
+    if options.quantizer:
+        from semhitok.quantizers import read_quantizer_file
+
+        for path in options.quantizer:
+            print(f"{path} registers {', '.join(read_quantizer_file(path))}")
     if options.images is not None:
         return _side_by_side(options, options.images)
     if options.checkpoints:
@@ -112,10 +117,7 @@ def _side_by_side(options: Arguments, images: Path) -> int:
 def _trained(options: Arguments) -> int:
     from semhitok.experiments import draw, results_of
     from semhitok.experiments.comparison import chosen_systems, comparison, save_pareto_plot
-    from semhitok.quantizers import read_quantizer_file
 
-    for path in options.quantizer:
-        print(f"{path} registers {', '.join(read_quantizer_file(path))}")
     if (options.data is None) != (options.test is None):
         raise UsageError("pass both --data and --test to train, or neither to print the table")
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -98,7 +99,9 @@ class ComparedExperiment:
         model = load_tokenizer(self.trained.train(context, seed))
         model.eval().to(context.device)
         metrics = context.measure(model, f"{self.name}-seed{seed}")
-        return metrics | _meaning(model, context) | _cost(model, context)
+        for measure in MEASUREMENTS:
+            metrics |= measure(model, context)
+        return metrics
 
 
 def _meaning(model: Tokenizer, context: ExperimentContext) -> dict[str, float]:
@@ -142,3 +145,7 @@ def _cost(model: Tokenizer, context: ExperimentContext) -> dict[str, float]:
         "codebook_size": float(model.vocab_size),
     }
     return found if cost.peak_megabytes is None else found | {"peak_megabytes": cost.peak_megabytes}
+
+
+MEASUREMENTS: tuple[Callable[[Tokenizer, ExperimentContext], dict[str, float]], ...] = (_meaning, _cost)
+"""What is measured besides reconstruction and usage: functions of a trained tokenizer that return figures by name."""
