@@ -104,6 +104,10 @@ STAGES: tuple[Stage, ...] = ("semantic", "pixel", "pixel-finetune", "decoder")
 UNITOK_STAGE = "unitok"
 """UniTok's only training stage."""
 
+ViTStage = Literal["reconstruction", "understanding"]
+"""Training stages of the ViT tokenizers of the comparison; most have the first only."""
+VIT_STAGES: tuple[ViTStage, ...] = ("reconstruction", "understanding")
+
 LanguageStageName = Literal["words", "align", "pretrain", "sft"]
 """Training stages of the unified language model."""
 LANGUAGE_STAGES: tuple[LanguageStageName, ...] = ("words", "align", "pretrain", "sft")

@@ -11,6 +11,7 @@ import pytest
 from semhitok.cli import (
     chat,
     codes,
+    compare,
     data,
     decode,
     encode,
@@ -37,6 +38,7 @@ PAGES = {
     "codes": codes.Arguments,
     "inspect": inspect.Arguments,
     "evaluate": evaluate.Arguments,
+    "compare": compare.Arguments,
     "export": export.Arguments,
     "data fetch": data.Fetch,
     "data scenes": data.Scenes,

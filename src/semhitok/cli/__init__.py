@@ -71,6 +71,11 @@ COMMANDS: dict[str, Command] = {
     "ablate": Command(
         "semhitok.cli.ablate", "rerun a table of experiments next to the published values", "lower --test-images"
     ),
+    "compare": Command(
+        "semhitok.cli.compare",
+        "compare checkpoints side by side, or systems trained on equal terms",
+        "lower --batch-size, --limit or --test-images",
+    ),
     "export": Command("semhitok.cli.export", "write a trained model as a small checkpoint to share"),
     "convert": Command("semhitok.cli.convert", "convert a checkpoint released by others to this package's format"),
     "data": Command(

@@ -46,6 +46,16 @@ def nearest_cosine(z_ND: Tensor, codebook_KD: Tensor, *, chunk: tuple[int, int] 
     return _smallest(z_ND.float(), codes_KD, codes_KD.new_zeros(len(codes_KD)), -1.0, chunk)
 
 
+@torch.no_grad()
+def largest_product(z_ND: Tensor, codebook_KD: Tensor, *, chunk: tuple[int, int] | None = None) -> Tensor:
+    """Index of the code with the largest inner product.
+
+    Arguments and result as in ``nearest_code``.
+    """
+    codebook_KD = codebook_KD.float()
+    return _smallest(z_ND.float(), codebook_KD, codebook_KD.new_zeros(len(codebook_KD)), -1.0, chunk)
+
+
 def _smallest(z_ND: Tensor, codes_KD: Tensor, bias_K: Tensor, scale: float, chunk: tuple[int, int] | None) -> Tensor:
     """argmin over k of ``scale * z @ c_k + bias_k`` for every vector z."""
     count, size = len(z_ND), len(codes_KD)

@@ -22,7 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from semhitok.data.feed import Batch
 from semhitok.distributed import broadcast_parameters, gather_with_gradients, is_distributed, rank
-from semhitok.losses import l1_loss, l2_loss, softmax_contrastive_loss
+from semhitok.losses import softmax_contrastive_loss
 from semhitok.tokenizers.unitok.modeling import UniTokModel
 from semhitok.tokenizers.unitok.processing import UniTokProcessor
 from semhitok.training.codebook_maintenance import CodebookMaintainer
@@ -33,6 +33,7 @@ from semhitok.training.tasks.pixel import PerceptualDistance
 from semhitok.training.tasks.precision import autocast
 from semhitok.training.tasks.terms import mean_psnr, mean_terms
 from semhitok.training.tasks.unitok_config import UniTokTrainingConfig
+from semhitok.training.tasks.visible import visible_loss
 from semhitok.training.weight_average import WeightAverage
 
 INPUT_IDS = "input_ids"
@@ -182,7 +183,16 @@ class UniTokTask:
         if output.reconstruction is not None:
             reconstruction = output.reconstruction.float()
             pair = (pixel_values, reconstruction)
-            total, found = self._visible(pixel_values, reconstruction, state, index)
+            total, found = visible_loss(
+                config,
+                pixel_values,
+                reconstruction,
+                perceptual=self.perceptual,
+                adversary=self.adversary,
+                last_layer=self.model.decoder.last_layer,
+                state=state,
+                index=index,
+            )
             terms |= found
         for name, weight in (("codebook", config.codebook_weight), ("commitment", config.commitment_weight)):
             if name in output.losses:
@@ -195,29 +205,6 @@ class UniTokTask:
         if pair is not None:
             terms["psnr"] = mean_psnr(pair[1].detach(), pixel_values)
         return _Forward(pair, output.ids, output.features, {"loss": total, **terms})
-
-    def _visible(
-        self, target: Tensor, reconstruction: Tensor, state: TrainState, index: int
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The reconstruction loss of images (B,3,H,W), and its terms."""
-        config = self.config
-        terms: dict[str, Tensor] = {}
-        visible = torch.zeros((), device=target.device)
-        if config.l1_weight:
-            terms["loss/l1"] = l1_loss(reconstruction, target)
-            visible = visible + config.l1_weight * terms["loss/l1"]
-        if config.l2_weight:
-            terms["loss/l2"] = l2_loss(reconstruction, target)
-            visible = visible + config.l2_weight * terms["loss/l2"]
-        if config.perceptual_weight and self.perceptual is not None:
-            with autocast(config.precision, target.device):
-                terms["loss/perceptual"] = self.perceptual(reconstruction, target).mean()
-            visible = visible + config.perceptual_weight * terms["loss/perceptual"]
-        if self.adversary is not None and self.adversary.active(state):
-            last_layer = self.model.decoder.last_layer
-            visible, found = self.adversary.add_generator_loss(visible, reconstruction, last_layer, state, index)
-            terms |= found
-        return visible, terms
 
     def _contrast(self, image_BE: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """This rank's part of the contrastive loss over the pairs of all ranks, and the fraction of its images whose own text
