@@ -23,10 +23,20 @@ from semhitok.distributed.processes import (
     rank,
     world_size,
 )
+from semhitok.distributed.sharding import (
+    ShardableParts,
+    gather_on_main,
+    is_sharded,
+    reduce_between_nodes,
+    shard,
+    shard_mesh,
+    whole_tensor,
+)
 from semhitok.distributed.waiting import OtherRankError, from_main, main_decides, wait_for_all, wait_for_main
 
 __all__ = [
     "OtherRankError",
+    "ShardableParts",
     "all_reduce_sum",
     "any_rank",
     "average_gradients",
@@ -39,17 +49,23 @@ __all__ = [
     "ended_together",
     "from_main",
     "gather_in_sample_order",
+    "gather_on_main",
     "gather_values",
     "gather_with_gradients",
     "init_distributed",
     "is_distributed",
     "is_main",
+    "is_sharded",
     "main_decides",
     "rank",
+    "reduce_between_nodes",
+    "shard",
+    "shard_mesh",
     "stop_watching",
     "sum_over_ranks",
     "wait_for_all",
     "wait_for_main",
     "watch_other_ranks",
+    "whole_tensor",
     "world_size",
 ]

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
+from semhitok import distributed
 from semhitok.data.mixture import Mixture
 from semhitok.data.packed_feed import PackedFeed, RowFormat
 from semhitok.data.packing import PackedRows
@@ -90,13 +91,17 @@ class _Language:
         entries = data_sets(self.data, stage, settings.mix)
         outside = recipe.records.allow_outside
         sources = [open_data_set(entry, report, allow_outside=outside) for entry in entries]
+        # Stage align runs no layer of the language model, so nothing is divided.
+        mesh = None if stage == "align" else distributed.shard_mesh(self.options.shard, self.options.device)
         model, text_tokenizer = self._starting_model(start_from)
         if settings.row_length > model.config.context_length:
             raise ValueError(
                 f"row_length {settings.row_length} is more than the language model's context of "
                 f"{model.config.context_length}"
             )
-        model.to(self.options.device)  # pyright: ignore[reportArgumentType]
+        # What is divided moves to the device unit by unit, as it may not fit there as a whole.
+        moved = model if mesh is None else model.image_tokenizer
+        moved.to(self.options.device)  # pyright: ignore[reportArgumentType]
         processor = SemHiTokMLLMProcessor.for_config(model.config, text_tokenizer)
         fingerprint = None
         if not recipe.continuous:  # continuous features need the images
@@ -110,7 +115,7 @@ class _Language:
         # The initial low-rank matrices must not depend on what this process did before.
         torch.manual_seed(derive_seed(settings.loop.seed, stage, "task"))
         kind = WordAlignmentTask if stage == "align" else LanguageTask
-        task = kind(model, settings.task, processor=processor, projector=projector)
+        task = kind(model, settings.task, processor=processor, projector=projector, mesh=mesh)
         batch = f"{settings.loop.batch_size} rows of {settings.row_length} tokens"
         return PreparedStage(model, task, feed, batch, model.language_model, notes=lambda: _bad_records(feed))
 

@@ -30,6 +30,7 @@ from semhitok.training.loop import train
 from semhitok.training.run_logger import Evaluate
 from semhitok.training.state import TrainState
 from semhitok.training.task import Task
+from semhitok.types import ShardKind
 
 StageName = Any  # one of the literals that name a system's stages
 
@@ -45,6 +46,7 @@ class RunOptions:
         start_from: checkpoint that the first unfinished stage starts from, instead of the model of an earlier stage.
         max_seconds: time limit of the whole run, shared among its unfinished stages; None for no limit.
         compile_blocks: compile the transformer blocks (``torch.compile``), which pays off on GPUs.
+        shard: how a language model is divided among ranks (``distributed.sharding``); tokenizers are not.
         report: called with lines for the user.
     """
 
@@ -54,6 +56,7 @@ class RunOptions:
     start_from: Path | None = None
     max_seconds: float | None = None
     compile_blocks: bool = False
+    shard: ShardKind = "none"
     report: Report = print
 
 
