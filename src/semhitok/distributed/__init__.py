@@ -24,6 +24,7 @@ from semhitok.distributed.processes import (
     world_size,
 )
 from semhitok.distributed.sharding import (
+    DeviceMesh,
     ShardableParts,
     gather_on_main,
     is_sharded,
@@ -32,9 +33,17 @@ from semhitok.distributed.sharding import (
     shard_mesh,
     whole_tensor,
 )
-from semhitok.distributed.waiting import OtherRankError, from_main, main_decides, wait_for_all, wait_for_main
+from semhitok.distributed.waiting import (
+    OtherRankError,
+    from_main,
+    main_decides,
+    main_tells,
+    wait_for_all,
+    wait_for_main,
+)
 
 __all__ = [
+    "DeviceMesh",
     "OtherRankError",
     "ShardableParts",
     "all_reduce_sum",
@@ -57,6 +66,7 @@ __all__ = [
     "is_main",
     "is_sharded",
     "main_decides",
+    "main_tells",
     "rank",
     "reduce_between_nodes",
     "shard",

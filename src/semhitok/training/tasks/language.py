@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
 
 from semhitok import distributed
 from semhitok.data.feed import Batch
@@ -67,7 +66,7 @@ class LanguageTask:
         *,
         processor: SemHiTokMLLMProcessor,
         projector: ContinuousProjector | None = None,
-        mesh: DeviceMesh | None = None,
+        mesh: distributed.DeviceMesh | None = None,
     ) -> None:
         self.model, self.config, self.processor, self.projector = model, config, processor, projector
         self.merges = config.trained == "lora"
