@@ -19,6 +19,7 @@ from semhitok.cli import (
     export,
     generate,
     inspect,
+    plan,
     reconstruct,
     train,
 )
@@ -34,6 +35,7 @@ PAGES = {
     "evaluate-mllm": evaluate_mllm.Arguments,
     "codes": codes.Arguments,
     "inspect": inspect.Arguments,
+    "plan": plan.Arguments,
     "evaluate": evaluate.Arguments,
     "export": export.Arguments,
     "data fetch": data.Fetch,
