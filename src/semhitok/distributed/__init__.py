@@ -1,5 +1,6 @@
 """The process group and its collectives; in a single process each is a no-op or returns its argument."""
 
+from semhitok.distributed.agreement import different_tensors, named_tensors, require_agreement
 from semhitok.distributed.collectives import (
     all_reduce_sum,
     any_rank,
@@ -55,6 +56,7 @@ __all__ = [
     "collective_device",
     "copy_from_first_rank",
     "destroy_distributed",
+    "different_tensors",
     "ended_together",
     "from_main",
     "gather_in_sample_order",
@@ -67,8 +69,10 @@ __all__ = [
     "is_sharded",
     "main_decides",
     "main_tells",
+    "named_tensors",
     "rank",
     "reduce_between_nodes",
+    "require_agreement",
     "shard",
     "shard_mesh",
     "stop_watching",

@@ -27,6 +27,8 @@ from semhitok.mllm.sequences import SequenceBuilder
 from semhitok.recipes.language_recipe import LanguageRecipe
 from semhitok.runs.language_data import data_sets, mixture, open_data_set, pretokenized, texts
 from semhitok.runs.language_models import load_language_model, small_language_model, train_bpe
+from semhitok.runs.memory_check import check_memory, free_memory
+from semhitok.runs.planning.language import LanguageCosts
 from semhitok.runs.preparation import learned_text_tokenizer
 from semhitok.runs.stage_runner import PreparedStage, RunOptions, StageRunner
 from semhitok.storage.foreign_code import load_without_foreign_code
@@ -99,6 +101,12 @@ class _Language:
                 f"row_length {settings.row_length} is more than the language model's context of "
                 f"{model.config.context_length}"
             )
+        if (free := free_memory(self.options.device)) is not None:
+            costs = LanguageCosts(model.config, settings.task, settings.row_length)
+            rows = settings.loop.batch_size // (settings.loop.accumulation * distributed.world_size())
+            recompute, divided = settings.task.checkpoint_activations, 1 if mesh is None else mesh.size(mesh.ndim - 1)
+            if warning := check_memory(costs.memory(rows, divided, recompute=recompute), free):
+                report(warning)
         # What is divided moves to the device unit by unit, as it may not fit there as a whole.
         moved = model if mesh is None else model.image_tokenizer
         moved.to(self.options.device)  # pyright: ignore[reportArgumentType]

@@ -67,20 +67,16 @@ def train(
         The final state; ``interrupted`` if a signal or the time limit stopped the run. The main rank has then written everything.
 
     Raises:
-        TrainingError: the loss is not finite (the batch is saved in ``nan_batch.safetensors``), or memory or the disk
-            is full.
+        TrainingError: the loss is not finite (the batch is saved in ``nan_batch.safetensors``), memory or the disk is full, or
+            at a checkpoint the ranks' states are not the same, bit for bit.
         OtherRankError: another rank ended with an error.
         LockedError: another run is using the directory.
         WriteError: a file cannot be written.
         CheckpointError: a checkpoint cannot be read.
-        ValueError: the batch cannot be split over the ranks, or the checkpoint has other data or another seed.
+        ValueError: the batch cannot be split over the ranks, these have different data, settings or tasks, or the checkpoint
+            has other data, another seed or another recipe.
     """
-    ranks = distributed.world_size()
-    parts = config.accumulation * ranks
-    if config.batch_size % parts:
-        raise ValueError(
-            f"batch_size {config.batch_size} is not divisible by accumulation x ranks = {config.accumulation} x {ranks}"
-        )
+    config.check_ranks(distributed.world_size())
     begun = time.perf_counter() if begun is None else begun
     with ExitStack() as stack:
         if lock:
@@ -97,6 +93,8 @@ def _train(
     on_finish: Callable[[TrainState], None] | None,
     begun: float,
 ) -> TrainState:
+    facts = {"data": feed.fingerprint, "task": task.describe()}
+    distributed.require_agreement(facts | {f"loop.{name}": value for name, value in vars(config).items()})
     state = _begin(task, feed, config, directory / "checkpoints")
     try:
         with closing(RunLogger(directory, task, feed, state, evaluate=evaluate)) as logger:
@@ -277,6 +275,11 @@ class _Run:
         if self.saved_at == self.state.step:
             return
         content = {"state": self.state.state_dict(), "feed": self.feed.fingerprint, "task": self.task.state_dict()}
+        if different := distributed.different_tensors(distributed.named_tensors(content["task"])):
+            raise TrainingError(
+                f"the ranks have drifted apart by step {self.state.step}: {len(different)} tensors are not the same on all of "
+                f"them, the first is {different[0]}; no checkpoint is written, the last one is untouched"
+            )
         content["bad"] = dict(getattr(self.feed, "bad", {}))  # of feeds that read while training goes on
         self.writer.save(self.state.step, content)
         self.saved_at = self.state.step
