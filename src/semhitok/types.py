@@ -93,6 +93,9 @@ class TokenizerOutput:
 
 # Training stages and their options.
 
+ShardKind = Literal["none", "full", "hybrid"]
+"""How parameters, gradients and optimizer states are divided among ranks, see ``distributed.sharding``."""
+
 Precision = Literal["fp32", "bf16"]
 """Mixed precision of training: ``bf16`` autocast, or none."""
 

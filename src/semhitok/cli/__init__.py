@@ -58,6 +58,7 @@ COMMANDS: dict[str, Command] = {
         "train a recipe on images, stage by stage, with resume",
         "lower --data.memory-limit, or the batch_size of the stage's loop, or raise its accumulation",
     ),
+    "plan": Command("semhitok.cli.plan", "plan a recipe on a number of GPUs: memory, FLOPs, time, data"),
     "evaluate": Command(
         "semhitok.cli.evaluate",
         "measure a tokenizer: reconstruction, codebooks, semantics",

@@ -10,6 +10,7 @@ Shapes: B sequences, L positions, I images, N tokens of one image, F channels of
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -100,10 +101,11 @@ class ContinuousProjector(nn.Module):
             outputs = model.body(next_B[:, None], past_key_values=outputs.past_key_values, use_cache=True)
         return torch.cat([input_ids, torch.stack(found, dim=1)], dim=1)
 
-    def save(self, directory: str | os.PathLike[str]) -> None:
-        """Save the weights in the model's folder."""
+    def save(self, directory: str | os.PathLike[str], state_dict: Mapping[str, Tensor] | None = None) -> None:
+        """Save the weights in the model's folder; by default its own, which must not be sharded."""
+        state = self.state_dict() if state_dict is None else state_dict
         save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()},
+            {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()},
             Path(directory) / FILE,
         )
 

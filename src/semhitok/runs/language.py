@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
+from semhitok import distributed
 from semhitok.data.mixture import Mixture
 from semhitok.data.packed_feed import PackedFeed, RowFormat
 from semhitok.data.packing import PackedRows
@@ -26,6 +27,8 @@ from semhitok.mllm.sequences import SequenceBuilder
 from semhitok.recipes.language_recipe import LanguageRecipe
 from semhitok.runs.language_data import data_sets, mixture, open_data_set, pretokenized, texts
 from semhitok.runs.language_models import load_language_model, small_language_model, train_bpe
+from semhitok.runs.memory_check import check_memory, free_memory
+from semhitok.runs.planning.language import LanguageCosts
 from semhitok.runs.preparation import learned_text_tokenizer
 from semhitok.runs.stage_runner import PreparedStage, RunOptions, StageRunner
 from semhitok.scenes.words import SceneWords
@@ -94,13 +97,23 @@ class _Language:
             sources = [SceneWords.of_data_set(entry.path) for entry in entries]
         else:
             sources = [open_data_set(entry, report, allow_outside=outside) for entry in entries]
+        # Stage align runs no layer of the language model, so nothing is divided.
+        mesh = None if stage == "align" else distributed.shard_mesh(self.options.shard, self.options.device)
         model, text_tokenizer = self._starting_model(start_from)
         if settings.row_length > model.config.context_length:
             raise ValueError(
                 f"row_length {settings.row_length} is more than the language model's context of "
                 f"{model.config.context_length}"
             )
-        model.to(self.options.device)  # pyright: ignore[reportArgumentType]
+        if (free := free_memory(self.options.device)) is not None:
+            costs = LanguageCosts(model.config, settings.task, settings.row_length)
+            rows = settings.loop.batch_size // (settings.loop.accumulation * distributed.world_size())
+            recompute, divided = settings.task.checkpoint_activations, 1 if mesh is None else mesh.size(mesh.ndim - 1)
+            if warning := check_memory(costs.memory(rows, divided, recompute=recompute), free):
+                report(warning)
+        # What is divided moves to the device unit by unit, as it may not fit there as a whole.
+        moved = model if mesh is None else model.image_tokenizer
+        moved.to(self.options.device)  # pyright: ignore[reportArgumentType]
         processor = SemHiTokMLLMProcessor.for_config(model.config, text_tokenizer, _template(recipe.chat_template))
         fingerprint = None
         if not recipe.continuous:  # continuous features need the images
@@ -114,7 +127,7 @@ class _Language:
         # The initial low-rank matrices must not depend on what this process did before.
         torch.manual_seed(derive_seed(settings.loop.seed, stage, "task"))
         kind = WordAlignmentTask if stage == "align" else LanguageTask
-        task = kind(model, settings.task, processor=processor, projector=projector)
+        task = kind(model, settings.task, processor=processor, projector=projector, mesh=mesh)
         batch = f"{settings.loop.batch_size} rows of {settings.row_length} tokens"
         return PreparedStage(model, task, feed, batch, model.language_model, notes=lambda: _bad_records(feed))
 

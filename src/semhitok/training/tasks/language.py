@@ -32,11 +32,15 @@ from semhitok.distributed import broadcast_parameters
 from semhitok.losses.large_head import large_head_loss
 from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
 from semhitok.mllm.continuous import ContinuousProjector
-from semhitok.training.optim import build_adamw, take_step
+from semhitok.training.compilation import repeated_blocks
+from semhitok.training.optim import build_adamw, initialise_states, take_step
 from semhitok.training.state import TrainState
 from semhitok.training.tasks.language_config import LanguageConfig
-from semhitok.training.tasks.lora import add_lora, merged_state_dict
+from semhitok.training.tasks.lora import add_lora, merged_tensors
 from semhitok.training.tasks.precision import autocast
+
+FILE_SIZE = "5GB"
+"""Largest file of exported weights; larger models become several files and an index."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,8 @@ class LanguageTask:
         processor: exported with the model.
         projector: feeds the teacher's continuous features instead of ids (LLaVA's upper bound) and is trained instead of the
             model's adapter. Image positions must then have no labels.
+        mesh: divide the trained modules among these ranks (``distributed.shard``); the image tokenizer stays whole. Parameters
+            may then still be on the CPU.
     """
 
     def __init__(
@@ -76,15 +82,25 @@ class LanguageTask:
         *,
         processor: SemHiTokMLLMProcessor,
         projector: ContinuousProjector | None = None,
+        mesh: distributed.DeviceMesh | None = None,
     ) -> None:
         self.model, self.config, self.processor, self.projector = model, config, processor, projector
         self.merges = config.trained == "lora"
         self.trained = self._parts()
         self.trained.train()
         broadcast_parameters(self.trained)
+        if mesh is not None:
+            distributed.shard(
+                self.trained,
+                repeated_blocks(model.language_model),
+                mesh,
+                precision=torch.bfloat16 if config.precision == "bf16" else None,
+                whole=model.image_tokenizer.parameters(),
+            )
         self.optimizer = build_adamw(self.trained, config.optimizer)
+        initialise_states(self.optimizer)
 
-    def _parts(self) -> nn.ModuleDict:
+    def _parts(self) -> distributed.ShardableParts:
         """The trained modules; their frozen parameters have ``requires_grad`` False."""
         model, config = self.model, self.config
         if self.merges:
@@ -95,7 +111,9 @@ class LanguageTask:
         model.adapter.requires_grad_(self.projector is None)
         if config.checkpoint_activations:
             model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
-        return nn.ModuleDict({"model": model} | ({} if self.projector is None else {"projector": self.projector}))
+        return distributed.ShardableParts(
+            model=model, **({} if self.projector is None else {"projector": self.projector})
+        )
 
     def step(self, microbatches: Sequence[Batch], state: TrainState) -> dict[str, float | Tensor]:
         """See ``Task.step``."""
@@ -106,8 +124,9 @@ class LanguageTask:
         weight = self.config.image_weight
         labels = max(1.0, counts["text"] + weight * counts["image"])
         sums: dict[str, Tensor] = {}
-        for batch, labelled in zip(microbatches, prepared, strict=True):
-            total, by_kind = self._loss(batch, labelled)
+        for number, (batch, labelled) in enumerate(zip(microbatches, prepared, strict=True), start=1):
+            distributed.reduce_between_nodes(self.trained, now=number == len(microbatches))
+            total, by_kind = self.trained(self._loss, batch, labelled)
             (total / labels).backward()
             for name, value in by_kind.items():
                 sums[name] = sums[name] + value if name in sums else value
@@ -143,15 +162,15 @@ class LanguageTask:
 
     def export(self, directory: Path | None) -> None:
         """Write model, processor and projector; LoRA is merged into the weights, so that loading does not need peft."""
+        tensors = merged_tensors(self.model) if self.merges else self.model.state_dict().items()
+        weights = distributed.gather_on_main(tensors)
+        of_projector = distributed.gather_on_main({} if self.projector is None else self.projector.state_dict().items())
         if directory is None:
             return
-        if self.merges:
-            self.model.save_pretrained(directory, state_dict=merged_state_dict(self.model))
-        else:
-            self.model.save_pretrained(directory)
+        self.model.save_pretrained(directory, state_dict=weights, max_shard_size=FILE_SIZE)
         self.processor.save_pretrained(directory)
         if self.projector is not None:
-            self.projector.save(directory)
+            self.projector.save(directory, of_projector)
 
     def describe(self) -> str:
         """See ``Task.describe``."""

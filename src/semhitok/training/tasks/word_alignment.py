@@ -67,13 +67,13 @@ class WordAlignmentTask(LanguageTask):
         end = self.processor.tokenizer.eos_token_id
         self._end = IGNORED if end is None else end
 
-    def _parts(self) -> nn.ModuleDict:
+    def _parts(self) -> distributed.ShardableParts:
         """Adapter or projector, the text embeddings if they are trained, and the words' biases."""
         self.model.requires_grad_(False)
         parts = super()._parts()
         table = self.model.get_input_embeddings().weight
         table.requires_grad_(self.config.trained == "all")
-        parts["words"] = WordBias(self.model.vocabulary.text_size).to(table.device)
+        parts.add_module("words", WordBias(self.model.vocabulary.text_size).to(table.device))
         return parts
 
     def step(self, microbatches: Sequence[Batch], state: TrainState) -> dict[str, float | Tensor]:
@@ -129,7 +129,7 @@ class WordAlignmentTask(LanguageTask):
         with autocast(self.config.precision, labels_BR.device):
             table_WD = model.get_input_embeddings().weight[words_W]
             visual_IND = self.embedded(batch)[0][place_BR].view(-1, tokens, table_WD.shape[1])
-        scores_IW = word_scores(visual_IND, table_WD) + self.trained["words"].bias[words_W]  # pyright: ignore
+        scores_IW = word_scores(visual_IND, table_WD) + self.trained.words.bias[words_W]
         loss = nn.functional.binary_cross_entropy_with_logits(scores_IW, said_IW, reduction="sum")
         return loss, len(said_IW)
 
