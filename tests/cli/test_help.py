@@ -19,6 +19,7 @@ from semhitok.cli import (
     export,
     generate,
     inspect,
+    pretokenize,
     reconstruct,
     train,
 )
@@ -29,6 +30,7 @@ PAGES = {
     "reconstruct": reconstruct.Arguments,
     "encode": encode.Arguments,
     "decode": decode.Arguments,
+    "pretokenize": pretokenize.Arguments,
     "chat": chat.Arguments,
     "generate": generate.Arguments,
     "evaluate-mllm": evaluate_mllm.Arguments,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from semhitok.data.transforms import fit_image, to_uint8
 from semhitok.types import FitMode
 
 Item = TypeVar("Item")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,24 @@ class SizedImages:
         except ImageError as error:
             return BadImage(self.source.key(index), str(error))
         return position, to_uint8(fit_image(sample.image, self.size, self.size, self.fit)), sample.metadata
+
+
+def in_threads(load: Callable[[Item], Found], items: Iterable[Item], *, threads: int, ahead: int) -> Iterator[Found]:
+    """The results of ``load`` for each item, in order, computed by threads up to ``ahead`` items in advance.
+
+    An exception of ``load`` is raised in its turn.
+    """
+    pool = ThreadPoolExecutor(threads)
+    waiting: deque[Future[Found]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(load, item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def one_ahead(items: Iterable[Item]) -> Iterator[Item]:

@@ -26,6 +26,7 @@ from semhitok.data.records import (
 )
 from semhitok.data.sample import METADATA_SUFFIXES, digest_of_lines, parse_metadata
 from semhitok.data.tar_index import index_tar, main_image
+from semhitok.data.token_records import TokenRecords, holds_tokens
 from semhitok.storage.byte_ranges import ByteRange, lies_in, read_range, read_ranges
 
 
@@ -265,19 +266,23 @@ class Chosen:
 
 def open_records(
     path: str | os.PathLike[str], kind: RecordKind, *, allow_outside: bool = False
-) -> JsonLines | RecordTars:
-    """Open the records of a ``.jsonl`` file, a ``.json`` array, a tar or a folder of tars; ``allow_outside`` as for ``JsonLines``.
+) -> JsonLines | RecordTars | TokenRecords:
+    """Open the records of a ``.jsonl`` file, a ``.json`` array, a tar or a folder of tars, or token files (parquet, as
+    ``semhitok pretokenize`` writes them); ``allow_outside`` as for ``JsonLines``.
 
     Raises:
         ValueError: the path is none of these.
     """
     path = Path(path)
+    if holds_tokens(path):
+        return TokenRecords(path, kind)
     if path.suffix in (".jsonl", ".json"):
         return JsonLines(path, kind, allow_outside=allow_outside)
     if path.is_dir() or (path.suffix == ".tar" and path.is_file()):
         return RecordTars([path], kind)
     raise ValueError(
-        f"{path}: records are read from a .jsonl file, a .json array, a .tar file or a folder of .tar files."
+        f"{path}: records are read from a .jsonl file, a .json array, a .tar file or a folder of .tar files, or from the "
+        ".parquet files of `semhitok pretokenize`."
     )
 
 

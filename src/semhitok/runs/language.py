@@ -24,7 +24,7 @@ from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcesso
 from semhitok.mllm.continuous import ContinuousProjector
 from semhitok.mllm.sequences import SequenceBuilder
 from semhitok.recipes.language_recipe import LanguageRecipe
-from semhitok.runs.language_data import data_sets, mixture, open_data_set, pretokenized, texts
+from semhitok.runs.language_data import check_tokens, data_sets, mixture, open_data_set, pretokenized, texts
 from semhitok.runs.language_models import load_language_model, small_language_model, train_bpe
 from semhitok.runs.preparation import learned_text_tokenizer
 from semhitok.runs.stage_runner import PreparedStage, RunOptions, StageRunner
@@ -53,7 +53,7 @@ def run_language(
 
     Args:
         recipe: what to train.
-        data: a folder of tars, or a ``.json`` file that lists data sets (see ``language_data``).
+        data: a folder of tars or of token files, or a ``.json`` file that lists data sets (see ``language_data``).
         options: directory, device; ``start_from`` is a unified model with its processor.
         stages: stages to train; by default all of the recipe's.
         cache: folder for ids of images, which several runs may share; by default ``cache/`` in the run's directory.
@@ -101,6 +101,7 @@ class _Language:
         fingerprint = None
         if not recipe.continuous:  # continuous features need the images
             fingerprint = tokenizer_fingerprint(model.image_tokenizer)
+        check_tokens(sources, fingerprint)
         if recipe.records.pretokenize and fingerprint is not None:
             arguments = (model.image_tokenizer, fingerprint, recipe.records.fit, self.cache, report)
             sources = [pretokenized(source, *arguments) for source in sources]

@@ -1,7 +1,7 @@
 """The records of a run: its data sets, their proportions, and precomputed ids of images.
 
-Data are either a folder of tars, such as scenes with captions and questions, which provides every kind of record in the
-recipe's mix, or a ``.json`` file that lists data sets by stage::
+Data are either a folder of tars, such as scenes with captions and questions, or of the token files of ``semhitok pretokenize``, which
+provides every kind of record in the recipe's mix, or a ``.json`` file that lists data sets by stage::
 
     {"pretrain": [{"path": "captions/", "kind": "caption"}, {"path": "text.jsonl", "kind": "text", "weight": 2}],
      "sft": [{"path": "chats.jsonl", "kind": "chat"}]}
@@ -26,6 +26,7 @@ from semhitok.data.images import ImageError
 from semhitok.data.mixture import Mixture
 from semhitok.data.record_sources import Chosen, Pretokenized, RecordSource, RecordTars, open_records
 from semhitok.data.records import RecordError, RecordKind
+from semhitok.data.token_records import TokenRecords
 from semhitok.data.transforms import fit_image, to_float, to_uint8
 from semhitok.recipes.language_recipe import Mix
 from semhitok.runs.preparation import CACHE_BATCH, Report
@@ -83,6 +84,13 @@ def open_data_set(entry: DataSet, report: Report, *, allow_outside: bool = False
     if len(kept) < len(source):
         report(f"{len(kept)} of {len(source)} scenes have a record of kind {entry.kind}")
     return Chosen(source, kept)
+
+
+def check_tokens(sources: Sequence[RecordSource], fingerprint: str | None) -> None:
+    """Refuse token files of another tokenizer than the model's, of this fingerprint; see ``TokenRecords.check_tokenizer``."""
+    for source in sources:
+        if isinstance(source, TokenRecords):
+            source.check_tokenizer(fingerprint)
 
 
 def mixture(entries: Sequence[DataSet], sources: Sequence[RecordSource], mix: Mix, seed: int) -> Mixture:
