@@ -46,8 +46,8 @@ def write_photographs(folder: Path, count: int) -> list[Path]:
 
 @torch.no_grad()
 def measure(quick: bool) -> Report:
-    """600 photographs; 64 if quick."""
-    count = 64 if quick else 608
+    """192 photographs; 64 if quick."""
+    count = 64 if quick else 192
     model = load_tokenizer("nano", "cpu")
     side = model.config.image_size
     with tempfile.TemporaryDirectory() as temporary:

@@ -40,6 +40,7 @@ PAGES = {
     "export": export.Arguments,
     "data fetch": data.Fetch,
     "data scenes": data.Scenes,
+    "data index": data.Index,
     "train nano": train.Run,
     "train unitok_nano": train.Run,
 }

@@ -78,7 +78,9 @@ COMMANDS: dict[str, Command] = {
     "export": Command("semhitok.cli.export", "write a trained model as a small checkpoint to share"),
     "convert": Command("semhitok.cli.convert", "convert a checkpoint released by others to this package's format"),
     "data": Command(
-        "semhitok.cli.data", "fetch public pictures and weights, compose scenes", "lower --workers or --size"
+        "semhitok.cli.data",
+        "fetch public pictures and weights, compose scenes, index tars",
+        "lower --workers or --size",
     ),
 }
 

@@ -7,7 +7,7 @@ samples of a window, which are read at about the same time, lie in few places.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -86,3 +86,8 @@ class BlockOrder:
             kept = list(self._windows.items())[-1:]
             self._windows = dict([*kept, ((epoch, number), samples[np.argsort(bits)])])
         return self._windows[epoch, number]
+
+
+def own_or_full_order(source: Sized, seed: int) -> SampleOrder | BlockOrder:
+    """The source's own order if it has one, otherwise a full shuffle of every epoch."""
+    return source.order(seed) if isinstance(source, OwnOrder) else SampleOrder(len(source), seed)

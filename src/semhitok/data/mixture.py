@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from semhitok.data.block_order import BlockOrder, OwnOrder
-from semhitok.data.randomness import SampleOrder, random_bits
+from semhitok.data.block_order import own_or_full_order
+from semhitok.data.randomness import random_bits
 from semhitok.data.record_sources import RecordSource
 from semhitok.data.records import Record
 from semhitok.data.sample import digest_of_lines
@@ -70,7 +70,7 @@ class Mixture:
         self.sources, self.seed = tuple(sources), seed
         self._bounds = np.concatenate([[0.0], np.cumsum(shares)])
         self._bounds[-1] = 1.0
-        self._orders = [_order(source, seed + 1 + index) for index, source in enumerate(sources)]
+        self._orders = [own_or_full_order(source, seed + 1 + index) for index, source in enumerate(sources)]
         self._block: tuple[int, np.ndarray, np.ndarray] | None = None
 
     @property
@@ -117,7 +117,3 @@ class Mixture:
                 ranks[sources == source] = np.arange(count)
             self._block = number, sources, ranks
         return self._block[1:]
-
-
-def _order(source: RecordSource, seed: int) -> SampleOrder | BlockOrder:
-    return source.order(seed) if isinstance(source, OwnOrder) else SampleOrder(len(source), seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,8 +14,11 @@ from semhitok.data.folder import ImageFolder
 from semhitok.data.hugging_face import is_hugging_face
 from semhitok.data.parquet_images import ParquetImages
 from semhitok.data.sample import ImageSource
+from semhitok.data.shard_index import download, sizes_of_tars
 from semhitok.data.sources import Subset
 from semhitok.data.tar_shards import TarShards, find_tars
+from semhitok.storage.objects import address, is_remote
+from semhitok.storage.patience import ReadSettings
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,24 @@ class Shard:
         """
         if self.part is not None:
             return Subset(_folder(self.path), range(*self.part))
+        if is_remote(self.path):
+            return _FetchedTar(address(self.path))
         return ParquetImages(self.path) if self.path.suffix == ".parquet" else TarShards(self.path)
+
+
+class _FetchedTar(TarShards):
+    """A tar of an object store, on local disk for as long as it is used."""
+
+    def __init__(self, location: str) -> None:
+        settings = ReadSettings()
+        folder, _, name = location.rpartition("/")
+        self._folder = tempfile.TemporaryDirectory()
+        copy = Path(self._folder.name) / name
+        try:
+            download(location, sizes_of_tars(folder, settings)[name], copy, settings)
+            super().__init__(copy)
+        except (OSError, KeyError) as error:
+            raise ValueError(f"{location}: cannot be fetched: {error}") from error
 
 
 def find_shards(path: str | os.PathLike[str], images_per_shard: int = 1000) -> list[Shard]:
@@ -49,12 +70,17 @@ def find_shards(path: str | os.PathLike[str], images_per_shard: int = 1000) -> l
 
     Args:
         path: a tar, a pattern of tars (see ``TarShards``), a parquet file, a folder of tars or of parquet files, or a folder of
-            images, whose files are divided in the order of their names.
+            images, whose files are divided in the order of their names; or an address of tars such as ``s3://bucket/train``.
         images_per_shard: images of a part of a folder.
 
     Raises:
         ValueError: there is nothing to read, or two files have the same name.
+        OSError: an object store cannot be read.
     """
+    if is_remote(path):
+        folder = address(path).rstrip("/")
+        sizes = sizes_of_tars(folder, ReadSettings())
+        return [Shard(name[:-4], Path(f"{folder}/{name}"), f"{name} {size}") for name, size in sorted(sizes.items())]
     place = Path(path)
     if place.is_dir():
         files = sorted(place.glob("*.tar")) or _parquet_files(place)

@@ -31,6 +31,7 @@ from semhitok.data.transforms import fit_image, to_float, to_uint8
 from semhitok.recipes.language_recipe import Mix
 from semhitok.runs.preparation import CACHE_BATCH, Report
 from semhitok.storage.array_cache import ArrayCache, CacheKey, digest_of_text
+from semhitok.storage.objects import is_remote
 from semhitok.types import FitMode, LanguageStageName
 
 TEXTS_TO_LEARN_FROM = 200_000
@@ -56,7 +57,7 @@ def data_sets(data: Path, stage: LanguageStageName, mix: Mix) -> list[DataSet]:
         return [DataSet(data, kind) for kind, share in shares.items() if share > 0]
     try:
         listed = json.loads(data.read_text(encoding="utf-8"))[stage]
-        found = [DataSet(data.parent / each["path"], each["kind"], each.get("weight")) for each in listed]
+        found = [DataSet(_place(data, each["path"]), each["kind"], each.get("weight")) for each in listed]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f'{data} must list data sets as {{"{stage}": [{{"path", "kind"}}, ...]}} ({error!r})'
@@ -149,6 +150,11 @@ def texts(sources: Sequence[RecordSource]) -> Iterator[str]:
             except RecordError:
                 continue
             yield from [turn.text for turn in record.turns] if record.kind == "chat" else [record.text]
+
+
+def _place(data: Path, path: str) -> Path:
+    """A path relative to the file that lists it; addresses stay as they are (see ``storage.objects.address``)."""
+    return Path(path) if is_remote(path) else data.parent / path
 
 
 def _is_readable(source: RecordSource, index: int) -> bool:

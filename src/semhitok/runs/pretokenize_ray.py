@@ -15,6 +15,7 @@ from typing import Any
 from semhitok.data.shards import Shard
 from semhitok.inference.loading import load_tokenizer
 from semhitok.runs.pretokenize import Reading, ShardResult, token_format, tokenize_shard
+from semhitok.storage.objects import is_remote
 
 
 class _Worker:
@@ -55,7 +56,12 @@ def tokenize_with_ray(
     """
     ray = _import_ray()
     rows = [
-        {"name": shard.name, "path": str(shard.path.absolute()), "stamp": shard.stamp, "part": list(shard.part or ())}
+        {
+            "name": shard.name,
+            "path": str(shard.path if is_remote(shard.path) else shard.path.absolute()),
+            "stamp": shard.stamp,
+            "part": list(shard.part or ()),
+        }
         for shard in shards
     ]
     found = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
