@@ -21,6 +21,7 @@ from semhitok.cli import (
     generate,
     inspect,
     plan,
+    pretokenize,
     reconstruct,
     serve,
     train,
@@ -32,6 +33,7 @@ PAGES = {
     "reconstruct": reconstruct.Arguments,
     "encode": encode.Arguments,
     "decode": decode.Arguments,
+    "pretokenize": pretokenize.Arguments,
     "chat": chat.Arguments,
     "generate": generate.Arguments,
     "evaluate-mllm": evaluate_mllm.Arguments,
@@ -44,6 +46,7 @@ PAGES = {
     "export": export.Arguments,
     "data fetch": data.Fetch,
     "data scenes": data.Scenes,
+    "data index": data.Index,
     "train nano": train.Run,
     "train unitok_nano": train.Run,
 }

@@ -43,6 +43,11 @@ COMMANDS: dict[str, Command] = {
     "encode": Command(
         "semhitok.cli.encode", "encode images to token ids (.npy, .json, .safetensors)", "lower --batch-size"
     ),
+    "pretokenize": Command(
+        "semhitok.cli.pretokenize",
+        "encode whole data sets to parquet to train from, on many machines",
+        "lower --batch-size",
+    ),
     "decode": Command("semhitok.cli.decode", "decode token ids to images", "lower --batch-size"),
     "chat": Command("semhitok.cli.chat", "ask a language model about images, once or in a conversation"),
     "generate": Command(
@@ -80,7 +85,9 @@ COMMANDS: dict[str, Command] = {
     "export": Command("semhitok.cli.export", "write a trained model as a small checkpoint to share"),
     "convert": Command("semhitok.cli.convert", "convert a checkpoint released by others to this package's format"),
     "data": Command(
-        "semhitok.cli.data", "fetch public pictures and weights, compose scenes", "lower --workers or --size"
+        "semhitok.cli.data",
+        "fetch public pictures and weights, compose scenes, index tars",
+        "lower --workers or --size",
     ),
 }
 

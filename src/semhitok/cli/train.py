@@ -51,7 +51,8 @@ class LanguageRun:
     """Options of a run of a language model."""
 
     data: Annotated[Path, tyro.conf.arg(metavar="PATH")]
-    """A folder of webdataset tars such as scenes, or a .json file that lists data sets for each stage."""
+    """A folder of webdataset tars such as scenes, or of token files (`semhitok pretokenize`), or a .json file that lists data sets
+    for each stage."""
     stage: LanguageStageName | Literal["all"] = "all"
     """Stage to run; all runs the unfinished stages in order."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER"), default("runs/RECIPE")] = None

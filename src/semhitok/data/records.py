@@ -83,6 +83,7 @@ class Picture:
         name: name for errors.
         file: file that holds the image.
         offset, size: byte range within the file, for a member of a tar.
+        data: the bytes of the image's file, if these were read with the record; file is then None.
         ids: (N,) or (N,C) precomputed integer ids of the image tokenizer; file is then None.
         tokenizer: fingerprint of the tokenizer that produced the ids.
     """
@@ -91,11 +92,14 @@ class Picture:
     file: Path | None = None
     offset: int = 0
     size: int | None = None
+    data: bytes | None = None
     ids: np.ndarray | None = None
     tokenizer: str | None = None
 
     def load(self) -> Image.Image:
         """Read and decode it; raises ``ImageError`` if it is bad."""
+        if self.data is not None:
+            return load_image(self.data, name=self.name)
         assert self.file is not None
         if self.size is None:
             return load_image(self.file, name=self.name)
@@ -282,3 +286,22 @@ def _check_characters(texts: Sequence[str], name: str) -> None:
             text.encode()
         except UnicodeEncodeError as error:
             raise RecordError(f"{name}: has half a surrogate pair in its text, at {error.start}") from error
+
+
+def given_ids(fields: Mapping[str, Any], name: str) -> Picture:
+    """The image ids in a record, with the fingerprint of their tokenizer.
+
+    Raises:
+        RecordError: the ids are not integers of shape (N,) or (N,C), or the fingerprint of their tokenizer is missing.
+    """
+    try:
+        ids = np.asarray(fields["image_ids"])
+    except (ValueError, TypeError, ArithmeticError, RecursionError):
+        ids = np.empty(0)
+    if ids.ndim not in (1, 2) or ids.dtype.kind != "i" or not ids.size or ids.min() < 0:
+        raise RecordError(
+            f"{name}: image_ids must be whole numbers of shape (N,) or (N,C), none below 0, got {ids.dtype} {ids.shape}"
+        )
+    if not isinstance(fields.get("tokenizer"), str):
+        raise RecordError(f"{name}: image_ids need the fingerprint of their tokenizer in the field tokenizer")
+    return Picture(name, ids=ids.astype(np.int64), tokenizer=fields["tokenizer"])

@@ -25,7 +25,7 @@ from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcesso
 from semhitok.mllm.continuous import ContinuousProjector
 from semhitok.mllm.sequences import SequenceBuilder
 from semhitok.recipes.language_recipe import LanguageRecipe
-from semhitok.runs.language_data import data_sets, mixture, open_data_set, pretokenized, texts
+from semhitok.runs.language_data import check_tokens, data_sets, mixture, open_data_set, pretokenized, texts
 from semhitok.runs.language_models import load_language_model, small_language_model, train_bpe
 from semhitok.runs.memory_check import check_memory, free_memory
 from semhitok.runs.planning.language import LanguageCosts
@@ -57,7 +57,7 @@ def run_language(
 
     Args:
         recipe: what to train.
-        data: a folder of tars, or a ``.json`` file that lists data sets (see ``language_data``).
+        data: a folder of tars or of token files, or a ``.json`` file that lists data sets (see ``language_data``).
         options: directory, device; ``start_from`` is a unified model with its processor.
         stages: stages to train; by default all of the recipe's.
         cache: folder for ids of images, which several runs may share; by default ``cache/`` in the run's directory.
@@ -118,6 +118,7 @@ class _Language:
         fingerprint = None
         if not recipe.continuous:  # continuous features need the images
             fingerprint = tokenizer_fingerprint(model.image_tokenizer)
+        check_tokens(sources, fingerprint)
         if recipe.records.pretokenize and fingerprint is not None and stage != "words":
             arguments = (model.image_tokenizer, fingerprint, recipe.records.fit, self.cache, report)
             sources = [pretokenized(source, *arguments) for source in sources]

@@ -1,7 +1,7 @@
 """The records of a run: its data sets, their proportions, and precomputed ids of images.
 
-Data are either a folder of tars, such as scenes with captions and questions, which provides every kind of record in the
-recipe's mix, or a ``.json`` file that lists data sets by stage::
+Data are either a folder of tars, such as scenes with captions and questions, or of the token files of ``semhitok pretokenize``, which
+provides every kind of record in the recipe's mix, or a ``.json`` file that lists data sets by stage::
 
     {"pretrain": [{"path": "captions/", "kind": "caption"}, {"path": "text.jsonl", "kind": "text", "weight": 2}],
      "sft": [{"path": "chats.jsonl", "kind": "chat"}]}
@@ -25,11 +25,13 @@ from semhitok.data.images import ImageError
 from semhitok.data.mixture import Mixture
 from semhitok.data.record_sources import Chosen, Pretokenized, RecordSource, RecordTars, open_records
 from semhitok.data.records import RecordError, RecordKind
+from semhitok.data.token_records import TokenRecords
 from semhitok.data.transforms import fit_image, to_float, to_uint8
 from semhitok.recipes.language_recipe import Mix
 from semhitok.runs.preparation import CACHE_BATCH, Report
 from semhitok.storage.array_cache import ArrayCache, CacheKey, digest_of_text
 from semhitok.storage.configuration import one_line, read_configuration
+from semhitok.storage.objects import is_remote
 from semhitok.types import FitMode, LanguageStageName
 
 TEXTS_TO_LEARN_FROM = 200_000
@@ -84,7 +86,7 @@ def _listed(data: Path, place: str, entry: Any) -> DataSet:
         raise ValueError(
             f"{data}: the weight of {place} must be a number above 0 and at most {LARGEST_WEIGHT:g}, got {str(weight)[:80]!r}"
         )
-    return DataSet(data.parent / entry["path"], kind, weight)
+    return DataSet(_place(data, entry["path"]), kind, weight)
 
 
 def open_data_set(entry: DataSet, report: Report, *, allow_outside: bool = False) -> RecordSource:
@@ -98,6 +100,13 @@ def open_data_set(entry: DataSet, report: Report, *, allow_outside: bool = False
     if len(kept) < len(source):
         report(f"{len(kept)} of {len(source)} scenes have a record of kind {entry.kind}")
     return Chosen(source, kept)
+
+
+def check_tokens(sources: Sequence[RecordSource], fingerprint: str | None) -> None:
+    """Refuse token files of another tokenizer than the model's, of this fingerprint; see ``TokenRecords.check_tokenizer``."""
+    for source in sources:
+        if isinstance(source, TokenRecords):
+            source.check_tokenizer(fingerprint)
 
 
 def mixture(entries: Sequence[DataSet], sources: Sequence[RecordSource], mix: Mix, seed: int) -> Mixture:
@@ -156,6 +165,11 @@ def texts(sources: Sequence[RecordSource]) -> Iterator[str]:
             except RecordError:
                 continue
             yield from [turn.text for turn in record.turns] if record.kind == "chat" else [record.text]
+
+
+def _place(data: Path, path: str) -> Path:
+    """A path relative to the file that lists it; addresses stay as they are (see ``storage.objects.address``)."""
+    return Path(path) if is_remote(path) else data.parent / path
 
 
 def _is_readable(source: RecordSource, index: int) -> bool:
