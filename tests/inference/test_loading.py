@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from tests.mllm.tiny_mllm import mllm, processor
+from tests.tiny import tiny_model
 from tests.tokenizers.unitok.tiny import tiny as tiny_unitok
 
-from semhitok.inference.loading import load_language_model, load_processor, load_tokenizer
+from semhitok.inference.loading import load_language_model, load_processor, load_tokenizer, stage_models
 from semhitok.tokenizers import TokenizerImageProcessor
 from semhitok.tokenizers.unitok.processing import UniTokProcessor
 from semhitok.tokenizers.unitok.text import clip_text_tokenizer
@@ -45,3 +46,16 @@ def test_a_tokenizer_with_images_of_another_size_is_refused(tmp_path: Path):
     resize(tmp_path, 48)
     with pytest.raises(ValueError, match="belongs to another model: it makes images of 48 pixels, the model takes 64"):
         load_processor(tmp_path, model)
+
+
+def test_the_stages_of_a_run_that_give_back_images(tmp_path: Path):
+    for stage in ("semantic", "pixel", "decoder"):
+        model = tiny_model(stages=[stage])
+        model.save_pretrained(tmp_path / stage / "model")
+    tiny_model(stages=["pixel"]).save_pretrained(tmp_path / "pixel-finetune" / "model")  # interrupted
+    assert list(stage_models(tmp_path).items()) == [
+        ("pixel", tmp_path / "pixel" / "model"),
+        ("decoder", tmp_path / "decoder" / "model"),
+    ]
+    assert stage_models(tmp_path / "pixel") == {}
+    assert stage_models(tmp_path / "nosuch") == {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from PIL import Image
 
 from semhitok.data.images import load_image
@@ -46,15 +47,14 @@ class Editing:
 
 
 def open_image(workspace: Workspace, photograph: str, model: str) -> Editing:
-    """Read the codes of a photograph; the token in the middle is chosen.
+    """Read the codes of a photograph; of the patches whose semantic code the image has most, one near the middle is chosen.
 
     Raises:
         ValueError: an unreadable image, or a tokenizer that has no semantic codes or cannot be loaded.
     """
     image = load_image(photograph, name="the photograph")
     codes = read_codes(workspace.tokenizer(model), image)
-    rows, columns = codes.grid
-    return Editing(model, fit_image(image, SIDE, SIDE), codes, codes, rows // 2 * columns + columns // 2)
+    return Editing(model, fit_image(image, SIDE, SIDE), codes, codes, _first_choice(codes))
 
 
 def change_token(editing: Editing, semantic_id: float | None, pixel_id: float | None) -> Editing:
@@ -101,10 +101,7 @@ def token_facts(editing: Editing) -> str:
         ("in this image", f"{others} other patch{'' if others == 1 else 'es'} with this semantic code"),
     ]
     row_number, column = divmod(editing.position, editing.codes.grid[1])
-    patch = Patch(0, row_number, column, j)
-    detail = tile_detail(CONTEXT)
-    fine = editing.square.resize((editing.codes.grid[1] * detail, editing.codes.grid[0] * detail))
-    tile = cut_tile(fine, patch, detail, CONTEXT)
+    tile = _surroundings(editing.square, editing)
     title = f"Row {row_number + 1}, column {column + 1}"
     return figure(picture(tile, "the chosen patch and its surroundings"), title, facts, "token")
 
@@ -130,20 +127,28 @@ def other_patches(workspace: Workspace, editing: Editing, folder: str) -> str:
         ValueError: the folder has no readable images.
     """
     index = workspace.patches(editing.model, folder.strip())
+    found = index.found
     k, j = editing.codes.at(editing.position)
-    patches = index.found.choose(k, PATCHES_SHOWN)
-    images = len(index.found.images_I)
+    # The chosen patch itself, where its image is among the others: the same ids throughout.
+    same = set(found.images_I[(found.ids_IN == editing.read.ids_N).all(dim=1)].tolist())
+    place = divmod(editing.position, found.grid[1])
+    chosen = found.choose(k, PATCHES_SHOWN + len(same))
+    patches = [patch for patch in chosen if patch.image not in same or (patch.row, patch.column) != place]
+    images = len(found.images_I)
     if not patches:
-        return empty(f"None of the {images:,} images has a patch with semantic code {k:,}.")
-    (line,) = code_rows(index.found, index.source, {k: patches}, context=CONTEXT)
+        return empty(
+            f"No other patch of the {images:,} images has semantic code {k:,}; a folder of your own may have some."
+        )
+    (line,) = code_rows(found, index.source, {k: patches[:PATCHES_SHOWN]}, context=CONTEXT)
     cards = []
     for patch, tile in zip(line.patches, line.tiles, strict=True):
         name = short(index.source.key(patch.image))
         said = f"{name}, row {patch.row + 1}, column {patch.column + 1}"
-        title = f"j = {patch.subcode}" + (" (the same)" if patch.subcode == j else "")
+        title = f"j = {patch.subcode}" + (", the same" if patch.subcode == j else "")
         cards.append(figure(picture(tile, said), title, [("in", name)], "tile"))
-    hits = sum(index.found.subcode_counts(k))
-    head = f"{len(cards)} of {hits:,} patches with semantic code {k:,} in {images:,} images, by pixel code"
+    hits = sum(found.subcode_counts(k)) - (len(chosen) - len(patches))
+    count = f"{len(cards)} of {hits:,}" if hits > len(cards) else f"{hits:,}"
+    head = f"{count} patch{'' if hits == 1 else 'es'} in {images:,} images, ordered by pixel code."
     return f"<p>{head}</p>{row(cards, 'tiles')}"
 
 
@@ -167,6 +172,17 @@ def mix(workspace: Workspace, first: str | None, second: str | None, model: str)
     return row([figure(picture(codes.picture(), title), title) for title, codes in shown])
 
 
+def _first_choice(codes: ImageCodes) -> int:
+    counts = torch.bincount(codes.semantic_ids)[codes.semantic_ids].tolist()
+    rows, columns = codes.grid
+
+    def distance(position: int) -> float:
+        row_number, column = divmod(position, columns)
+        return abs(row_number - rows / 2) + abs(column - columns / 2)
+
+    return min(range(len(counts)), key=lambda position: (-counts[position], distance(position)))
+
+
 def _name(editing: Editing, position: int) -> str:
     row_number, column = divmod(position, editing.codes.grid[1])
     k, j = editing.codes.at(position)
@@ -174,10 +190,8 @@ def _name(editing: Editing, position: int) -> str:
 
 
 def _surroundings(image: Image.Image, editing: Editing) -> Image.Image:
-    """The chosen patch and its neighbours, cut out of a decoded picture; shifted inwards at the border."""
+    """The chosen patch, framed, and its neighbours, cut out of a picture of the whole image."""
     rows, columns = editing.codes.grid
-    high, wide = image.height // rows, image.width // columns
-    row_number, column = divmod(editing.position, columns)
-    top = min(max(row_number - CONTEXT, 0), max(rows - 1 - 2 * CONTEXT, 0)) * high
-    left = min(max(column - CONTEXT, 0), max(columns - 1 - 2 * CONTEXT, 0)) * wide
-    return image.crop((left, top, left + (1 + 2 * CONTEXT) * wide, top + (1 + 2 * CONTEXT) * high))
+    detail = tile_detail(CONTEXT)
+    patch = Patch(0, *divmod(editing.position, columns), editing.codes.at(editing.position)[1])
+    return cut_tile(image.resize((columns * detail, rows * detail)), patch, detail, CONTEXT)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from semhitok.experiments.results import Result
 from semhitok.experiments.summaries import LOWER_IS_BETTER, Summary, read_results, summarise
 from semhitok.metrics.pareto import pareto_front
-from semhitok.studio.html import empty, table
+from semhitok.studio.html import empty, section, table
 from semhitok.visualization.scatter_plot import Axis, Point, scatter_plot
+
+if TYPE_CHECKING:
+    from semhitok.experiments import Ablation
 
 EVERYTHING = "Every experiment"
 TITLES = {
@@ -70,61 +74,84 @@ def select(folder: Path, selection: Selection) -> list[Summary]:
     return [summary for summary in summarise(results) if all(word in summary.experiment.lower() for word in words)]
 
 
-def draw_table(folder: Path, selection: Selection) -> str:
-    """The chosen experiments as a table: that of the ablation, with the published values, or one of all experiments."""
+def draw_table(folder: Path, selection: Selection, across: str, up: str) -> str:
+    """The chosen experiments as a table: that of the ablation, with the published values, or all that have two figures."""
     from semhitok.experiments import ABLATIONS
 
     summaries = select(folder, selection)
+    if selection.tables in ABLATIONS:
+        return _ablation_table(ABLATIONS[selection.tables], {summary.experiment: summary for summary in summaries})
+    summaries, front = _with_both(summaries, across, up)
     if not summaries:
-        return empty("No experiment fits these words.")
-    if selection.tables not in ABLATIONS:
-        measured = figures_in(summaries)
-        columns = [name for name in COLUMNS if name in measured] or measured[: len(COLUMNS)]
-        rows = [
-            [summary.experiment, *(_cell(summary, name, _digits(name)) for name in columns), str(len(summary.seeds))]
-            for summary in summaries
+        return ""
+    measured = figures_in(summaries)
+    columns = list(dict.fromkeys([across, up, *(name for name in COLUMNS if name in measured)]))
+    best_first = sorted(range(len(summaries)), key=lambda i: _signed(summaries[i], up), reverse=True)
+    rows = [
+        [
+            summaries[index].experiment,
+            *(_cell(summaries[index], name, _digits(name)) for name in columns),
+            str(len(summaries[index].seeds)),
+            "front" if index in front else "",
         ]
-        return table(
-            ["experiment", *(TITLES.get(name, name) for name in columns), "seeds"], rows, "Results by experiment"
-        )
-    ablation = ABLATIONS[selection.tables]
-    by_name = {summary.experiment: summary for summary in summaries}
+        for index in best_first
+    ]
+    heading = ["experiment", *(title(name) for name in columns), "seeds", "Pareto"]
+    return table(heading, rows, f"Results by experiment, best {title(up)} first")
+
+
+def _ablation_table(ablation: Ablation, summaries: Mapping[str, Summary]) -> str:
+    lines = [(row, summaries[row.experiment.name]) for row in ablation.rows if row.experiment.name in summaries]
+    if not lines:
+        return ""
     labels = list(ablation.rows[0].label)
     published = list(dict.fromkeys(column for row in ablation.rows for column in row.paper))
     rows = [
         [
             *(row.label[column] for column in labels),
-            *(_cell(by_name[row.experiment.name], m.key, m.digits, m.scale) for m in ablation.metrics),
+            *(_cell(summary, metric.key, metric.digits, metric.scale) for metric in ablation.metrics),
             *(row.paper.get(column, "") for column in published),
-            str(len(by_name[row.experiment.name].seeds)),
+            str(len(summary.seeds)),
         ]
-        for row in ablation.rows
-        if row.experiment.name in by_name
+        for row, summary in lines
     ]
     heading = [*labels, *(m.title for m in ablation.metrics), *(f"paper: {name}" for name in published), "seeds"]
     source = f" Published values: {ablation.source}." if ablation.source else ""
-    return f"{table(heading, rows, ablation.title)}<p>{ablation.note}{source}</p>"
+    return section(ablation.title, ablation.note + source, table(heading, rows, ablation.title))
 
 
 def draw_picture(folder: Path, selection: Selection, across: str, up: str) -> str:
     """Two figures of the chosen experiments as an SVG with their Pareto front."""
-    summaries = [summary for summary in select(folder, selection) if {across, up} <= summary.means.keys()]
-    summaries = [s for s in summaries if math.isfinite(s.means[across]) and math.isfinite(s.means[up])]
+    summaries, front = _with_both(select(folder, selection), across, up)
     if not summaries:
-        return empty(f"None of these experiments has both {TITLES.get(across, across)} and {TITLES.get(up, up)}.")
+        return empty(f"None of these experiments has both {title(across)} and {title(up)}.")
     points = [
         Point(
             summary.experiment,
             summary.means[across],
             summary.means[up],
-            f"{_cell(summary, across, _digits(across))} {across}, {_cell(summary, up, _digits(up))} {up}",
+            ", ".join(f"{title(name)} {_cell(summary, name, _digits(name))}" for name in (across, up)),
         )
         for summary in summaries
     ]
-    better = (across not in LOWER_IS_BETTER, up not in LOWER_IS_BETTER)
-    front = pareto_front([(point.x, point.y) for point in points], higher_is_better=better)
-    axes = [Axis(TITLES.get(name, name), name in LOGARITHMIC) for name in (across, up)]
+    axes = [Axis(title(name), name in LOGARITHMIC) for name in (across, up)]
     return scatter_plot(points, front, *axes)
+
+
+def title(name: str) -> str:
+    """What a figure is called in the page."""
+    return TITLES.get(name, name.replace("_", " "))
+
+
+def _with_both(summaries: Sequence[Summary], across: str, up: str) -> tuple[list[Summary], list[int]]:
+    """Those with two finite figures, and the indices of those on the Pareto front."""
+    found = [s for s in summaries if all(math.isfinite(s.means.get(name, math.nan)) for name in (across, up))]
+    better = (across not in LOWER_IS_BETTER, up not in LOWER_IS_BETTER)
+    return found, pareto_front([(s.means[across], s.means[up]) for s in found], higher_is_better=better)
+
+
+def _signed(summary: Summary, name: str) -> float:
+    return -summary.means[name] if name in LOWER_IS_BETTER else summary.means[name]
 
 
 def _cell(summary: Summary, name: str, digits: int, scale: float = 1.0) -> str:

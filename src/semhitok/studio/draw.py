@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from semhitok.inference.image_generator import ImageGenerator
-from semhitok.studio.html import figure, picture, row
+from semhitok.studio.html import figure, picture, row, section
 from semhitok.studio.workspace import Workspace
 
 MOST_IMAGES = 16
@@ -48,8 +48,8 @@ def draw(
             if not own:
                 break
             cards = [
-                figure(picture(image, f"{line}, seed {seed}"), line, [("seed", str(seed))])
+                figure(picture(image, f"{line}, seed {seed}"), f"seed {seed}")
                 for seed, image in zip(seeds, own, strict=True)
             ]
-            parts.append(row(cards, "drawn"))
+            parts.append(section(line, "", row(cards, "drawn")))
         yield "".join(parts)

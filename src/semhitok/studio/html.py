@@ -40,8 +40,9 @@ def row(cards: Iterable[str], kind: str = "") -> str:
 
 
 def section(heading: str, note: str, content: str) -> str:
-    """A part of the page under a heading, with a sentence on what it shows."""
-    return f"<section><h3>{escape(heading)}</h3><p>{escape(note)}</p>{content}</section>"
+    """A part of the page under a heading, with a note on what it shows."""
+    told = f"<p>{escape(note)}</p>" if note else ""
+    return f"<section><h3>{escape(heading)}</h3>{told}{content}</section>"
 
 
 def slider(original: Image.Image, copy: Image.Image, name: str) -> str:

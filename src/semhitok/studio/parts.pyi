@@ -52,20 +52,20 @@ watch('value', () => {
 });
 """
 
-from gradio.events import Dependency
-
 class Photograph(gr.Image):
     """An image whose file the studio reads itself, so that there is a sentence about one that cannot be read."""
 
     def preprocess(self, payload: Any) -> str | None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Path of the uploaded file."""
         return None if payload is None else payload.path
-    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
+    from collections.abc import Callable, Sequence
+    from typing import TYPE_CHECKING, Any, Literal
+
     from gradio.blocks import Block
+
     if TYPE_CHECKING:
         from gradio.components import Timer
         from gradio.components.base import Component
-
 
 def photograph(label: str, height: int = 260) -> gr.Image:
     """A place to drop an image."""
@@ -73,11 +73,9 @@ def photograph(label: str, height: int = 260) -> gr.Image:
         label=label, height=height, sources=["upload", "clipboard"], type="filepath", format="png", buttons=[]
     )
 
-
 def piece(value: str = "", kind: str = "") -> gr.HTML:
     """A piece of the page, see ``studio.html``; its ``click`` event carries what was picked."""
     return gr.HTML(value, js_on_load=SCRIPT, elem_classes=["piece", *([kind] if kind else [])], apply_default_css=False)
-
 
 def thumbnails(files: Sequence[Path], label: str) -> str:
     """Buttons with the first readable of some images; each picks the path."""
@@ -93,16 +91,13 @@ def thumbnails(files: Sequence[Path], label: str) -> str:
         options.append((str(file), short(str(file.with_suffix(""))), square))
     return choices(options, None, label) if options else ""
 
-
 def chips(texts: Sequence[str], label: str) -> str:
     """Buttons with texts, of which each picks itself."""
     return choices([(text, text, None) for text in texts], None, label)
 
-
 def picked(event: gr.EventData) -> str:
     """What was picked in a ``piece``; empty for a click beside the buttons."""
     return str((event._data or {}).get("pick", ""))
-
 
 def picked_image(files: Sequence[Path]) -> Callable[[gr.EventData], Any]:
     """The handler that loads a picked thumbnail; only the given files can be picked."""
@@ -114,11 +109,9 @@ def picked_image(files: Sequence[Path]) -> Callable[[gr.EventData], Any]:
 
     return load
 
-
 def in_a_sentence(function: Callable[..., Any]) -> Callable[..., Any]:
     """A handler whose errors are shown in the page as one sentence."""
     if inspect.isgeneratorfunction(function):
-
         @functools.wraps(function)
         def stream(*arguments: Any) -> Iterator[Any]:
             try:
@@ -137,7 +130,6 @@ def in_a_sentence(function: Callable[..., Any]) -> Callable[..., Any]:
 
     return call
 
-
 def sentence_of(error: Exception) -> tuple[str, bool]:
     """A sentence for the user, and whether only a bug can cause the error, which the terminal then shows."""
     text = " ".join(str(error).split())
@@ -146,7 +138,6 @@ def sentence_of(error: Exception) -> tuple[str, bool]:
     if isinstance(error, ValueError | OSError | ImportError) and text:
         return f"{text[0].upper()}{text[1:].rstrip('.')}.", False
     return "Something went wrong here; the terminal says what.", True
-
 
 def _shown(error: Exception) -> gr.Error:
     sentence, is_bug = sentence_of(error)

@@ -53,14 +53,15 @@ def _card(workspace: Workspace, name: str, image: Image.Image, fit: FitOrTile) -
     restored = _reconstruction(workspace, name, image, fit)
     squares = len(restored.ids)
     bits = squares * tokenizer_bits(tokenizer.num_tokens * tokenizer.codes_per_token, tokenizer.vocab_size)
-    tokens = f"{squares * tokenizer.num_tokens:,}"
-    if tokenizer.codes_per_token > 1:
-        tokens += f" x {tokenizer.codes_per_token} codes"
+    side = restored.tile_size
+    codes = f" x {tokenizer.codes_per_token} codes" if tokenizer.codes_per_token > 1 else ""
     facts = [
         ("PSNR", _psnr(restored)),
         ("SSIM", f"{float(ssim_per_image(restored.originals, restored.copies).mean()):.3f}"),
-        ("bits", f"{bits:,.0f} ({bits / 8:,.0f} bytes)"),
-        ("tokens", f"{tokens} of {tokenizer.vocab_size:,}"),
+        ("size", f"{bits / 8:,.0f} bytes ({bits:,.0f} bits)"),
+        ("tokens", f"{squares * tokenizer.num_tokens:,}{codes}"),
+        ("vocabulary", f"{tokenizer.vocab_size:,}"),
+        ("seen as", f"{side} x {side} px" if restored.layout is None else f"{squares} tiles of {side} x {side} px"),
     ]
     if restored.layout is None:
         original, copy = to_pil(restored.originals[0]), restored.image()
@@ -80,7 +81,7 @@ def _two_codes(workspace: Workspace, name: str, image: Image.Image, fit: FitOrTi
     alone = codes.semantic_picture()
     bits = [tokenizer_bits(len(codes.ids_N), size) for size in (tokenizer.semantic_codebook_size, tokenizer.vocab_size)]
     cards = [
-        figure(picture(original, "original"), "original", [("size", f"{original.width} x {original.height} px")]),
+        figure(picture(original, "original"), "original", [("seen as", f"{original.width} x {original.height} px")]),
         figure(picture(alone, "semantic codes alone"), "semantic codes alone", [("bits", f"{bits[0]:,.0f}")]),
         figure(picture(codes.picture(), "both codes"), "semantic and pixel codes", [("bits", f"{bits[1]:,.0f}")]),
     ]

@@ -12,7 +12,17 @@ import gradio as gr
 from semhitok.data.images import load_image
 from semhitok.studio import ask, codes, compare, draw, reconstruct
 from semhitok.studio.html import empty
-from semhitok.studio.parts import PRIVATE, chips, in_a_sentence, photograph, picked, picked_image, picked_text, piece, thumbnails
+from semhitok.studio.parts import (
+    PRIVATE,
+    chips,
+    in_a_sentence,
+    photograph,
+    picked,
+    picked_image,
+    picked_text,
+    piece,
+    thumbnails,
+)
 from semhitok.studio.workspace import Workspace
 
 CHECKPOINT = "A bundled name, the folder of a model or of a training run, or a hub id."
@@ -151,8 +161,12 @@ def codes_tab(tab: gr.Tab, workspace: Workspace) -> None:
     thumbs.click(in_a_sentence(picked_image(files)), None, image, **PRIVATE)
     second_thumbs.click(in_a_sentence(picked_image(files)), None, second, **PRIVATE)
     if files:
-        first_time = in_a_sentence(lambda path: load_image(files[0]) if path is None else gr.skip())
-        tab.select(first_time, image, image, **PRIVATE)
+        first, other = load_image(files[0]), load_image(files[min(3, len(files) - 1)])
+
+        def begin(one: str | None, two: str | None) -> tuple[Any, Any]:
+            return gr.skip() if one else first, gr.skip() if two else other
+
+        tab.select(in_a_sentence(begin), [image, second], [image, second], **PRIVATE)
 
 
 def draw_tab(workspace: Workspace) -> None:
@@ -164,13 +178,12 @@ def draw_tab(workspace: Workspace) -> None:
             guidance = gr.Slider(
                 1, 10, 3, step=0.5, label="Guidance", info="How closely images follow the prompt; 1 turns it off."
             )
-            with gr.Row():
-                seed = gr.Number(0, label="First seed", precision=0, minimum=0, min_width=110)
-                count = gr.Slider(1, 8, 4, step=1, label="Images per prompt", min_width=150)
-            model = _model_choice(workspace.language_models, "Language model")
+            count = gr.Slider(1, 8, 4, step=1, label="Images per prompt")
+            seed = gr.Number(0, label="First seed", precision=0, minimum=0)
             with gr.Row():
                 begin = gr.Button("Draw", variant="primary", min_width=110)
                 stop = gr.Button("Stop", min_width=110)
+            model = _model_choice(workspace.language_models, "Language model")
         with gr.Column(scale=5, min_width=320):
             result = piece(empty("Images appear here, row by row as they are made."))
 
@@ -195,6 +208,7 @@ def ask_tab(tab: gr.Tab, workspace: Workspace) -> None:
                 columns=2,
                 height=260,
                 format="png",
+                object_fit="contain",
                 buttons=[],
                 type="filepath",
             )
@@ -218,10 +232,14 @@ def ask_tab(tab: gr.Tab, workspace: Workspace) -> None:
             yield chat, messages, ""
 
     run = in_a_sentence(answer)
-    asked = gr.on([send.click, question.submit], run, [state, model, images, question], [state, talk, question], **PRIVATE)
+    asked = gr.on(
+        [send.click, question.submit], run, [state, model, images, question], [state, talk, question], **PRIVATE
+    )
     stop.click(None, None, None, cancels=[asked], api_visibility="private")
-    anew.click(lambda: (None, []), None, [state, talk], **PRIVATE)
-    offered.click(picked_text, None, question, **PRIVATE)
+    gr.on([anew.click, talk.clear], lambda: (None, []), None, [state, talk], **PRIVATE)
+    offered.click(picked_text, None, question, **PRIVATE).success(
+        run, [state, model, images, question], [state, talk, question], **PRIVATE
+    )
 
     load = picked_image(files)
 
@@ -248,8 +266,8 @@ def compare_tab(tab: gr.Tab, workspace: Workspace) -> None:
             )
             chosen = gr.Dropdown([compare.EVERYTHING], value=compare.EVERYTHING, label="Table")
             words = gr.Textbox("", label="Only experiments named", placeholder="semhitok m8")
-            across = gr.Dropdown(["bits"], value="bits", label="Across", allow_custom_value=True)
-            up = gr.Dropdown(["psnr"], value="psnr", label="Up", allow_custom_value=True)
+            across = gr.Dropdown([(compare.title("bits"), "bits")], value="bits", label="Horizontal axis")
+            up = gr.Dropdown([(compare.title("psnr"), "psnr")], value="psnr", label="Vertical axis")
         with gr.Column(scale=5, min_width=320):
             plot = piece(empty("Results appear here."), "plot")
             table = piece()
@@ -265,16 +283,17 @@ def compare_tab(tab: gr.Tab, workspace: Workspace) -> None:
         everything = compare.Selection()
         figures = compare.figures_in(compare.select(where, everything))
         x, y = ("bits", "psnr") if {"bits", "psnr"} <= set(figures) else (figures[0], figures[min(1, len(figures) - 1)])
+        named = [(compare.title(name), name) for name in figures]
         return (
             gr.Dropdown(compare.tables_in(where), value=compare.EVERYTHING),
-            gr.Dropdown(figures, value=x),
-            gr.Dropdown(figures, value=y),
+            gr.Dropdown(named, value=x),
+            gr.Dropdown(named, value=y),
             *show(path, everything.tables, "", x, y),
         )
 
     def show(path: str, name: str, only: str, x: str, y: str) -> tuple[str, str]:
         where, selection = place(path), compare.Selection(name, only)
-        return compare.draw_picture(where, selection, x, y), compare.draw_table(where, selection)
+        return compare.draw_picture(where, selection, x, y), compare.draw_table(where, selection, x, y)
 
     opened = [chosen, across, up, plot, table]
     folder.submit(in_a_sentence(read), folder, opened, **PRIVATE)
