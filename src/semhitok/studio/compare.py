@@ -158,8 +158,7 @@ def _cell(summary: Summary, name: str, digits: int, scale: float = 1.0) -> str:
     if name not in summary.means:
         return "–"
     text = f"{summary.means[name] * scale:,.{digits}f}"
-    spread = f"{summary.spreads[name] * scale:.{digits}f}"
-    return f"{text} ± {spread}" if float(spread) else text
+    return f"{text} ± {summary.spreads[name] * scale:.{digits}f}" if summary.spreads[name] else text
 
 
 def _digits(name: str) -> int:

@@ -71,19 +71,15 @@ class _Scale:
         return self.begin + share * (self.end - self.begin)
 
     def marks(self) -> list[float]:
-        if self.logarithmic:
-            low, high = math.exp(self.low), math.exp(self.high)
+        low, high = (math.exp(end) if self.logarithmic else end for end in (self.low, self.high))
+        if self.logarithmic and high > 10 * low:
             powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-            for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), tuple(1 + tenth / 5 for tenth in range(45))):
-                marks = [digit * 10.0**power for power in powers for digit in digits]
-                marks = [mark for mark in marks if low <= mark <= high]
-                if len(marks) >= 3:
-                    return marks
-            return marks
-        step = 10.0 ** math.floor(math.log10((self.high - self.low) / 3))
-        step *= next(factor for factor in (1, 2, 5, 10) if (self.high - self.low) / (step * factor) <= 7)
-        first, last = math.ceil(self.low / step), math.floor(self.high / step)
-        return [number * step for number in range(first, last + 1)]
+            digits = (1,) if high > 1000 * low else (1, 2, 5)
+            marks = [digit * 10.0**power for power in powers for digit in digits]
+            return [mark for mark in marks if low <= mark <= high]
+        step = 10.0 ** math.floor(math.log10((high - low) / 3))
+        step *= next(factor for factor in (1, 2, 5, 10) if (high - low) / (step * factor) <= 7)
+        return [number * step for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
     def _unit(self, value: float) -> float:
         return math.log(value) if self.logarithmic else value
