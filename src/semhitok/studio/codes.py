@@ -98,7 +98,7 @@ def token_facts(editing: Editing) -> str:
         ("semantic code k", f"{k:,} of {len(layout.sizes):,}"),
         ("pixel code j", f"{j} of {layout.sizes[k]}"),
         ("token id", f"{int(editing.codes.ids_N[editing.position]):,} of {layout.vocab_size:,}"),
-        ("in this image", f"{others} other patch{'' if others == 1 else 'es'} with this semantic code"),
+        ("in this image", f"{others or 'no'} other patch{'es' if others > 1 else ''} with this code"),
     ]
     row_number, column = divmod(editing.position, editing.codes.grid[1])
     tile = _surroundings(editing.square, editing)
@@ -164,12 +164,12 @@ def mix(workspace: Workspace, first: str | None, second: str | None, model: str)
         read_codes(workspace.tokenizer(model), load_image(path, name="the photograph")) for path in (first, second)
     )
     shown: Sequence[tuple[str, ImageCodes]] = [
-        ("first: its own codes", one),
+        ("codes of the first", one),
         ("semantic of the first, pixel of the second", one.with_pixel_codes_of(two)),
         ("semantic of the second, pixel of the first", two.with_pixel_codes_of(one)),
-        ("second: its own codes", two),
+        ("codes of the second", two),
     ]
-    return row([figure(picture(codes.picture(), title), title) for title, codes in shown])
+    return row([figure(picture(codes.picture(), title), title) for title, codes in shown], "four")
 
 
 def _first_choice(codes: ImageCodes) -> int:

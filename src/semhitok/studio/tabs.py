@@ -198,7 +198,7 @@ def draw_tab(workspace: Workspace) -> None:
 def ask_tab(tab: gr.Tab, workspace: Workspace) -> None:
     """Ask about images."""
     files = workspace.scenes() or workspace.photographs()
-    state = gr.State(None)
+    state, asked = gr.State(None), gr.State("")
     with gr.Row(elem_classes="split"):
         with gr.Column(scale=2, min_width=280, elem_classes="controls"):
             images = gr.Gallery(
@@ -229,17 +229,17 @@ def ask_tab(tab: gr.Tab, workspace: Workspace) -> None:
         paths = [entry[0] if isinstance(entry, tuple) else entry for entry in shown or []]
         chat = chat or ask.Chat()
         for messages in ask.ask(workspace, chat, name, paths, text):
-            yield chat, messages, ""
+            yield chat, messages
 
-    run = in_a_sentence(answer)
-    asked = gr.on(
-        [send.click, question.submit], run, [state, model, images, question], [state, talk, question], **PRIVATE
-    )
-    stop.click(None, None, None, cancels=[asked], api_visibility="private")
+    # The question leaves its field at once, so that the next one can be typed while the answer is generated.
+    take = {"inputs": question, "outputs": [asked, question], "queue": False, **PRIVATE}
+    answers = {"inputs": [state, model, images, asked], "outputs": [state, talk], **PRIVATE}
+    running = [
+        gr.on([send.click, question.submit], lambda text: (text, ""), **take).then(in_a_sentence(answer), **answers),
+        offered.click(picked_text, None, asked, **PRIVATE).success(in_a_sentence(answer), **answers),
+    ]
+    stop.click(None, None, None, cancels=running, api_visibility="private")
     gr.on([anew.click, talk.clear], lambda: (None, []), None, [state, talk], **PRIVATE)
-    offered.click(picked_text, None, question, **PRIVATE).success(
-        run, [state, model, images, question], [state, talk, question], **PRIVATE
-    )
 
     load = picked_image(files)
 
