@@ -5,7 +5,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench bench-full clean
+.PHONY: demo demo-studio test screenshots lint bench bench-full clean
 
 $(VENV)/core: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -21,8 +21,20 @@ $(VENV)/dev: $(VENV)/core
 demo: $(VENV)/core
 	$(BIN)/semhitok reconstruct examples/photographs --out demo
 
+$(VENV)/studio: $(VENV)/core
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[studio]"
+	touch $@
+
+# A page at http://127.0.0.1:7860 until Ctrl-C.
+demo-studio: $(VENV)/studio
+	$(BIN)/semhitok studio
+
 test: $(VENV)/dev lint
 	$(BIN)/pytest
+
+# The pictures of docs/studio.md, from Chromium.
+screenshots: $(VENV)/dev
+	SEMHITOK_SCREENSHOTS=docs/images $(BIN)/pytest tests/studio/test_page.py
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check src tests benchmarks examples

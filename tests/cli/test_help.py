@@ -20,6 +20,7 @@ from semhitok.cli import (
     generate,
     inspect,
     reconstruct,
+    studio,
     train,
 )
 from semhitok.recipes import RECIPES, UNITOK_RECIPES
@@ -33,6 +34,7 @@ PAGES = {
     "generate": generate.Arguments,
     "evaluate-mllm": evaluate_mllm.Arguments,
     "codes": codes.Arguments,
+    "studio": studio.Arguments,
     "inspect": inspect.Arguments,
     "evaluate": evaluate.Arguments,
     "export": export.Arguments,

@@ -46,17 +46,18 @@ def main(arguments: list[str]) -> int:
         folder = getattr(options, name)
         if folder is not None and not folder.is_dir():
             raise ValueError(f"--{name}: there is no folder {folder}")
+    from semhitok.inference.loading import find_model
+
+    for name in (*options.model, *options.language_model):
+        find_model(name)  # a mistyped name is an error now, not in the page
     try:
         from semhitok.studio.app import launch
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "semhitok":
             raise
         raise ImportError("the studio needs Gradio: install it with `pip install 'semhitok[studio]'`") from error
-    from semhitok.inference.loading import find_model
     from semhitok.studio.workspace import Workspace
 
-    for name in (*options.model, *options.language_model):
-        find_model(name)  # a mistyped name is an error now, not in the page
     workspace = Workspace(options.model, options.language_model, options.images, options.results, options.device)
     launch(workspace, host=options.host, port=options.port)
     return 0

@@ -39,7 +39,7 @@ UPLOAD_LIMIT = "50mb"
 def build(workspace: Workspace) -> gr.Blocks:
     """The page of a workspace."""
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
-        gr.HTML(HEADER, apply_default_css=False)
+        gr.HTML(HEADER, apply_default_css=False, elem_classes=["piece"])
         with gr.Tabs():
             with gr.Tab("Reconstruct"):
                 reconstruct_tab(page, workspace)

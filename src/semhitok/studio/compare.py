@@ -90,13 +90,13 @@ def draw_table(folder: Path, selection: Selection, across: str, up: str) -> str:
     rows = [
         [
             summaries[index].experiment,
+            "front" if index in front else "",
             *(_cell(summaries[index], name, _digits(name)) for name in columns),
             str(len(summaries[index].seeds)),
-            "front" if index in front else "",
         ]
         for index in best_first
     ]
-    heading = ["experiment", *(title(name) for name in columns), "seeds", "Pareto"]
+    heading = ["experiment", "Pareto", *(title(name) for name in columns), "seeds"]
     return table(heading, rows, f"Results by experiment, best {title(up)} first")
 
 
