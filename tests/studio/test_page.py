@@ -24,7 +24,10 @@ from semhitok.studio.workspace import Workspace
 pytest.importorskip("gradio", reason="the extra `studio` is not installed")
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed (Debian: apt-get install chromium)")
+pytestmark = [
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed (Debian: apt-get install chromium)"),
+    pytest.mark.filterwarnings("ignore:::gradio"),  # its own use of pandas
+]
 
 HERE = {"127.0.0.1", "localhost", "::1"}
 WAIT = 60_000  # ms; the machine may be busy
