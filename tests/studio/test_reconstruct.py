@@ -63,6 +63,9 @@ def test_tiles_keep_the_shape_of_the_photograph(workspace, models, tmp_path):
     assert page.image("reconstruction by one").size == page.image("original").size == (90, 40)
     assert "6 tiles of 32 x 32 px" in page.text
     assert "semantic codes alone" not in page.text
+    Image.new("RGB", (4096, 64)).save(tmp_path / "long.png")
+    page = Piece(show(workspace, str(tmp_path / "long.png"), [models["one"]], "tile"))
+    assert page.image("original").size == (1024, 16)
 
 
 def test_bad_input_is_a_sentence(workspace, models, photograph, tmp_path):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import gradio as gr
+from gradio.themes.base import Base
+from gradio.themes.utils.colors import Color, gray
 from gradio.themes.utils.fonts import Font
 
 from semhitok.studio.tabs import ask_tab, codes_tab, compare_tab, draw_tab, reconstruct_tab
@@ -17,7 +20,7 @@ HEADER = """
 <p>One set of image tokens to understand and to generate: see what each token keeps, change it, draw with it, ask about it.</p>
 </header>
 """
-ACCENT = gr.themes.Color(
+ACCENT = Color(
     *(
         "#eefaf7",
         "#d3f2ea",
@@ -60,12 +63,14 @@ def launch(workspace: Workspace, *, host: str = "127.0.0.1", port: int = 7860, w
     Args:
         workspace: what it shows.
         host: address to listen on; anyone who reaches it can name folders of this machine in the page.
-        port: 0 takes any free one.
+        port: 0 takes any free one from 7860 on.
         wait: until Ctrl-C; otherwise until ``close()`` of the page that is returned.
 
     Raises:
-        OSError: the port is taken.
+        ValueError: there is no such address, or the port is taken.
     """
+    if port:
+        _check_free(host, port)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     page = build(workspace)
     page.launch(
@@ -89,13 +94,21 @@ def launch(workspace: Workspace, *, host: str = "127.0.0.1", port: int = 7860, w
     return page
 
 
-def theme() -> gr.themes.Base:
+def _check_free(host: str, port: int) -> None:
+    try:
+        with socket.create_server((host, port)):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"the page cannot be served at {host}:{port}: {error.strerror}; choose another --port or --host"
+        ) from error
+
+
+def theme() -> Base:
     """One accent colour on neutral greys, in the fonts of the system."""
     sans = [Font(name) for name in ("system-ui", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")]
     mono = [Font(name) for name in ("ui-monospace", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")]
-    return gr.themes.Base(
-        primary_hue=ACCENT, secondary_hue=ACCENT, neutral_hue=gr.themes.colors.gray, font=sans, font_mono=mono
-    ).set(
+    return Base(primary_hue=ACCENT, secondary_hue=ACCENT, neutral_hue=gray, font=sans, font_mono=mono).set(
         body_background_fill="#fafaf9",
         body_background_fill_dark="#0f1413",
         block_background_fill="#ffffff",

@@ -13,8 +13,8 @@ import gradio as gr
 from PIL import Image
 
 from semhitok.data.images import load_image
+from semhitok.data.transforms import fit_image
 from semhitok.studio.html import choices
-from semhitok.studio.reconstruct import short
 
 THUMBNAIL = 96  # pixels
 MOST_THUMBNAILS = 12
@@ -69,19 +69,24 @@ def piece(value: str = "", kind: str = "") -> gr.HTML:
     return gr.HTML(value, js_on_load=SCRIPT, elem_classes=["piece", *([kind] if kind else [])], apply_default_css=False)
 
 
+@functools.lru_cache(256)
+def _thumbnail(file: Path) -> Image.Image | None:
+    """The middle of an image; None if it cannot be read."""
+    try:
+        image = load_image(file)
+    except ValueError:
+        return None
+    return fit_image(image, THUMBNAIL, THUMBNAIL)
+
+
+def examples(files: Sequence[Path]) -> list[Path]:
+    """The readable ones among the first files."""
+    return [file for file in files[:MOST_THUMBNAILS] if _thumbnail(file) is not None]
+
+
 def thumbnails(files: Sequence[Path], label: str) -> str:
-    """Buttons with the first readable of some images; each picks the path."""
-    options: list[tuple[str, str, Image.Image | None]] = []
-    for file in files[:MOST_THUMBNAILS]:
-        try:
-            image = load_image(file)
-        except ValueError:
-            continue
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        square = image.crop((left, top, left + side, top + side)).resize((THUMBNAIL, THUMBNAIL))
-        options.append((str(file), short(str(file.with_suffix(""))), square))
-    return choices(options, None, label) if options else ""
+    """Buttons with some readable images, each of which picks its path."""
+    return choices([(str(file), file.stem, _thumbnail(file)) for file in files], None, label) if files else ""
 
 
 def chips(texts: Sequence[str], label: str) -> str:

@@ -18,10 +18,10 @@ from semhitok.studio.html import empty, figure, picture, row, section, slider
 from semhitok.studio.workspace import Workspace
 from semhitok.types import FitOrTile
 
-FITS: dict[str, FitOrTile] = {"Crop the centre": "crop", "Squeeze": "resize", "Tile at full size": "tile"}
+FITS: dict[str, FitOrTile] = {"Crop the centre": "crop", "Squeeze": "resize", "Tiles, up to 1,024 px": "tile"}
 """How photographs are made square, by what the page calls it."""
 
-SHOWN_SIDE = 1024  # longer side in pixels of tiled photographs in the page
+TILED_SIDE = 1024  # longer side in pixels of photographs that are tiled, so that there are at most some hundred tiles
 
 
 def show(workspace: Workspace, photograph: str | None, tokenizers: Sequence[str], fit: FitOrTile) -> str:
@@ -41,6 +41,8 @@ def show(workspace: Workspace, photograph: str | None, tokenizers: Sequence[str]
     if not tokenizers:
         raise ValueError("choose at least one tokenizer")
     image = load_image(photograph, name="the photograph")
+    if fit == "tile":
+        image.thumbnail((TILED_SIDE, TILED_SIDE))
     parts = [row([_card(workspace, name, image, fit) for name in tokenizers], "wide")]
     if fit != "tile":
         parts += [_two_codes(workspace, name, image, fit) for name in tokenizers]
@@ -67,7 +69,7 @@ def _card(workspace: Workspace, name: str, image: Image.Image, fit: FitOrTile) -
         original, copy = to_pil(restored.originals[0]), restored.image()
     else:
         copy = restored.image()
-        original, copy = (_at_most(picture, SHOWN_SIDE) for picture in (image.resize(copy.size), copy))
+        original = image.resize(copy.size)
     return figure(slider(original, copy, short(name)), short(name), facts)
 
 
@@ -100,7 +102,7 @@ def _stages(workspace: Workspace, name: str, image: Image.Image, fit: FitOrTile)
     for stage, place in models.items():
         restored = _reconstruction(workspace, str(place), image, fit)
         facts = [("PSNR", _psnr(restored))]
-        cards.append(figure(picture(_at_most(restored.image(), SHOWN_SIDE), f"after stage {stage}"), stage, facts))
+        cards.append(figure(picture(restored.image(), f"after stage {stage}"), stage, facts))
     return section(f"Training stages of {short(name)}", "What the model of each finished stage gives back.", row(cards))
 
 
@@ -110,12 +112,6 @@ def _reconstruction(workspace: Workspace, name: str, image: Image.Image, fit: Fi
 
 def _psnr(restored: Reconstruction) -> str:
     return f"{float(psnr_per_image(restored.originals, restored.copies).mean()):.2f} dB"
-
-
-def _at_most(image: Image.Image, side: int) -> Image.Image:
-    smaller = image.copy()
-    smaller.thumbnail((side, side))
-    return smaller
 
 
 def short(name: str) -> str:

@@ -15,6 +15,7 @@ from semhitok.studio.html import empty
 from semhitok.studio.parts import (
     PRIVATE,
     chips,
+    examples,
     in_a_sentence,
     photograph,
     picked,
@@ -30,7 +31,7 @@ CHECKPOINT = "A bundled name, the folder of a model or of a training run, or a h
 
 def reconstruct_tab(page: gr.Blocks, workspace: Workspace) -> None:
     """Drop a photograph, see what comes back."""
-    files = workspace.photographs()
+    files = examples(workspace.photographs())
     with gr.Row(elem_classes="split"):
         with gr.Column(scale=2, min_width=280, elem_classes="controls"):
             image = photograph("Photograph")
@@ -65,7 +66,7 @@ def reconstruct_tab(page: gr.Blocks, workspace: Workspace) -> None:
 
 def codes_tab(tab: gr.Tab, workspace: Workspace) -> None:
     """Look at tokens, change them, mix them."""
-    files = workspace.photographs()
+    files = examples(workspace.photographs())
     state = gr.State(None)
     with gr.Row(elem_classes="split"):
         with gr.Column(scale=2, min_width=280, elem_classes="controls"):
@@ -161,10 +162,10 @@ def codes_tab(tab: gr.Tab, workspace: Workspace) -> None:
     thumbs.click(in_a_sentence(picked_image(files)), None, image, **PRIVATE)
     second_thumbs.click(in_a_sentence(picked_image(files)), None, second, **PRIVATE)
     if files:
-        first, other = load_image(files[0]), load_image(files[min(3, len(files) - 1)])
+        other = files[min(3, len(files) - 1)]
 
         def begin(one: str | None, two: str | None) -> tuple[Any, Any]:
-            return gr.skip() if one else first, gr.skip() if two else other
+            return gr.skip() if one else load_image(files[0]), gr.skip() if two else load_image(other)
 
         tab.select(in_a_sentence(begin), [image, second], [image, second], **PRIVATE)
 
@@ -197,7 +198,7 @@ def draw_tab(workspace: Workspace) -> None:
 
 def ask_tab(tab: gr.Tab, workspace: Workspace) -> None:
     """Ask about images."""
-    files = workspace.scenes() or workspace.photographs()
+    files = examples(workspace.scenes())
     state, asked = gr.State(None), gr.State("")
     with gr.Row(elem_classes="split"):
         with gr.Column(scale=2, min_width=280, elem_classes="controls"):
@@ -234,7 +235,7 @@ def ask_tab(tab: gr.Tab, workspace: Workspace) -> None:
     # The question leaves its field at once, so that the next one can be typed while the answer is generated.
     take = {"inputs": question, "outputs": [asked, question], "queue": False, **PRIVATE}
     answers = {"inputs": [state, model, images, asked], "outputs": [state, talk], **PRIVATE}
-    running = [
+    running: list[dict[str, Any]] = [
         gr.on([send.click, question.submit], lambda text: (text, ""), **take).then(in_a_sentence(answer), **answers),
         offered.click(picked_text, None, asked, **PRIVATE).success(in_a_sentence(answer), **answers),
     ]

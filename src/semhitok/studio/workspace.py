@@ -73,8 +73,8 @@ class Workspace:
         return _images_in([self.images or bundled("examples/photographs")])
 
     def scenes(self) -> list[Path]:
-        """The images that questions are asked about first, as the bundled language model knows composed scenes best."""
-        return _images_in([self.images or bundled("examples/scenes")])
+        """Example images to ask about: those of the folder, or the bundled scenes, which the bundled model knows best."""
+        return _images_in([self.images or bundled("examples/scenes") or bundled("examples/photographs")])
 
     def results_folder(self) -> Path | None:
         """The folder of results that is shown first."""
