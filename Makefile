@@ -5,7 +5,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := $(VENV)/bin
 
-.PHONY: demo demo-server test lint bench bench-full clean
+.PHONY: demo demo-studio demo-server test screenshots lint bench bench-full clean
 
 $(VENV)/core: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -29,8 +29,20 @@ demo: $(VENV)/core
 demo-server: $(VENV)/server
 	$(BIN)/python examples/server_demo.py
 
+$(VENV)/studio: $(VENV)/core
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[studio]"
+	touch $@
+
+# A page at http://127.0.0.1:7860 until Ctrl-C.
+demo-studio: $(VENV)/studio
+	$(BIN)/semhitok studio
+
 test: $(VENV)/dev lint
 	$(BIN)/pytest
+
+# The pictures of docs/studio.md, from Chromium.
+screenshots: $(VENV)/dev
+	SEMHITOK_SCREENSHOTS=docs/images $(BIN)/pytest tests/studio/test_page.py
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check src tests benchmarks examples

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from semhitok.inference.answering import answer_questions, caption_images
     from semhitok.inference.code_patches import find_patches
     from semhitok.inference.conversation import Conversation
+    from semhitok.inference.image_codes import read_codes
     from semhitok.inference.image_generator import ImageGenerator
     from semhitok.inference.loading import load_language_model, load_tokenizer
     from semhitok.inference.reconstruction import decode_ids, encode_images, reconstruct_images
@@ -65,6 +66,7 @@ else:
             "load_ids": "semhitok.inference.token_files",
             "load_language_model": "semhitok.inference.loading",
             "load_tokenizer": "semhitok.inference.loading",
+            "read_codes": "semhitok.inference.image_codes",
             "reconstruct_images": "semhitok.inference.reconstruction",
             "save_ids": "semhitok.inference.token_files",
         },
@@ -95,6 +97,7 @@ __all__ = [
     "load_ids",
     "load_language_model",
     "load_tokenizer",
+    "read_codes",
     "reconstruct_images",
     "save_ids",
 ]

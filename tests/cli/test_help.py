@@ -24,6 +24,7 @@ from semhitok.cli import (
     pretokenize,
     reconstruct,
     serve,
+    studio,
     train,
 )
 from semhitok.recipes import RECIPES, UNITOK_RECIPES
@@ -39,6 +40,7 @@ PAGES = {
     "evaluate-mllm": evaluate_mllm.Arguments,
     "serve": serve.Arguments,
     "codes": codes.Arguments,
+    "studio": studio.Arguments,
     "inspect": inspect.Arguments,
     "plan": plan.Arguments,
     "evaluate": evaluate.Arguments,

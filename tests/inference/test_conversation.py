@@ -64,3 +64,34 @@ def test_the_models_own_settings_hold_in_conversations_alone(parts):
         assert Conversation(model, processing, [picture()], unmoved).ask("what is there") == plain
     finally:
         model.generation_config.repetition_penalty = None
+
+
+def test_a_stream_is_the_answer(parts):
+    plain, streamed = Conversation(*parts, [picture()]), Conversation(*parts, [picture()])
+    for question in ("what is there", "is the cat red"):
+        wanted = plain.ask(question)
+        pieces = list(streamed.stream(question))
+        assert "".join(pieces).rstrip() == wanted
+        assert len(pieces) > 1
+    assert streamed.turns == plain.turns
+
+
+def test_a_closed_stream_stops_and_leaves_no_trace(parts):
+    conversation = Conversation(*parts, [picture()])
+    conversation.ask("what is there")
+    turns, passes = list(conversation.turns), []
+    hook = parts[0].register_forward_hook(lambda *_: passes.append(1))
+    try:
+        answer = conversation.stream("is the cat red")
+        next(answer)
+        answer.close()
+        stopped = len(passes)
+        full = Conversation(*parts, [picture()])
+        full.turns = list(turns)
+        full.ask("is the cat red")
+    finally:
+        hook.remove()
+    assert conversation.turns == turns
+    assert stopped < len(passes) - stopped
+    with pytest.raises(ValueError, match="the question is empty"):
+        list(conversation.stream(" "))

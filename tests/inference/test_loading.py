@@ -13,7 +13,14 @@ from tests.tiny import save_teacher, tiny_model
 from tests.tiny_unitok import save_unitok
 from tests.tokenizers.unitok.tiny import tiny as tiny_unitok
 
-from semhitok.inference.loading import find_model, load_language_model, load_processor, load_tokenizer, newest_model
+from semhitok.inference.loading import (
+    find_model,
+    load_language_model,
+    load_processor,
+    load_tokenizer,
+    newest_model,
+    stage_models,
+)
 from semhitok.teachers import Teacher
 from semhitok.tokenizers import TokenizerImageProcessor
 from semhitok.tokenizers.unitok.processing import UniTokProcessor
@@ -153,3 +160,16 @@ def test_a_document_that_is_no_configuration_is_one_sentence(kind: str, document
     run = tmp_path / "run"
     shutil.move(folder, run / "model")
     assert newest_model(run) is None, "what is unreadable is not done"
+
+
+def test_the_stages_of_a_run_that_give_back_images(tmp_path: Path):
+    for stage in ("semantic", "pixel", "decoder"):
+        model = tiny_model(stages=[stage])
+        model.save_pretrained(tmp_path / stage / "model")
+    tiny_model(stages=["pixel"]).save_pretrained(tmp_path / "pixel-finetune" / "model")  # interrupted
+    assert list(stage_models(tmp_path).items()) == [
+        ("pixel", tmp_path / "pixel" / "model"),
+        ("decoder", tmp_path / "decoder" / "model"),
+    ]
+    assert stage_models(tmp_path / "pixel") == {}
+    assert stage_models(tmp_path / "nosuch") == {}

@@ -199,7 +199,7 @@ def test_what_is_wrong_with_a_template_is_one_sentence(model, template: str):
 
 @pytest.mark.parametrize("template", ["{% for message in messages %}", "{{ messages | nosuch }}"])
 def test_what_is_no_template_is_refused_at_once(model, template: str):
-    with pytest.raises(ValueError, match="^the chat template cannot be read, line 1: "):
+    with pytest.raises(ValueError, match=r"^the chat template cannot be read, line 1: "):
         processing(model, "byte-level", template)
 
 

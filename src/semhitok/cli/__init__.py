@@ -57,6 +57,9 @@ COMMANDS: dict[str, Command] = {
     "codes": Command(
         "semhitok.cli.codes", "show the patches assigned to semantic codes", "lower --batch-size or --limit"
     ),
+    "studio": Command(
+        "semhitok.cli.studio", "open a page to see, change, draw and ask: what each token keeps (extra: studio)"
+    ),
     "inspect": Command("semhitok.cli.inspect", "describe a checkpoint: stages, sizes, licence, training data"),
     "train": Command(
         "semhitok.cli.train",

@@ -3,6 +3,7 @@
 loading           a tokenizer or a language model by name, folder or hub id
 reconstruction    images to token ids and back, in batches
 token_files       ids on disk
+image_codes       the codes of one image, changed and mixed
 code_patches      the patches assigned to a semantic code
 conversation      questions about images that refer to earlier ones
 answering         many questions or captions in batches

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from queue import SimpleQueue
+from threading import Event, Thread
 from typing import Any
 
 from transformers import TextStreamer
@@ -80,6 +82,41 @@ class Conversation:
         self.turns.append((question, answer))
         return answer
 
+    def stream(self, question: str, *, notice: Callable[[str], None] | None = None) -> Iterator[str]:
+        """The answer piece by piece, as soon as each is generated; arguments and errors are those of ``ask``.
+
+        If the iterator is closed early, generation stops, and the conversation is as if the question had not been asked.
+        """
+        pieces: SimpleQueue[str | None] = SimpleQueue()
+        closed, failures = Event(), list[Exception]()
+
+        def hand_on(piece: str) -> None:
+            if closed.is_set():
+                raise _ClosedError
+            pieces.put(piece)
+
+        def answer() -> None:
+            try:
+                self.ask(question, on_text=hand_on, notice=notice)
+            except Exception as error:
+                failures.append(error)
+            finally:
+                pieces.put(None)
+
+        turns, complete = list(self.turns), False
+        thread = Thread(target=answer, name="answer", daemon=True)
+        thread.start()
+        try:
+            yield from iter(pieces.get, None)
+            complete = True
+        finally:
+            closed.set()
+            thread.join()
+            if not complete:
+                self.turns = turns
+        if failures:
+            raise failures[0]
+
     def _messages(self, question: str) -> list[dict[str, Any]]:
         turns = [
             message
@@ -96,6 +133,10 @@ class Conversation:
             raise ValueError("the question is empty")
         text = self.processor.apply_chat_template(self._messages(question), add_generation_prompt=True)
         return len(self.processor.token_ids(text, add_special_tokens=False))
+
+
+class _ClosedError(Exception):
+    """Nobody reads on."""
 
 
 class _Pieces(TextStreamer):

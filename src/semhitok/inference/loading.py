@@ -127,6 +127,17 @@ def newest_model(place: Path) -> Path | None:
     )
 
 
+def stage_models(place: Path) -> dict[str, Path]:
+    """The models of a run's finished stages that give back images, from the first to the last, by the stage's name.
+
+    Empty for anything but the folder of a tokenizer's run with several stages. SemHiTok's first stage is left out, as it
+    trains no pixel decoder.
+    """
+    kinds = [tokenizer_kind(model_type).stages for model_type in TOKENIZERS]
+    in_order = [stage for stages in kinds if len(stages) > 1 for stage in stages if stage != "semantic"]
+    return {stage: place / stage / "model" for stage in in_order if stage_is_finished(place / stage, stage)}
+
+
 def _check_image_size(name: str | Path, found: int, wanted: int) -> None:
     if found != wanted:
         raise ValueError(
