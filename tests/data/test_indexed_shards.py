@@ -14,6 +14,7 @@ from tests.data.pictures_on_disk import png, sample_files, write_tar
 from tests.storage.flaky_store import FlakyStore
 
 from semhitok.data.block_order import BlockOrder
+from semhitok.data.decoding import FittedImages
 from semhitok.data.feed import StreamFeed
 from semhitok.data.images import ImageError
 from semhitok.data.indexed_records import IndexedRecords
@@ -22,6 +23,7 @@ from semhitok.data.record_sources import open_records
 from semhitok.data.shard_index import SAMPLE, SUFFIX, TABLE, index_shards, read_index
 from semhitok.data.sources import TarShards, open_source
 from semhitok.storage.patience import ReadSettings
+from semhitok.storage.piece_cache import PieceCache
 
 SHARDS, IMAGES = 3, 6
 
@@ -100,7 +102,7 @@ def test_indexing_again_keeps_what_fits_and_adds_the_rest(local: Path, settings:
     assert [entry.samples for entry in entries] == [8, 1, 8, 1]
     assert place.stat().st_mtime_ns == before
     assert (SAMPLE.itemsize, len(IndexedImages(local, settings))) == (16, 7 + 1 + 7 + 1)
-    assert isinstance(read_index(str(local), entries[0], settings), np.memmap)
+    assert isinstance(read_index(str(local), entries[0], PieceCache(settings)), np.memmap)
 
 
 def test_the_order_is_one_whatever_the_number_of_processes(local: Path, settings: ReadSettings):
@@ -124,6 +126,15 @@ def test_the_order_is_one_whatever_the_number_of_processes(local: Path, settings
     assert sorted(whole[:length]) == list(range(length))
 
 
+def test_an_index_is_fetched_once(remote: str, settings: ReadSettings):
+    source = IndexedImages(remote, settings)
+    FlakyStore.reads.clear()
+    images = FittedImages(source, 8, 8, "crop").read_many(range(len(source)))
+    assert not [image for image in images if isinstance(image, ImageError)]
+    assert len([path for path, *_ in FlakyStore.reads if path.endswith(SUFFIX)]) == SHARDS
+    assert len(FlakyStore.reads) == 2 * SHARDS  # and each tar, which is one piece
+
+
 def test_blocks_are_runs_within_shards():
     counts = np.array([0, BLOCK, 1, 2 * BLOCK + 5, 0])
     assert block_sizes(counts).tolist() == [BLOCK, 1, BLOCK, BLOCK, 5]
@@ -145,7 +156,7 @@ def test_a_read_that_fails_for_a_while_loses_nothing(
 
 def test_a_truncated_tar_costs_its_lost_samples_only(local: Path, settings: ReadSettings):
     path = local / "train-0001.tar"
-    index = read_index(str(local), IndexedImages(local, settings).shards.entries[1], settings)
+    index = read_index(str(local), IndexedImages(local, settings).shards.entries[1], PieceCache(settings))
     path.write_bytes(path.read_bytes()[: int(index[3]["offset"]) + 700])
     with pytest.warns(UserWarning, match=r"1 of 3 tars are truncated \(train-0001\.tar\)"):
         source = IndexedImages(local, settings)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
@@ -140,3 +144,40 @@ def test_threads_fetch_a_piece_once(settings: ReadSettings):
 
     assert at_once([read] * 8) == [DATA[100:150]] * 8
     assert len(FlakyStore.reads) == 1
+
+
+class Stalling(SimpleHTTPRequestHandler):
+    """A plain web server, without ranges, that answers the first request for an object too late."""
+
+    stalled: set[str] = set()
+
+    def do_GET(self) -> None:
+        if self.path.endswith(".tar") and self.path not in self.stalled:
+            self.stalled.add(self.path)
+            time.sleep(1.5)
+        super().do_GET()
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def web_server(tmp_path: Path) -> Iterator[str]:
+    pytest.importorskip("aiohttp")
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / "a.tar").write_bytes(DATA)
+    Stalling.stalled = set()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Stalling, directory=str(tmp_path / "web")))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_stalled_connection_is_given_up_and_tried_again(web_server: str, tmp_path: Path):
+    quick = ReadSettings(timeout=0.5, patience=60, cache=tmp_path, cache_limit=0)
+    assert read_object(f"{web_server}/a.tar", ByteRange(300, 20), quick) == DATA[300:320]
+    assert Stalling.stalled == {"/a.tar"}
+    assert object_sizes(f"{web_server}/", quick) == {"a.tar": len(DATA)}
+    with pytest.raises(OSError, match="there is no such bucket, folder or object"):
+        read_object(f"{web_server}/none.tar", None, quick)

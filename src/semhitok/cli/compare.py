@@ -57,7 +57,7 @@ class Arguments:
     results: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("docs/comparison")
     """Folder for results, table and plot of --train."""
     device: Device = None
-    """Device to run on: cpu, cuda, cuda:1 ..."""
+    """Device to run on: cpu, cuda, or the number of a GPU, such as 1 (the same as cuda:1)."""
 
 
 def main(arguments: list[str]) -> int:

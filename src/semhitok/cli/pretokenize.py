@@ -54,7 +54,7 @@ class Arguments:
     ray_gpus: Annotated[float, tyro.conf.arg(metavar="GPUS")] = 0
     """GPUs of each actor."""
     device: Device = None
-    """Device to run on: cpu, cuda, cuda:1 ..."""
+    """Device to run on: cpu, cuda, or the number of a GPU, such as 1 (the same as cuda:1)."""
 
 
 def main(arguments: list[str]) -> int:

@@ -58,7 +58,7 @@ class Arguments:
     threads: Annotated[int | None, COUNT, default("PyTorch's choice")] = None
     """CPU threads of the model. One is best for small models, and where other programs use the processor."""
     device: Device = None
-    """Device to run on: cpu, cuda, cuda:1 ..."""
+    """Device to run on: cpu, cuda, or the number of a GPU, such as 1 (the same as cuda:1)."""
 
 
 def main(arguments: list[str]) -> int:

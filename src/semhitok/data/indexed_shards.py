@@ -99,20 +99,18 @@ class IndexedShards:
         return shard, index - int(self.ends[shard] - self.counts[shard])
 
     def _index(self, shard: int) -> np.ndarray:
-        with self._lock:
-            if shard in self._indexes:
-                self._indexes.move_to_end(shard)
-                return self._indexes[shard]
-        found = read_index(self.folder, self.entries[shard], self.settings)
-        if self.counts[shard] < len(found):
-            found = found[found["holds"] & HOLDS[self.wanted] > 0]
-        if len(found) != self.counts[shard]:
-            raise ValueError(f"{self.folder}: the index of {self.entries[shard].name} does not fit the table.")
-        with self._lock:
-            self._indexes[shard] = found
-            while len(self._indexes) > KEPT_INDEXES:
-                self._indexes.popitem(last=False)
-        return found
+        with self._lock:  # threads of a batch need the same index at the same time
+            if shard not in self._indexes:
+                found = read_index(self.folder, self.entries[shard], self._cache)
+                if self.counts[shard] < len(found):
+                    found = found[found["holds"] & HOLDS[self.wanted] > 0]
+                if len(found) != self.counts[shard]:
+                    raise ValueError(f"{self.folder}: the index of {self.entries[shard].name} does not fit the table.")
+                self._indexes[shard] = found
+                while len(self._indexes) > KEPT_INDEXES:
+                    self._indexes.popitem(last=False)
+            self._indexes.move_to_end(shard)
+            return self._indexes[shard]
 
     def _start(self) -> None:
         self._cache, self._lock = PieceCache(self.settings), threading.Lock()

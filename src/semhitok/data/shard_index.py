@@ -23,6 +23,7 @@ from semhitok.storage.atomic import atomic_file
 from semhitok.storage.byte_ranges import ByteRange, read_file
 from semhitok.storage.objects import address, is_remote, object_sizes, read_object, write_object
 from semhitok.storage.patience import ReadSettings
+from semhitok.storage.piece_cache import PieceCache
 
 SUFFIX, TABLE = ".index", "shards.json"
 MAGIC, HEADER = b"SHARDIX1", np.dtype([("magic", "S8"), ("size", "<u8"), ("samples", "<u8")])
@@ -129,8 +130,8 @@ def read_table(folder: str, settings: ReadSettings) -> list[ShardEntry]:
         ) from error
 
 
-def read_index(folder: str, entry: ShardEntry, settings: ReadSettings) -> np.ndarray:
-    """The index of one tar, (samples,) of ``SAMPLE``; memory-mapped on local disk.
+def read_index(folder: str, entry: ShardEntry, cache: PieceCache) -> np.ndarray:
+    """The index of one tar, (samples,) of ``SAMPLE``; memory-mapped on local disk, through the cache from a store.
 
     Raises:
         ValueError: it is missing, damaged, or does not fit the table.
@@ -138,7 +139,8 @@ def read_index(folder: str, entry: ShardEntry, settings: ReadSettings) -> np.nda
     """
     place = _join(folder, entry.name + SUFFIX)
     if is_remote(folder):
-        content = np.frombuffer(read_object(place, None, settings), np.uint8)
+        size = HEADER.itemsize + entry.samples * SAMPLE.itemsize
+        content = np.frombuffer(cache.read(place, size, ByteRange(0, size)), np.uint8)
     elif Path(place).is_file() and Path(place).stat().st_size:
         content = np.memmap(place, np.uint8, "r")
     else:
@@ -158,7 +160,8 @@ def sizes_of_tars(folder: str, settings: ReadSettings) -> dict[str, int]:
     if is_remote(folder):
         found = object_sizes(folder, settings)
     else:
-        found = {path.name: path.stat().st_size for path in Path(folder).glob("*.tar")}
+        with os.scandir(folder) as files:
+            found = {file.name: file.stat().st_size for file in files if file.name.endswith(".tar")}
     tars = {name: size for name, size in found.items() if name.endswith(".tar")}
     if not tars:
         raise ValueError(f"{folder}: there are no tar files.")

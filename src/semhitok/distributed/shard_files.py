@@ -89,7 +89,9 @@ def read_shards(folder: Path, into: Mapping[str, Tensor]) -> None:
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*no_dist.*|.*torch.distributed.*")
-        dcp.load(dict(into), storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=not is_distributed())
+        dcp.load(  # pyright: ignore[reportPrivateImportUsage]
+            dict(into), storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=not is_distributed()
+        )
 
 
 def placed_like(whole: Tensor, like: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
@@ -44,8 +45,9 @@ def object_sizes(folder: str, settings: ReadSettings) -> dict[str, int]:
     def ask(store: Any, path: str) -> list[dict[str, Any]]:
         return _bounded(store, "ls", settings, path, detail=True)
 
-    found = _try(folder, settings, ask)
-    return {PurePosixPath(entry["name"]).name: int(entry["size"] or 0) for entry in found if entry["type"] == "file"}
+    found = [entry for entry in _try(folder, settings, ask) if entry["type"] == "file"]
+    sizes = at_once([partial(_size, folder, entry, settings) for entry in found])
+    return {PurePosixPath(entry["name"]).name: size for entry, size in zip(found, sizes, strict=True)}
 
 
 def read_object(location: str, place: ByteRange | None, settings: ReadSettings) -> bytes:
@@ -60,7 +62,12 @@ def read_object(location: str, place: ByteRange | None, settings: ReadSettings) 
 
     def ask(store: Any, path: str) -> bytes:
         try:
-            return bytes(_bounded(store, "cat_file", settings, path, **ends))
+            found = bytes(_bounded(store, "cat_file", settings, path, **ends))
+            if place is None or len(found) <= place.size:
+                return found
+            return found[
+                place.offset : place.offset + place.size
+            ]  # a server that does not know ranges sends everything
         except Exception as error:
             if ends and _is_beyond_the_end(error):
                 return b""
@@ -88,6 +95,14 @@ def at_once(tasks: Sequence[Callable[[], Found]]) -> list[Found]:
         return [task() for task in tasks]
     with ThreadPoolExecutor(min(CONCURRENT, len(tasks))) as pool:
         return list(pool.map(lambda task: task(), tasks))
+
+
+def _size(folder: str, entry: dict[str, Any], settings: ReadSettings) -> int:
+    """Size in bytes of a listed object; listings of plain web servers do not tell."""
+    if entry["size"] is not None:
+        return int(entry["size"])
+    place = f"{folder.rstrip('/')}/{PurePosixPath(entry['name']).name}"
+    return int(_try(place, settings, lambda store, path: _bounded(store, "info", settings, path))["size"] or 0)
 
 
 def _try(location: str, settings: ReadSettings, ask: Callable[[Any, str], Found]) -> Found:
