@@ -129,7 +129,9 @@ class WordAlignmentTask(LanguageTask):
         with autocast(self.config.precision, labels_BR.device):
             table_WD = model.get_input_embeddings().weight[words_W]
             visual_IND = self.embedded(batch)[0][place_BR].view(-1, tokens, table_WD.shape[1])
-        scores_IW = word_scores(visual_IND, table_WD) + self.trained.words.bias[words_W]
+        words = self.trained.get_submodule("words")
+        assert isinstance(words, WordBias)
+        scores_IW = word_scores(visual_IND, table_WD) + words.bias[words_W]
         loss = nn.functional.binary_cross_entropy_with_logits(scores_IW, said_IW, reduction="sum")
         return loss, len(said_IW)
 
