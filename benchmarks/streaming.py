@@ -250,7 +250,13 @@ def open_large(samples: int = 50_000_000, per_shard: int = 1000) -> dict[str, fl
     order = source.order(0).indices(0, 2_000_000)
     distance = float(np.abs(np.diff(order)).mean() / (samples / 3))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"open_s": opened, "open_cpu_s": opened_cpu, "first_batch_s": first, "peak_mib": peak, "distance_to_full_shuffle": distance}
+    return {
+        "open_s": opened,
+        "open_cpu_s": opened_cpu,
+        "first_batch_s": first,
+        "peak_mib": peak,
+        "distance_to_full_shuffle": distance,
+    }
 
 
 def main() -> None:
