@@ -187,7 +187,7 @@ def campaign(samples: int, shards: int, *, seed: int, faults: bool, seconds: flo
         index_shards(BUCKET, settings)
         if faults:
             whole = read_object(f"{BUCKET}/train-0000.tar", None, settings)
-            write_object(f"{BUCKET}/train-0000.tar", whole[: len(whole) // 2], settings)
+            write_object(f"{BUCKET}/train-0000.tar", whole[: 9 * len(whole) // 10], settings)
             set_faults(server, 0.05)
         begun, position, kept = time.monotonic(), 0, []
         total = samples // batch
