@@ -139,7 +139,7 @@ def refused(rank: int, directory: Path) -> list[str]:
         (MemoryFeed(other + rank, seed=3, flip=False), CONFIG),
         (tiny_feed(), replace(CONFIG, batch_size=9)),
     ):
-        with pytest.raises(ValueError, match="rank|batch") as caught:
+        with pytest.raises(ValueError, match=r"rank|batch") as caught:
             train(TinyTask(dropout=0.0), feed, config, directory / "refused")
         said.append(str(caught.value))
     task = TinyTask(dropout=0.0)

@@ -44,6 +44,8 @@ class Run:
     """cpu, cuda, cuda:1 ... Several GPUs: torchrun --nproc-per-node N -m semhitok.cli.train RECIPE ..."""
     collective_timeout: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
     """Under torchrun: end if a rank hangs for so long."""
+    dry_run: bool = False
+    """Check data, weights and memory, take one step of the first unfinished stage, and write no checkpoint and no model."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class LanguageRun:
     """cpu, cuda, cuda:1 ... Several GPUs: torchrun --nproc-per-node N -m semhitok.cli.train RECIPE ..."""
     collective_timeout: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
     """Under torchrun: end if a rank hangs for so long."""
+    dry_run: bool = False
+    """Check data, weights and memory, take one step of the first unfinished stage, and write no checkpoint and no model."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,7 @@ def _train(chosen: Arguments | UniTokArguments | LanguageArguments) -> TrainStat
         start_from=run.start_from,
         max_seconds=run.max_seconds,
         compile_blocks=run.compile,
+        dry_run=run.dry_run,
         shard=run.shard if isinstance(run, LanguageRun) else "none",
         report=print if distributed.is_main() else lambda line: None,
     )
