@@ -45,7 +45,7 @@ class Run:
     collective_timeout: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
     """Under torchrun: end if a rank hangs for so long."""
     dry_run: bool = False
-    """Check data, weights and memory, take one step of the first unfinished stage, and write no checkpoint and no model."""
+    """Prepare everything and take one step, but write no checkpoint and no model."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class LanguageRun:
     collective_timeout: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
     """Under torchrun: end if a rank hangs for so long."""
     dry_run: bool = False
-    """Check data, weights and memory, take one step of the first unfinished stage, and write no checkpoint and no model."""
+    """Prepare everything and take one step, but write no checkpoint and no model."""
 
 
 @dataclass(frozen=True)

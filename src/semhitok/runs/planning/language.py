@@ -201,8 +201,13 @@ class LanguageCosts:
         )
         of_head = head * FP32 if head_is_trained else 0
         rest = (total - in_layers) * FP32 if sharded else 0
-        # A layer in its backward pass: gathered, the next one as well, and its gradients as they are and as they are averaged.
-        layer = (2 * in_layers * compute + trained_in_layers * (compute + FP32)) / number if sharded else 0
+        # A layer in its backward pass: its gradients, their copy that is averaged, and that of the layer after it; it and the
+        # layer before it are gathered, and the buffer from which that was copied is still there.
+        gradients_of_one = trained_in_layers * (compute + 2 * FP32) / number if sharded else 0
+        layer, first = (
+            3 * in_layers * compute / number if sharded else 0,
+            in_layers * compute / number if sharded else 0,
+        )
         at_the_end = 2 * (trained - trained_in_layers) * FP32 if sharded else 0
         all_gradients, in_layers_only = FP32 * trained / divided, FP32 * trained_in_layers / divided
         before = all_gradients if accumulating else 0.0
@@ -210,8 +215,8 @@ class LanguageCosts:
         # while the gradients of everything around the layers are averaged.
         moments = (
             (before, rest + of_head, around + number * kept, logits),
-            (before, rest + of_head + layer, around + (number - 1) * kept + one, 0.0),
-            (max(before, in_layers_only), rest + of_head + layer, around + one, 0.0),
+            (before, rest + of_head + layer + gradients_of_one, around + (number - 1) * kept + one, 0.0),
+            (max(before, in_layers_only), rest + of_head + first + gradients_of_one, around + one, 0.0),
             (all_gradients, rest + at_the_end, around, 0.0),
         )
         gradients, gathered, activations, of_logits = max(moments, key=sum)
