@@ -143,8 +143,10 @@ class StageRunner:
         return locked
 
     def _run(self, stages: Sequence[StageName]) -> TrainState:
-        self._check_ranks(stages)
+        self._check_agreement(stages)
         unfinished = [stage for stage in stages if not self._is_finished(stage)]
+        for stage in unfinished:
+            self.system.recipe.stage(stage).loop.check_ranks(distributed.world_size())
         if self.options.max_seconds is not None:
             costs = {stage: self.system.cost(stage) for stage in unfinished}
             self.system.recipe = with_time_limit(self.system.recipe, costs, self.options.max_seconds)
@@ -162,11 +164,9 @@ class StageRunner:
                 break
         return state
 
-    def _check_ranks(self, stages: Sequence[StageName]) -> None:
-        """Find out before anything is prepared that ranks were started differently, or cannot share a batch."""
+    def _check_agreement(self, stages: Sequence[StageName]) -> None:
+        """Find out before anything is prepared that ranks were started differently."""
         options, recipe = self.options, self.system.recipe
-        for stage in stages:
-            recipe.stage(stage).loop.check_ranks(distributed.world_size())
         facts: dict[str, object] = {"recipe": recipe.name, "stages": ", ".join(stages), "data": options.data_name}
         facts |= {name: getattr(options, name) for name in ("start_from", "max_seconds", "compile_blocks", "shard")}
         distributed.require_agreement(facts | dict(_fields(dataclasses.asdict(recipe))))
