@@ -5,7 +5,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := $(VENV)/bin
 
-.PHONY: demo demo-studio test screenshots lint bench bench-full clean
+.PHONY: demo demo-studio demo-server test screenshots lint bench bench-full clean
 
 $(VENV)/core: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -18,8 +18,16 @@ $(VENV)/dev: $(VENV)/core
 	$(BIN)/pip install --quiet -c constraints.txt --no-deps lmms-eval
 	touch $@
 
+$(VENV)/server: $(VENV)/core
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[server]"
+	touch $@
+
 demo: $(VENV)/core
 	$(BIN)/semhitok reconstruct examples/photographs --out demo
+
+# A server on a free port, asked about a photograph; ends by itself. `semhitok serve` runs on.
+demo-server: $(VENV)/server
+	$(BIN)/python examples/server_demo.py
 
 $(VENV)/studio: $(VENV)/core
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[studio]"
@@ -51,4 +59,4 @@ bench-full: $(VENV)/dev
 	$(BIN)/python benchmarks/full_size.py
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo demo-server

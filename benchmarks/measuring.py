@@ -105,7 +105,11 @@ def peak_memory(build: Build, *arguments: object) -> int:
 
 
 def _peak_above_inputs(build: Build, arguments: tuple[object, ...]) -> int:
-    operation = build(*arguments)
+    return peak_above(build(*arguments))
+
+
+def peak_above(operation: Operation) -> int:
+    """Bytes by which an operation raises this process's resident memory at the peak."""
     gc.collect()
     # Memory freed during building would otherwise be reused without being counted.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

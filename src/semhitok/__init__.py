@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from semhitok.tokenizers.unitok.configuration import UniTokConfig
     from semhitok.tokenizers.unitok.modeling import UniTokModel
     from semhitok.tokenizers.unitok.processing import UniTokProcessor
+    from semhitok.tokenizers.vit_tokenizer.configuration import ViTTokenizerConfig
+    from semhitok.tokenizers.vit_tokenizer.modeling import ViTTokenizerModel
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
@@ -54,6 +56,8 @@ else:
             "UniTokConfig": "semhitok.tokenizers.unitok.configuration",
             "UniTokModel": "semhitok.tokenizers.unitok.modeling",
             "UniTokProcessor": "semhitok.tokenizers.unitok.processing",
+            "ViTTokenizerConfig": "semhitok.tokenizers.vit_tokenizer.configuration",
+            "ViTTokenizerModel": "semhitok.tokenizers.vit_tokenizer.modeling",
             "answer_questions": "semhitok.inference.answering",
             "caption_images": "semhitok.inference.answering",
             "decode_ids": "semhitok.inference.reconstruction",
@@ -82,6 +86,8 @@ __all__ = [
     "UniTokConfig",
     "UniTokModel",
     "UniTokProcessor",
+    "ViTTokenizerConfig",
+    "ViTTokenizerModel",
     "__version__",
     "answer_questions",
     "caption_images",

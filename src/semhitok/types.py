@@ -93,6 +93,9 @@ class TokenizerOutput:
 
 # Training stages and their options.
 
+ShardKind = Literal["none", "full", "hybrid"]
+"""How parameters, gradients and optimizer states are divided among ranks, see ``distributed.sharding``."""
+
 Precision = Literal["fp32", "bf16"]
 """Mixed precision of training: ``bf16`` autocast, or none."""
 
@@ -104,9 +107,13 @@ STAGES: tuple[Stage, ...] = ("semantic", "pixel", "pixel-finetune", "decoder")
 UNITOK_STAGE = "unitok"
 """UniTok's only training stage."""
 
-LanguageStageName = Literal["align", "pretrain", "sft"]
+ViTStage = Literal["reconstruction", "understanding"]
+"""Training stages of the ViT tokenizers of the comparison; most have the first only."""
+VIT_STAGES: tuple[ViTStage, ...] = ("reconstruction", "understanding")
+
+LanguageStageName = Literal["words", "align", "pretrain", "sft"]
 """Training stages of the unified language model."""
-LANGUAGE_STAGES: tuple[LanguageStageName, ...] = ("align", "pretrain", "sft")
+LANGUAGE_STAGES: tuple[LanguageStageName, ...] = ("words", "align", "pretrain", "sft")
 
 AdapterKind = Literal["semantic", "pixel", "single", "dual"]
 """How visual ids become input embeddings of the language model (Table 7)."""

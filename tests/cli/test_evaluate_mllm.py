@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tests.tiny import tiny_model
 
 from semhitok.evaluation.text_to_image import judge as judge_module
 from semhitok.evaluation.text_to_image import judge_training
+from semhitok.scenes.questions import questions
 
 LINES = ("existence", "guidance 1", "guidance 2", "reconstructed", "shuffled")
 
@@ -63,8 +65,25 @@ def test_answers_alone(run: Run, place: Path):
     assert not (place / "out" / "judge.safetensors").exists()
 
 
+def test_words_alone(run: Run, place: Path):
+    """The images are not shown, so they may be unlike what the captions say; no training scenes are needed."""
+    shutil.rmtree(place / "train")
+    options = ["--model", place / "model", "--no-images", "--limit", 5, "--out", place / "out"]
+    outcome = run("evaluate-mllm", place / "test", *options)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "told in words" in outcome.out
+    report = json.loads((place / "out" / "report.json").read_text())
+    assert report["drawing"] is None
+    asked = sum(len(each) for each in questions(made_up_scenes(12, seed=1), 0)[:5])
+    kinds = ("existence", "count", "position", "category")
+    assert sum(report["understanding"]["test"]["accuracy"].get(kind, {"total": 0})["total"] for kind in kinds) == asked
+
+
 def test_what_cannot_be_measured_is_said(run: Run, place: Path, checkpoint: Path):
     train, test = place / "train", place / "test"
+    outcome = run("evaluate-mllm", test, "--model", place / "model")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "--train is missing" in outcome.err
     cases = [
         ([test, test], "sets of scenes must have different names, got test, test", 2),
         ([test, "--model", checkpoint], "holds only an image tokenizer", 1),

@@ -238,7 +238,7 @@ LONG = "a " * (CONTEXT - 17)  # with the image begin id one more than leaves roo
         (["--prompts", "p.txt", "--layout", "geneval"], 1, "p.txt: line 1 must be a JSON object"),
         (["a cat", LONG + "a"], 1, f"prompt 2 has {CONTEXT - 15} tokens, but the context of {CONTEXT} leaves 144"),
         (["a cat", LONG * 2], 1, "prompt 2: a text has"),
-        (["a <image> cat"], 1, "prompt 1: the text has 1 <image> and 0 images were given"),
+        (["a \ufdd0 cat"], 1, "prompt 1: the text holds a noncharacter of Unicode"),
         (["--prompts", "long.txt"], 1, f"long.txt: prompt 00001 has {CONTEXT - 15} tokens"),
     ],
 )

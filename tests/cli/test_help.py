@@ -11,6 +11,7 @@ import pytest
 from semhitok.cli import (
     chat,
     codes,
+    compare,
     data,
     decode,
     encode,
@@ -19,7 +20,10 @@ from semhitok.cli import (
     export,
     generate,
     inspect,
+    plan,
+    pretokenize,
     reconstruct,
+    serve,
     studio,
     train,
 )
@@ -30,16 +34,21 @@ PAGES = {
     "reconstruct": reconstruct.Arguments,
     "encode": encode.Arguments,
     "decode": decode.Arguments,
+    "pretokenize": pretokenize.Arguments,
     "chat": chat.Arguments,
     "generate": generate.Arguments,
     "evaluate-mllm": evaluate_mllm.Arguments,
+    "serve": serve.Arguments,
     "codes": codes.Arguments,
     "studio": studio.Arguments,
     "inspect": inspect.Arguments,
+    "plan": plan.Arguments,
     "evaluate": evaluate.Arguments,
+    "compare": compare.Arguments,
     "export": export.Arguments,
     "data fetch": data.Fetch,
     "data scenes": data.Scenes,
+    "data index": data.Index,
     "train nano": train.Run,
     "train unitok_nano": train.Run,
 }
@@ -108,3 +117,8 @@ def _leaves(value: Any, name: str = "") -> Iterator[str]:
             yield from _leaves(value[key], f"{prefix}{key}")
     else:
         yield name.replace("_", "-")
+
+
+@pytest.mark.parametrize("page", [page for page, kind in PAGES.items() if "device" in get_type_hints(kind)])
+def test_a_device_may_be_the_number_of_a_gpu(run, page):
+    assert "the number of a GPU" in " ".join(run(*page.split(), "--help").out.replace("│", " ").split())

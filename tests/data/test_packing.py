@@ -26,14 +26,14 @@ from semhitok.data.records import Picture, Record, RecordError
 FORM = RowFormat(image_size=8, image_shape=(2,), pad_id=0)
 
 
-def build(record: Record, chance: float) -> TokenSequence:
+def build(record: Record, chance: float) -> list[TokenSequence]:
     """As many ids as the record's number says, the number itself; every tenth has an image's ids, every 29th is bad."""
     number = int(record.text.split()[0]) + 1
     if number % 29 == 0:
         raise RecordError(f"{record.name}: is bad")
     ids = np.full(number % 37 + 2, number, dtype=np.int64)
     pictures = (Picture("p", ids=np.array([number, 1])),) if number % 10 == 0 else ()
-    return TokenSequence(ids, ids.copy(), pictures)
+    return [TokenSequence(ids, ids.copy(), pictures)]
 
 
 def rows(**options) -> PackedRows:

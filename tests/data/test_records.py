@@ -13,6 +13,7 @@ import pytest
 from benchmarks.hostile_data import hostile
 from tests.data.records_on_disk import png, scene, write_lines, write_scenes, write_tar
 
+from semhitok.data import record_sources
 from semhitok.data.images import ImageError
 from semhitok.data.record_sources import JsonLines, Pretokenized, RecordTars, open_records
 from semhitok.data.records import RecordError, Turn
@@ -78,12 +79,20 @@ def test_tars_may_hold_plain_text(tmp_path: Path):
         ("[]", "text", "must be a JSON object, got list"),
         ({"text": "  "}, "text", "has no text in text"),
         ({"caption": "a cat"}, "caption", "needs one image, it has 0"),
-        ({"caption": "<image> a", "image": "a.png"}, "caption", "only chats may have <image>"),
         ({"kind": "film"}, "text", "kind must be one of text, caption, text_to_image, chat, got 'film'"),
         ({"messages": [{"role": "user", "content": "?"}]}, "chat", "has no answer"),
         ({"image": "a.png", "qa": []}, "chat", "has no answer"),
         ({"qa": [{"question": "?", "answer": " "}]}, "chat", "has an empty answer"),
-        ({"qa": [{"question": "<image>?", "answer": "a"}]}, "chat", "has 0 images and 1 <image>"),
+        (
+            {"qa": [{"question": "<image> <image>?", "answer": "a"}], "image": "a.png"},
+            "chat",
+            "has 1 images and 2 <image>",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image"}]}, {"role": "assistant", "content": "a"}]},
+            "chat",
+            "has 0 images and 1 <image>",
+        ),
         ({"messages": [{"role": "robot", "content": "?"}]}, "chat", "needs role and content"),
         ({"qa": [{"question": "?"}]}, "chat", "needs role and content, a question its answer"),
         ({"caption": "a", "image": 3}, "caption", "images must be paths, got 3"),
@@ -194,7 +203,7 @@ def test_a_sparse_member_of_a_hundred_gigabytes_is_not_read(tmp_path: Path):
             file.seek((size + 511) // 512 * 512, 1)
         file.write(tarfile.NUL * 1024)
     source = RecordTars([tmp_path / "sparse.tar"], "caption")
-    with pytest.raises(RecordError, match=r"0000: cannot be used .*100,000,000,000 bytes at 512 are not read"):
+    with pytest.raises(RecordError, match=r"0000: has 100,000,000,000 bytes, up to 16,777,216 are accepted"):
         source.read(0, 0)
     with pytest.raises(ImageError, match=r"0000\.png: cannot be read: 100,000,000,000 bytes at"):
         source.picture(0).load()
@@ -283,3 +292,56 @@ def test_messages_in_parts(tmp_path: Path):
     assert [picture.file for picture in record.pictures] == [tmp_path / "a.png"]
     with pytest.raises(RecordError, match="line 2: a message needs role and content"):
         JsonLines(path, "chat").read(1, 0)
+
+
+def test_a_mark_is_an_image_only_where_nothing_else_says_so(tmp_path: Path):
+    """In texts of records with images that are no parts of messages, as LLaVA has them; elsewhere it is text."""
+    mark, asked, part = "<image>", "what does <image> mean?", {"type": "image", "image": "a.png"}
+
+    def chat(content: object, answer: str = "a <image>", **fields: object) -> dict:
+        return {
+            "kind": "chat",
+            "messages": [{"role": "user", "content": content}, {"role": "assistant", "content": answer}],
+        } | fields
+
+    lines = {
+        "no image": (chat(asked), [(asked,), ("a <image>",)]),
+        "an image beside the texts": (chat(asked, "a", image="a.png"), [("what does ", " mean?"), ("a",)]),
+        "an image part": (chat([part, {"type": "text", "text": asked}]), [("", asked), ("a <image>",)]),
+        "an image part among marks": (
+            chat([{"type": "text", "text": mark}, part, {"type": "text", "text": asked}]),
+            [(mark, asked), ("a <image>",)],
+        ),
+        "parts of text": (chat([{"type": "text", "text": asked}], "a", image="a.png"), [("", asked), ("a",)]),
+        "a text": ({"kind": "text", "text": asked}, []),
+        "a caption": ({"kind": "caption", "caption": asked, "image": "a.png"}, []),
+        "a prompt": ({"kind": "text_to_image", "caption": asked, "image": "a.png"}, []),
+    }
+    source = JsonLines(write_lines(tmp_path / "marks.jsonl", [line for line, _ in lines.values()]), "text")
+    for index, (name, (_, pieces)) in enumerate(lines.items()):
+        record = source.read(index, 0)
+        assert [turn.pieces for turn in record.turns] == pieces, name
+        assert len(record.pictures) == (sum(map(len, pieces)) - len(pieces) if pieces else int(name != "a text")), name
+        assert record.text == ("" if pieces else asked)
+        assert [turn.text for turn in record.turns] == [mark.join(each) for each in pieces]
+
+
+def test_records_much_too_long_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    said = [{"from": "human", "value": "<image>" * 4}, {"from": "gpt", "value": "a"}]
+    lines = [
+        {"kind": "text", "text": "a" * 300},
+        {"image": ["a.png"] * 4, "conversations": said},
+        {"kind": "text", "text": "a"},
+    ]
+    source = JsonLines(write_lines(tmp_path / "long.jsonl", lines), "chat")
+    tars = open_records(write_tar(tmp_path / "long.tar", [{".txt": b"a" * 300}, {".txt": b"a"}]), "text")
+    monkeypatch.setattr(record_sources, "MAX_DESCRIPTION_BYTES", 200)
+    monkeypatch.setattr(record_sources, "MAX_IMAGES", 3)
+    for refused, index, message in (
+        (source, 0, r"line 1: has 329 bytes, up to 200 are accepted"),
+        (source, 1, r"line 2: has 4 images, up to 3 are accepted"),
+        (tars, 0, "has 300 bytes, up to 200 are accepted"),
+    ):
+        with pytest.raises(RecordError, match=message):
+            refused.read(index, 0)
+    assert source.read(2, 0).text == tars.read(1, 0).text == "a"

@@ -130,7 +130,52 @@ def unreadable(rank: int, directory: Path) -> list[dict]:
     return found
 
 
-CHECKS: tuple[Callable, ...] = (collectives, training, collected, interrupted, not_finite, unreadable)
+def refused(rank: int, directory: Path) -> list[str]:
+    """What ranks say that were started differently, and ranks whose weights drift apart."""
+    said = []
+    other = torch.zeros(16, 3, 8, 8, dtype=torch.uint8)
+    for feed, config in (
+        (tiny_feed(), replace(CONFIG, seed=rank)),
+        (MemoryFeed(other + rank, seed=3, flip=False), CONFIG),
+        (tiny_feed(), replace(CONFIG, batch_size=9)),
+    ):
+        with pytest.raises(ValueError, match=r"rank|batch") as caught:
+            train(TinyTask(dropout=0.0), feed, config, directory / "refused")
+        said.append(str(caught.value))
+    task = TinyTask(dropout=0.0)
+    usual = task.step
+
+    def drifting(microbatches, state):
+        if state.step == 2 and rank == 1:
+            with torch.no_grad():
+                task.model.decoder.weight[0] += 1e-6
+        return usual(microbatches, state)
+
+    task.step = drifting  # type: ignore[method-assign]
+    with pytest.raises(TrainingError) as caught:
+        train(task, tiny_feed(), replace(CONFIG, checkpoint_every=2), directory / "drifted")
+    return [*said, str(caught.value)]
+
+
+def digests(rank: int, directory: Path) -> list[str]:
+    """Of tensors that differ between the ranks in one bit, in the order of rows, not at all, and in nothing but shards."""
+    one_bit = torch.arange(6, dtype=torch.int32) ^ (rank << 30)
+    rows = torch.eye(3)[[0, 2, 1]] if rank else torch.eye(3)
+    named = {"bit": one_bit, "half": torch.ones(2, dtype=torch.bfloat16) + rank, "rows": rows, "same": torch.ones(2, 2)}
+    named |= {"flag": torch.tensor(True), "empty": torch.zeros(0, 2), "scalar": torch.tensor(1.0 + rank)}
+    return distributed.different_tensors(named.items())
+
+
+CHECKS: tuple[Callable, ...] = (
+    collectives,
+    training,
+    collected,
+    interrupted,
+    not_finite,
+    unreadable,
+    refused,
+    digests,
+)
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +205,7 @@ def test_two_ranks_train_like_two_microbatches(directory: Path, results: list[di
     config = LoopConfig(**{**vars(CONFIG), "accumulation": 2})
     train(task, tiny_feed(), config, directory / "one")
     first, second = [load_file(directory / name / "model" / "model.safetensors") for name in ("one", "two")]
-    for name in first.keys() - {"mean"}:  # the tiny task does not communicate its running mean
+    for name in first.keys() - {"mean"}:  # the tiny task adds to its running mean once per micro-batch
         assert torch.equal(first[name], second[name]), name
     halves = [result["training"]["seen"] for result in results]
     together = [halves[rank][4 * step : 4 * step + 4] for step in range(8) for rank in range(WORLD)]
@@ -196,3 +241,25 @@ def test_a_broken_loss_on_one_rank_stops_all(directory: Path, results: list[dict
     saved = load_file(directory / "broken" / "nan_batch_rank1.safetensors")
     assert torch.equal(saved["images"], expected.images_BCHW)
     assert not (directory / "broken" / "checkpoints").exists()
+
+
+def test_ranks_that_were_started_differently_are_told_before_the_first_step(directory: Path, results: list[dict]):
+    for result in results:
+        seed, data, batch, _ = result["refused"]
+        assert seed.startswith(
+            "rank 1 was started with loop.seed 1, rank 0 with 0: start all ranks with the same recipe"
+        )
+        assert data.startswith("rank 1 was started with data ")
+        assert batch == "batch_size 9 is not divisible by accumulation x ranks = 1 x 2"
+    assert not (directory / "refused" / "metrics.jsonl").exists()
+
+
+def test_ranks_that_drift_apart_stop_before_a_checkpoint_is_written(directory: Path, results: list[dict]):
+    for result in results:
+        assert "the ranks have drifted apart by step 4: " in result["refused"][-1]
+        assert "the first is /model/decoder.weight; no checkpoint is written" in result["refused"][-1]
+    assert [path.name for path in (directory / "drifted" / "checkpoints").iterdir()] == ["step_00000002"]
+
+
+def test_digests_tell_one_bit_and_the_order_of_rows(results: list[dict]):
+    assert [result["digests"] for result in results] == [["bit", "half", "rows", "scalar"]] * WORLD

@@ -207,7 +207,7 @@ def test_the_pipeline_of_transformers(
 @pytest.mark.parametrize(
     ("images", "text", "message"),
     [
-        (None, "a <image>", "the text has 1 <image> and 0 images were given"),
+        ([], "a <image>", "the text has 1 <image> and 0 images were given"),
         ([picture()], "a cat", "the text has 0 <image> and 1 images were given"),
         ([picture()] * 3, ["<image>", "<image>"], "the text has 2 <image> and 3 images were given"),
         ([[picture()], []], ["<image>", "<image>"], "text 1 has 1 <image> and 0 images"),

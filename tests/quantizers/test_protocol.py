@@ -18,12 +18,14 @@ from semhitok.quantizers import (
 from semhitok.training.optim import parameter_groups
 
 KINDS = [*ONE_CODE_PER_TOKEN, *SEVERAL_CODES_PER_TOKEN]
+OTHERS = ["factorized", "ibq", "shared_index"]  # codebooks with losses or gradients of their own
+SEVERAL = [*SEVERAL_CODES_PER_TOKEN, "factorized"]
 CODES, DIM = 12, 6
 
 
 def built(kind: str) -> TokenQuantizer:
-    codes_per_token = 2 if kind in SEVERAL_CODES_PER_TOKEN else 1
-    return build_quantizer(kind, QuantizerSettings(CODES, DIM, codes_per_token=codes_per_token))
+    codes_per_token = 2 if kind in SEVERAL else 1
+    return build_quantizer(kind, QuantizerSettings(CODES, DIM, codes_per_token=codes_per_token, semantic_dim=2))
 
 
 def module_of(kind: str) -> nn.Module:
@@ -37,12 +39,12 @@ def codebooks_of(quantizer: nn.Module) -> dict[str, torch.Tensor]:
     return {name: getattr(quantizer, name).detach().clone() for name in quantizer.codebooks}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *OTHERS])
 def test_stored_ids_give_back_the_codes_of_the_forward_pass(kind: str):
     quantizer, z_BND = built(kind), torch.randn(2, 7, DIM)
     quantizer.initialise(torch.randn(60, DIM), seed=0)
     output = quantizer(z_BND)
-    assert output.ids.shape == ((2, 7) if kind in ONE_CODE_PER_TOKEN else (2, 7, 2))
+    assert output.ids.shape == ((2, 7, 2) if kind in SEVERAL else (2, 7))
     assert output.ids.dtype == torch.int64
     assert torch.equal(output.codes, quantizer.lookup(output.ids).detach())
     assert "commitment" in output.losses
@@ -66,7 +68,7 @@ def module_parameters(quantizer: TokenQuantizer) -> list[nn.Parameter]:
     return list(quantizer.parameters())
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "hierarchical"])
+@pytest.mark.parametrize("kind", [*KINDS, *OTHERS, "hierarchical"])
 def test_codebooks_are_declared_kept_in_fp32_and_not_decayed(kind: str):
     quantizer = module_of(kind)
     before = codebooks_of(quantizer)
@@ -79,7 +81,7 @@ def test_codebooks_are_declared_kept_in_fp32_and_not_decayed(kind: str):
     assert not decayed & {id(getattr(quantizer, name)) for name in before}
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "hierarchical"])
+@pytest.mark.parametrize("kind", [*KINDS, *OTHERS, "hierarchical"])
 def test_maintenance_of_every_quantizer_is_one_call(kind: str):
     quantizer = module_of(kind)
     semantic_BN = torch.randint(0, 4, (3, 20))

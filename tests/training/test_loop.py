@@ -20,6 +20,7 @@ from semhitok.data.feed import StreamFeed
 from semhitok.data.randomness import SampleOrder
 from semhitok.data.sources import ImageFolder
 from semhitok.storage.atomic import WriteError
+from semhitok.storage.lock import LockedError, locked_directory
 from semhitok.training import checkpoint
 from semhitok.training.loop import LoopConfig, train
 from semhitok.training.metrics import read_metrics
@@ -230,6 +231,17 @@ def test_a_run_is_not_resumed_on_other_data_or_another_seed(tmp_path: Path):
         train(TinyTask(), tiny_feed(count=12), LoopConfig(steps=4, batch_size=4), tmp_path)
     with pytest.raises(ValueError, match="seed 0, not 1"):
         train(TinyTask(), tiny_feed(), LoopConfig(steps=4, batch_size=4, seed=1), tmp_path)
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path: Path):
+    with locked_directory(tmp_path / "run"):
+        with pytest.raises(
+            LockedError, match=r"^another run is at work in .*/run \(process \d+ on .*\): wait until .*$"
+        ):
+            train(TinyTask(), tiny_feed(), LoopConfig(steps=2, batch_size=4), tmp_path / "run")
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"], "nothing was touched"
+        assert train(TinyTask(), tiny_feed(), LoopConfig(steps=2, batch_size=4), tmp_path / "run", lock=False).step == 2
+    assert train(TinyTask(), tiny_feed(), LoopConfig(steps=4, batch_size=4), tmp_path / "run").step == 4
 
 
 def test_configurations_that_cannot_work_are_refused(tmp_path: Path):

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from semhitok import distributed
 from semhitok.data.feed import Batch, MemoryFeed
 from semhitok.training.loop import LoopConfig, train
 from semhitok.training.optim import OptimizerConfig, build_adamw, take_step
@@ -61,7 +62,8 @@ class TinyTask:
             noise = torch.randn((), generator=state.generator("noise"))
             loss = (self.model(pixels) - pixels).square().mean() + 0 * noise
             (loss / len(microbatches)).backward()
-            self.model.mean.lerp_(pixels.mean() + 0.01 * noise, 0.1)
+            mean = distributed.average_values({"mean": float(pixels.mean())})["mean"]  # every rank holds the same
+            self.model.mean.lerp_(mean + 0.01 * noise, 0.1)
             losses.append(loss.detach())
             self.seen += batch.indices_B.tolist()
         figures = take_step(self.optimizer, self.config, state.step, state.total_steps)

@@ -43,11 +43,17 @@ COMMANDS: dict[str, Command] = {
     "encode": Command(
         "semhitok.cli.encode", "encode images to token ids (.npy, .json, .safetensors)", "lower --batch-size"
     ),
+    "pretokenize": Command(
+        "semhitok.cli.pretokenize",
+        "encode whole data sets to parquet to train from, on many machines",
+        "lower --batch-size",
+    ),
     "decode": Command("semhitok.cli.decode", "decode token ids to images", "lower --batch-size"),
     "chat": Command("semhitok.cli.chat", "ask a language model about images, once or in a conversation"),
     "generate": Command(
         "semhitok.cli.generate", "generate images from prompts, or those of a benchmark", "lower --batch-size"
     ),
+    "serve": Command("semhitok.cli.serve", "serve a model over HTTP, for OpenAI's clients", "lower --batch-size"),
     "codes": Command(
         "semhitok.cli.codes", "show the patches assigned to semantic codes", "lower --batch-size or --limit"
     ),
@@ -60,6 +66,7 @@ COMMANDS: dict[str, Command] = {
         "train a recipe on images, stage by stage, with resume",
         "lower --data.memory-limit, or the batch_size of the stage's loop, or raise its accumulation",
     ),
+    "plan": Command("semhitok.cli.plan", "plan a recipe on a number of GPUs: memory, FLOPs, time, data"),
     "evaluate": Command(
         "semhitok.cli.evaluate",
         "measure a tokenizer: reconstruction, codebooks, semantics",
@@ -73,10 +80,17 @@ COMMANDS: dict[str, Command] = {
     "ablate": Command(
         "semhitok.cli.ablate", "rerun a table of experiments next to the published values", "lower --test-images"
     ),
+    "compare": Command(
+        "semhitok.cli.compare",
+        "compare checkpoints side by side, or systems trained on equal terms",
+        "lower --batch-size, --limit or --test-images",
+    ),
     "export": Command("semhitok.cli.export", "write a trained model as a small checkpoint to share"),
     "convert": Command("semhitok.cli.convert", "convert a checkpoint released by others to this package's format"),
     "data": Command(
-        "semhitok.cli.data", "fetch public pictures and weights, compose scenes", "lower --workers or --size"
+        "semhitok.cli.data",
+        "fetch public pictures and weights, compose scenes, index tars",
+        "lower --workers or --size",
     ),
 }
 

@@ -38,7 +38,7 @@ class Arguments:
     results: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("docs/ablations")
     """Folder for results and tables."""
     device: Device = None
-    """Device to run on: cpu, cuda, cuda:1 ..."""
+    """Device to run on: cpu, cuda, or the number of a GPU, such as 1 (the same as cuda:1)."""
 
 
 def main(arguments: list[str]) -> int:
@@ -64,25 +64,13 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(ablation: Ablation, options: Arguments, train: Path, test: Path) -> int:
-    from semhitok.data.sources import open_source
     from semhitok.distributed import choose_device
-    from semhitok.experiments import ExperimentContext, InterruptionError, build_metrics, run
+    from semhitok.experiments import InterruptionError, open_context, run
 
-    device = choose_device(options.device)
-    perceptual, extractors = build_metrics(device)
-    context = ExperimentContext(
-        train=open_source(train),
-        test=open_source(test),
-        train_folder=train,
-        test_folder=test,
-        data_name=train.name,
-        directory=options.out,
-        device=device,
-        test_images=options.test_images,
-        report=lambda line: print(line, flush=True),
-        perceptual=perceptual,
-        extractors=extractors,
-    )
+    def report(line: str) -> None:
+        print(line, flush=True)
+
+    context = open_context(train, test, options.out, choose_device(options.device), options.test_images, report)
     try:
         run(ablation, context, options.results, options.seeds)
     except InterruptionError:

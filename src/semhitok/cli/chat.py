@@ -48,7 +48,7 @@ class Arguments:
     seed: int = 0
     """Random seed for a temperature above 0."""
     device: Device = None
-    """Device to run on: cpu, cuda, cuda:1 ..."""
+    """Device to run on: cpu, cuda, or the number of a GPU, such as 1 (the same as cuda:1)."""
 
 
 def main(arguments: list[str]) -> int:

@@ -102,22 +102,37 @@ class Scenes:
     """Number of processes; the scenes do not depend on it."""
 
 
+@dataclass(frozen=True)
+class Index:
+    """Index webdataset tars, so that training reads any number of them without opening each.
+
+    Writes NAME.tar.index beside every tar (16 bytes a sample) and shards.json; both are read in place of the tars' headers by
+    every command that takes the folder or the address. Indexes that fit are kept, so that added tars are quick.
+    """
+
+    folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
+    """Folder of tars, or an address such as s3://bucket/train; tars there are fetched one after the other."""
+
+
 def main(arguments: list[str]) -> int:
     """Run the command."""
-    about = [cleandoc(kind.__doc__ or "") for kind in (Fetch, Scenes)]
-    if arguments[:1] not in (["fetch"], ["scenes"]):
+    about = [cleandoc(kind.__doc__ or "") for kind in (Fetch, Scenes, Index)]
+    if arguments[:1] not in (["fetch"], ["scenes"], ["index"]):
         about = [text.splitlines()[0] for text in about]
     fetching = Annotated[Fetch, tyro.conf.subcommand("fetch", description=about[0])]
     composing = Annotated[Scenes, tyro.conf.subcommand("scenes", description=about[1])]
-    options: Fetch | Scenes = tyro.cli(
-        fetching | composing,  # pyright: ignore
+    indexing = Annotated[Index, tyro.conf.subcommand("index", description=about[2])]
+    options: Fetch | Scenes | Index = tyro.cli(
+        fetching | composing | indexing,  # pyright: ignore
         args=arguments,
         prog="semhitok data",
-        description="Public pictures and weights, and scenes composed from them.",
+        description="Public pictures and weights, scenes composed from them, and indexes of tars.",
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     if isinstance(options, Scenes):
         return _scenes(options)
+    if isinstance(options, Index):
+        return _index(options)
     chosen = _chosen(options.sources)
     return _list(chosen) if options.list else _fetch(chosen)
 
@@ -161,6 +176,16 @@ def _fetch(sources: list[Package]) -> int:
     print(f"{len(sources) - len(failed)} of {len(sources)} sources are in {cache_directory()}")
     if failed:
         raise ValueError(f"could not be fetched: {', '.join(failed)}")
+    return 0
+
+
+def _index(options: Index) -> int:
+    from semhitok.data.shard_index import index_shards
+
+    with progress_bars() as advance:
+        entries = index_shards(options.folder, progress=lambda done, total: advance("indexing tars", done, total))
+    samples, images = (sum(getattr(entry, field) for entry in entries) for field in ("samples", "images"))
+    print(f"indexed {len(entries):,} tars in {options.folder}: {samples:,} samples, {images:,} with an image")
     return 0
 
 

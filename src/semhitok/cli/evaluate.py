@@ -61,7 +61,7 @@ class Arguments:
     batch_size: Count = 32
     """Number of images per batch."""
     device: Device = None
-    """Device to run on: cpu, cuda, cuda:1 ..."""
+    """Device to run on: cpu, cuda, or the number of a GPU, such as 1 (the same as cuda:1)."""
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("evaluation")
     """Folder to write to."""
 

@@ -17,6 +17,7 @@ from semhitok.storage.atomic import write_text
 if TYPE_CHECKING:
     from semhitok.evaluation.text_to_image.judge import Judge
     from semhitok.evaluation.text_to_image.report import GenerationReport
+    from semhitok.evaluation.understanding.in_words import WordsReport
     from semhitok.evaluation.understanding.understand import UnderstandingReport
 
 PICTURED = 6
@@ -34,12 +35,14 @@ class Arguments:
 
     scenes: DataPlaces
     """Sets of test scenes (`semhitok data scenes`), such as scenes-100/shared; prompts come from the first set."""
-    train: Annotated[Path, tyro.conf.arg(metavar="PATH")]
-    """Training scenes, on which the judge and the blind baselines are fitted."""
+    train: OptionalPath = None
+    """Training scenes, on which the judge and the blind baselines are fitted; not needed with --no-images."""
     model: Checkpoint = DEFAULT_LANGUAGE_MODEL
     """A folder of a model or of a training run, a hub id, or the name of a bundled checkpoint."""
     limit: Limit = None
     """Maximum number of test scenes of each set, from the first on; whole shards keep the questions balanced."""
+    images: bool = True
+    """Show the images; without them, captions take their place, and nothing is drawn."""
     draw: bool = True
     """Generate images and judge them; without it only answers are measured."""
     prompts: Count = 300
@@ -57,7 +60,7 @@ class Arguments:
     batch_size: Count = 64
     """Number of prompts per batch."""
     device: Device = None
-    """Device to run on: cpu, cuda, cuda:1 ..."""
+    """Device to run on: cpu, cuda, or the number of a GPU, such as 1 (the same as cuda:1)."""
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("evaluation-mllm")
     """Folder to write to."""
 
@@ -66,18 +69,27 @@ def main(arguments: list[str]) -> int:
     """Run the command."""
     options = tyro.cli(Arguments, args=arguments, prog="semhitok evaluate-mllm")
     from semhitok.evaluation.text_to_image.generation import draw_and_judge
+    from semhitok.evaluation.understanding.in_words import answers_in_words
     from semhitok.evaluation.understanding.understand import understand
     from semhitok.inference.loading import load_language_model
 
     names = [Path(place).name for place in options.scenes]
     if len(set(names)) < len(names):
         raise UsageError(f"sets of scenes must have different names, got {', '.join(names)}")
+    if options.images and options.train is None:
+        raise UsageError("--train is missing: training scenes, on which the judge and the blind baselines are fitted")
     model, processor = load_language_model(options.model, options.device)
-    answers: dict[str, UnderstandingReport] = {}
+    answers: dict[str, UnderstandingReport | WordsReport] = {}
     drawing: GenerationReport | None = None
     options.out.mkdir(parents=True, exist_ok=True)
     with progress_bars() as advance:
         for name, place in zip(names, options.scenes, strict=True):
+            if not options.images:
+                answers[name] = answers_in_words(
+                    model, processor, place, limit=options.limit, batch_size=options.batch_size, progress=advance
+                )
+                continue
+            assert options.train is not None
             answers[name] = understand(
                 model,
                 processor,
@@ -87,7 +99,7 @@ def main(arguments: list[str]) -> int:
                 batch_size=options.batch_size,
                 progress=advance,
             )
-        if options.draw:
+        if options.draw and options.images:
             drawing = draw_and_judge(
                 model,
                 processor,
@@ -112,6 +124,7 @@ def _judge(options: Arguments, model: Any, advance: Advance) -> Judge:
     path = options.judge or options.out / JUDGE
     if path.is_file() or options.judge is not None:
         return Judge.load(path)
+    assert options.train is not None
     judge = fit_judge(options.train, model.image_tokenizer, limit=options.judge_scenes, progress=advance)
     judge.save(path)
     return judge
@@ -139,7 +152,9 @@ def _picture(options: Arguments, model: Any, processor: Any) -> None:
     save_image(picture, options.out / "guidance.png")
 
 
-def _write(options: Arguments, answers: dict[str, UnderstandingReport], drawing: GenerationReport | None) -> None:
+def _write(
+    options: Arguments, answers: dict[str, UnderstandingReport | WordsReport], drawing: GenerationReport | None
+) -> None:
     content = {
         "model": options.model,
         "understanding": {name: asdict(report) for name, report in answers.items()},

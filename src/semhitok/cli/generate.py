@@ -60,7 +60,7 @@ class Arguments:
     """With --prompts, format of the file and of the images for its scorer: a prompt on each line, or GenEval's
     evaluation_metadata.jsonl (4 images a prompt), MJHQ-30K's meta_data.json, GenAI-Bench's genai_image.json."""
     device: Device = None
-    """Device to run on: cpu, cuda, cuda:1 ..."""
+    """Device to run on: cpu, cuda, or the number of a GPU, such as 1 (the same as cuda:1)."""
 
 
 def main(arguments: list[str]) -> int:

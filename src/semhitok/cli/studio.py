@@ -34,7 +34,7 @@ class Arguments:
     port: Annotated[int, tyro.conf.arg(metavar="N")] = 7860
     """Port to listen on; 0 takes any free one."""
     device: Device = None
-    """Device to run on: cpu, cuda, cuda:1 ..."""
+    """Device to run on: cpu, cuda, or the number of a GPU, such as 1 (the same as cuda:1)."""
 
 
 def main(arguments: list[str]) -> int:

@@ -15,7 +15,7 @@ from semhitok.cli.arguments import OptionalPath, default
 from semhitok.data.sources import open_source
 from semhitok.recipes import LANGUAGE_RECIPES, RECIPES, UNITOK_RECIPES, LanguageRecipe, Recipe, UniTokRecipe
 from semhitok.training.state import TrainState
-from semhitok.types import STAGES, LanguageStageName, Stage
+from semhitok.types import STAGES, LanguageStageName, ShardKind, Stage
 
 HELP_ALL = "--help-all"  # a recipe has over a hundred values
 
@@ -41,7 +41,7 @@ class Run:
     compile: bool = False
     """Compile the transformer blocks (torch.compile): worthwhile on GPUs, not on CPUs."""
     device: Annotated[str | None, tyro.conf.arg(metavar="NAME"), default("a GPU if available")] = None
-    """cpu, cuda, cuda:1 ... Several GPUs: torchrun --nproc-per-node N -m semhitok.cli.train RECIPE ..."""
+    """cpu, cuda, or the number of a GPU, such as 1. Several GPUs: torchrun --nproc-per-node N -m semhitok.cli.train RECIPE ..."""
     collective_timeout: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
     """Under torchrun: end if a rank hangs for so long."""
 
@@ -51,7 +51,8 @@ class LanguageRun:
     """Options of a run of a language model."""
 
     data: Annotated[Path, tyro.conf.arg(metavar="PATH")]
-    """A folder of webdataset tars such as scenes, or a .json file that lists data sets for each stage."""
+    """A folder of webdataset tars such as scenes, or of token files (`semhitok pretokenize`), or a .json file that lists data sets
+    for each stage."""
     stage: LanguageStageName | Literal["all"] = "all"
     """Stage to run; all runs the unfinished stages in order."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER"), default("runs/RECIPE")] = None
@@ -62,8 +63,10 @@ class LanguageRun:
     """Time budget: speed is measured over the first steps, and the number of steps is set to fit."""
     compile: bool = False
     """Compile the transformer blocks (torch.compile): worthwhile on GPUs, and on CPUs in long runs."""
+    shard: ShardKind = "none"
+    """Under torchrun, divide parameters, gradients and optimizer states among all ranks (full), or among those of each node (hybrid)."""
     device: Annotated[str | None, tyro.conf.arg(metavar="NAME"), default("a GPU if available")] = None
-    """cpu, cuda, cuda:1 ... Several GPUs: torchrun --nproc-per-node N -m semhitok.cli.train RECIPE ..."""
+    """cpu, cuda, or the number of a GPU, such as 1. Several GPUs: torchrun --nproc-per-node N -m semhitok.cli.train RECIPE ..."""
     collective_timeout: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
     """Under torchrun: end if a rank hangs for so long."""
 
@@ -131,6 +134,7 @@ def _train(chosen: Arguments | UniTokArguments | LanguageArguments) -> TrainStat
         start_from=run.start_from,
         max_seconds=run.max_seconds,
         compile_blocks=run.compile,
+        shard=run.shard if isinstance(run, LanguageRun) else "none",
         report=print if distributed.is_main() else lambda line: None,
     )
     if isinstance(chosen, LanguageArguments):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from semhitok.data.randomness import random_integers
 from semhitok.data.sample import ImageSource
 from semhitok.data.transforms import fit_image, to_array
 from semhitok.data.workers import outlive_signals
+from semhitok.storage.objects import at_once
 from semhitok.types import FitMode
 
 _ATTEMPTS = 32
@@ -62,7 +64,10 @@ class Decoded:
 
 
 class FittedImages(Dataset):
-    """Images of a source by index, fitted to a size; bad ones are skipped."""
+    """Images of a source by index, fitted to a size; bad ones are skipped.
+
+    A source that ``waits_for_network`` is asked for all images of a batch at once.
+    """
 
     def __init__(self, source: ImageSource, height: int, width: int, mode: FitMode) -> None:
         self.source = source
@@ -76,13 +81,25 @@ class FittedImages(Dataset):
         image = to_array(fit_image(sample.image, self.height, self.width, self.mode))
         return Fitted(index, image, str(sample.metadata.get("caption") or "").strip() or None)
 
+    def read_many(self, indices: Sequence[int]) -> Iterable[Fitted | ImageError]:
+        """Each image, or what is wrong with it, in order."""
+        if getattr(self.source, "waits_for_network", False):
+            return at_once([partial(self._attempt, index) for index in indices])
+        return map(self._attempt, indices)
+
+    def _attempt(self, index: int) -> Fitted | ImageError:
+        try:
+            return self.read(index)
+        except ImageError as error:
+            return error
+
     def __getitems__(self, indices: Sequence[int]) -> Decoded:
         read, bad = [], []
-        for index in indices:
-            try:
-                read.append(self.read(index))
-            except ImageError as error:
-                bad.append((index, str(error)))
+        for index, found in zip(indices, self.read_many(indices), strict=True):
+            if isinstance(found, ImageError):
+                bad.append((index, str(found)))
+            else:
+                read.append(found)
         return Decoded.of(read, bad, self.height, self.width)
 
 
@@ -98,14 +115,17 @@ class ReplacedImages(Dataset):
 
     def __getitems__(self, places: Sequence[tuple[int, int]]) -> Decoded:
         read, bad = [], []
-        for position, index in places:
+        found = self.images.read_many([index for _, index in places])
+        for (position, index), first in zip(places, found, strict=True):
+            image = first
             for attempt in range(_ATTEMPTS):
-                try:
-                    read.append(self.images.read(index))
+                if not isinstance(image, ImageError):
+                    read.append(image)
                     break
-                except ImageError as error:
-                    bad.append((index, str(error)))
-                    index = self._other(position, attempt)
+                bad.append((index, str(image)))
+                index = self._other(position, attempt)
+                if attempt < _ATTEMPTS - 1:
+                    (image,) = self.images.read_many([index])
         return Decoded.of(read, bad, self.images.height, self.images.width)
 
     def _other(self, position: int, attempt: int) -> int:

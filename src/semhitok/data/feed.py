@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from semhitok.data.block_order import own_or_full_order
 from semhitok.data.decoding import Decoded, FittedImages, ReplacedImages, decoding_loader
 from semhitok.data.loading import LoadedImages, data_fingerprint, load_into_memory, too_many_bad
 from semhitok.data.randomness import SampleOrder
@@ -193,7 +194,7 @@ class StreamFeed:
         max_bad_share: float = 0.05,
     ) -> None:
         self._source = source
-        self._order = SampleOrder(len(source), seed)
+        self._order = own_or_full_order(source, seed)
         self._images = ReplacedImages(FittedImages(source, height, width, mode), seed)
         self._augmentation = _Augmentation(len(source), seed, flip, extras, device)
         self._fingerprint = data_fingerprint(source, height, width, mode, [])

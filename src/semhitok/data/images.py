@@ -63,31 +63,34 @@ class ImageError(ValueError):
     """An image that cannot be used; the message is one sentence that starts with the file's name."""
 
 
-def load_image(source: str | os.PathLike[str] | bytes | Image.Image, *, name: str | None = None) -> Image.Image:
+def load_image(
+    source: str | os.PathLike[str] | bytes | Image.Image, *, name: str | None = None, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
     """Decode an image as 8-bit RGB (conversions are listed in the module docstring).
 
     Args:
         source: a path, the bytes of a file, or an image opened by Pillow.
         name: name for errors; by default the path.
+        max_pixels: images with more pixels are rejected before they are decoded.
 
     Raises:
         ImageError: the file is missing, not a regular file, empty, truncated, corrupt or not an image; it has more than
-            ``MAX_PIXELS`` pixels, ``MAX_SCANNED_PIXELS`` over all scans, or a side below ``MIN_SIDE``; or it is 32-bit grey
+            ``max_pixels`` pixels, ``MAX_SCANNED_PIXELS`` over all scans, or a side below ``MIN_SIDE``; or it is 32-bit grey
             beyond 16-bit range or floating point (unknown range).
     """
     if isinstance(source, Image.Image):
-        return _to_rgb(source, name or str(getattr(source, "filename", "") or "image"))
+        return _to_rgb(source, name or str(getattr(source, "filename", "") or "image"), max_pixels)
     if isinstance(source, bytes):
-        return _decode(source, name or "image bytes")
+        return _decode(source, name or "image bytes", max_pixels)
     name = name or os.fspath(source)
     try:
         data = read_file(Path(source))
     except (OSError, ValueError) as error:
         raise ImageError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}.") from error
-    return _decode(data, name)
+    return _decode(data, name, max_pixels)
 
 
-def _decode(data: bytes, name: str) -> Image.Image:
+def _decode(data: bytes, name: str, max_pixels: int) -> Image.Image:
     if not data:
         raise ImageError(f"{name}: the file is empty.")
     data = _without_long_texts(data)
@@ -104,7 +107,7 @@ def _decode(data: bytes, name: str) -> Image.Image:
             raise ImageError(f"{name}: cannot be decoded: {error}.") from error
         with image:
             _check_scans(image, data, name)
-            return _to_rgb(image, name)
+            return _to_rgb(image, name, max_pixels)
 
 
 def _without_long_texts(data: bytes) -> bytes:
@@ -159,10 +162,10 @@ def _decode_strictly() -> Undo:
 _decoding = ProcessSwitch(_decode_strictly)
 
 
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+def _to_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ImageError(f"{name}: {width} x {height} pixels are more than the {MAX_PIXELS:,} that are accepted.")
+    if width * height > max_pixels:
+        raise ImageError(f"{name}: {width} x {height} pixels are more than the {max_pixels:,} that are accepted.")
     if min(width, height) < MIN_SIDE:
         raise ImageError(f"{name}: {width} x {height} pixels are too few, both sides must be {MIN_SIDE} or more.")
     try:

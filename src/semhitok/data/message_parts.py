@@ -8,39 +8,39 @@ from typing import Any
 from semhitok.data.image_sources import decode_base64
 
 
-def text_and_images(content: Any, placeholder: str) -> tuple[str, list[Any]]:
-    """The text of a message with ``placeholder`` in place of images, and those images that its parts name, in order.
+def split_at_images(content: Any) -> tuple[tuple[str, ...], list[Any]]:
+    """The pieces of text between a message's images, one more than there are images, and those images that its parts name.
 
     Args:
-        content: a text, or a list of parts: {"type": "text", "text": ...}, {"type": "image", ...} with the image as "image",
-            "path", "url" or "base64", or none, which is then passed separately, and {"type": "image_url", "image_url": ...}.
-        placeholder: stands for an image in the text.
+        content: a text, which is one piece whatever it says, or a list of parts: {"type": "text", "text": ...},
+            {"type": "image", ...} with the image as "image", "path", "url" or "base64", or none, which is then passed
+            separately, and {"type": "image_url", "image_url": ...}.
 
     Raises:
         ValueError: the content or a part is something else.
     """
     if isinstance(content, str):
-        return content, []
+        return (content,), []
     if not isinstance(content, Sequence):
         raise ValueError(f"a content must be a text or a list of parts, got a content of type {type(content).__name__}")
-    texts: list[str] = []
+    pieces = [""]
     images: list[Any] = []
     for part in content:
         match part:
             case {"type": "text", "text": str(text)}:
-                texts.append(text)
+                pieces[-1] += text
             case {"type": "image", "base64": encoded}:
-                texts.append(placeholder)
+                pieces.append("")
                 images.append(decode_base64(encoded))
             case {"type": "image", **rest}:
-                texts.append(placeholder)
+                pieces.append("")
                 images += [rest[source] for source in ("image", "path", "url") if source in rest][:1]
             case {"type": "image_url", "image_url": {"url": str(url)} | str(url)}:
-                texts.append(placeholder)
+                pieces.append("")
                 images.append(url)
             case _:
                 raise ValueError(
                     'a part of a message must be {"type": "text", "text": ...} or {"type": "image", "image": ...}, got '
                     f"{part!r}"
                 )
-    return "".join(texts), images
+    return tuple(pieces), images

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from semhitok.data.randomness import SampleOrder, random_bits
+from semhitok.data.block_order import own_or_full_order
+from semhitok.data.randomness import random_bits
 from semhitok.data.record_sources import RecordSource
 from semhitok.data.records import Record
 from semhitok.data.sample import digest_of_lines
@@ -69,7 +70,7 @@ class Mixture:
         self.sources, self.seed = tuple(sources), seed
         self._bounds = np.concatenate([[0.0], np.cumsum(shares)])
         self._bounds[-1] = 1.0
-        self._orders = [SampleOrder(len(source), seed + 1 + index) for index, source in enumerate(sources)]
+        self._orders = [own_or_full_order(source, seed + 1 + index) for index, source in enumerate(sources)]
         self._block: tuple[int, np.ndarray, np.ndarray] | None = None
 
     @property

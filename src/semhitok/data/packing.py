@@ -37,8 +37,8 @@ class TokenSequence:
         return len(self.ids_L)
 
 
-Build = Callable[[Record, float], TokenSequence]
-"""Record and chance to a sequence; raises ``RecordError``, or a ``ValueError`` that ends the run."""
+Build = Callable[[Record, float], Sequence[TokenSequence]]
+"""Record and chance to its sequences, usually one; raises ``RecordError``, or a ``ValueError`` that ends the run."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Block:
     Attributes:
         rows: the sequences of each row.
         bad: (record, reason) of unusable records.
-        left_out: number of records that did not fit.
+        left_out: number of sequences that did not fit.
         read: number of records read.
     """
 
@@ -135,12 +135,13 @@ class PackedRows:
         for position in positions:
             drawn: Drawn = self.mixture.at(position)
             try:
-                sequence = self.build(self.mixture.read(drawn), drawn.chance)
-                if len(sequence) > self.row_length:
+                found = self.build(self.mixture.read(drawn), drawn.chance)
+                longest = max(map(len, found))
+                if longest > self.row_length:
                     raise RecordError(
-                        f"{self.mixture.name(drawn)}: has {len(sequence)} tokens, a row holds {self.row_length}"
+                        f"{self.mixture.name(drawn)}: has {longest} tokens, a row holds {self.row_length}"
                     )
-                sequences.append(sequence)
+                sequences += found
             except RecordError as error:
                 bad.append((self.mixture.name(drawn), str(error)))
         return sequences, bad

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,6 +19,7 @@ from semhitok.data.transforms import fit_image, to_uint8
 from semhitok.types import FitMode
 
 Item = TypeVar("Item")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class SizedBatch:
 
 
 class SizedImages:
-    """Iterates over a source in a fixed order, collecting bad images in ``bad``. Prefetches one batch.
+    """Iterates over a source in a fixed order, collecting bad images in ``bad``. Reads one batch ahead.
 
     Args:
         source: the images.
@@ -72,21 +75,19 @@ class SizedImages:
 
     def __iter__(self) -> Iterator[SizedBatch]:
         self.bad = []
-        with ThreadPoolExecutor(self.threads) as pool:
-            starts = range(0, len(self.indices), self.batch_size)
-            parts = (range(start, min(start + self.batch_size, len(self.indices))) for start in starts)
-            for loading in one_ahead(pool.map(self._load, positions) for positions in parts):
-                loaded = list(loading)
-                self.bad += [entry for entry in loaded if isinstance(entry, BadImage)]
-                if len(self.bad) > self.max_bad_share * len(self.indices):
-                    raise ValueError(
-                        f"{len(self.bad)} of {len(self.indices)} images are bad, more than the accepted share of "
-                        f"{self.max_bad_share:.0%}; the first: {self.bad[0].reason}"
-                    )
-                good = [entry for entry in loaded if not isinstance(entry, BadImage)]
-                if good:
-                    kept, images, metadata = zip(*good, strict=True)
-                    yield SizedBatch(torch.stack(images), list(kept), list(metadata))
+        positions = range(len(self.indices))
+        reading = in_threads(self._load, positions, threads=self.threads, ahead=self.batch_size)
+        for loaded in in_batches(reading, self.batch_size):
+            self.bad += [entry for entry in loaded if isinstance(entry, BadImage)]
+            if len(self.bad) > self.max_bad_share * len(self.indices):
+                raise ValueError(
+                    f"{len(self.bad)} of {len(self.indices)} images are bad, more than the accepted share of "
+                    f"{self.max_bad_share:.0%}; the first: {self.bad[0].reason}"
+                )
+            good = [entry for entry in loaded if not isinstance(entry, BadImage)]
+            if good:
+                kept, images, metadata = zip(*good, strict=True)
+                yield SizedBatch(torch.stack(images), list(kept), list(metadata))
 
     def _load(self, position: int) -> tuple[int, Tensor, dict[str, Any]] | BadImage:
         index = self.indices[position]
@@ -97,14 +98,28 @@ class SizedImages:
         return position, to_uint8(fit_image(sample.image, self.size, self.size, self.fit)), sample.metadata
 
 
-def one_ahead(items: Iterable[Item]) -> Iterator[Item]:
-    """The same items with a prefetch of one, so that work started by fetching an item overlaps with the previous one."""
+def in_threads(load: Callable[[Item], Found], items: Iterable[Item], *, threads: int, ahead: int) -> Iterator[Found]:
+    """The results of ``load`` for each item, in order, computed by threads up to ``ahead`` items in advance.
+
+    An exception of ``load`` is raised in its turn.
+    """
+    pool = ThreadPoolExecutor(threads)
+    waiting: deque[Future[Found]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(load, item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def in_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of ``size`` items, in order; the last one may be shorter."""
     iterator = iter(items)
-    for current in iterator:
-        for following in iterator:
-            yield current
-            current = following
-        yield current
+    return iter(lambda: list(islice(iterator, size)), [])
 
 
 def evenly_spaced(length: int, limit: int | None) -> list[int]:

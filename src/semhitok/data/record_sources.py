@@ -13,20 +13,28 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from semhitok.data.indexed_records import IndexedRecords
 from semhitok.data.json_places import elements, lines
 from semhitok.data.records import (
     Picture,
     Record,
     RecordError,
     RecordKind,
+    given_ids,
     images_of_messages,
     parse_record,
     short,
     whatever_is_wrong,
 )
-from semhitok.data.sample import METADATA_SUFFIXES, digest_of_lines, parse_metadata
+from semhitok.data.sample import MAX_DESCRIPTION_BYTES, METADATA_SUFFIXES, digest_of_lines, parse_metadata
+from semhitok.data.shard_index import has_table
 from semhitok.data.tar_index import index_tar, main_image
+from semhitok.data.token_records import TokenRecords, holds_tokens
 from semhitok.storage.byte_ranges import ByteRange, lies_in, read_range, read_ranges
+from semhitok.storage.objects import address, is_remote
+
+MAX_IMAGES = 4096
+"""Records with more images are rejected before their paths are looked up."""
 
 
 class RecordSource(Protocol):
@@ -91,6 +99,7 @@ class JsonLines:
         name = self.name(index)
         begin, end = map(int, self._places[index])
         with whatever_is_wrong(name):
+            _check_length(end - begin, name)
             line = read_range(self.path, begin, end - begin)
             try:
                 fields = json.loads(line)
@@ -107,6 +116,8 @@ class JsonLines:
         images = [images] if isinstance(images, str) else images
         if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
             raise RecordError(f"{name}: images must be paths, got {short(images)}")
+        if len(images) > MAX_IMAGES:
+            raise RecordError(f"{name}: has {len(images):,} images, up to {MAX_IMAGES:,} are accepted")
         return [Picture(f"{name}: {image}", self._place(image, name)) for image in images]
 
     def _place(self, image: str, name: str) -> Path:
@@ -170,6 +181,7 @@ class RecordTars:
         shard, name, places = self._samples[index]
         described = {suffix: place for suffix, place in places.items() if suffix in METADATA_SUFFIXES}
         with whatever_is_wrong(name):
+            _check_length(max(place.size for place in described.values()), name)
             contents = dict(zip(described, read_ranges(shard, list(described.values())), strict=True))
             fields, wrong = parse_metadata(contents)
             if wrong and not fields:
@@ -265,39 +277,33 @@ class Chosen:
 
 def open_records(
     path: str | os.PathLike[str], kind: RecordKind, *, allow_outside: bool = False
-) -> JsonLines | RecordTars:
-    """Open the records of a ``.jsonl`` file, a ``.json`` array, a tar or a folder of tars; ``allow_outside`` as for ``JsonLines``.
+) -> JsonLines | RecordTars | TokenRecords | IndexedRecords:
+    """Open the records of a ``.jsonl`` file, a ``.json`` array, a tar or a folder of tars, or token files (parquet, as
+    ``semhitok pretokenize`` writes them), or indexed tars, also in an object store; ``allow_outside`` as for ``JsonLines``.
 
     Raises:
         ValueError: the path is none of these.
     """
+    if is_remote(path):
+        return IndexedRecords(address(path), kind)
     path = Path(path)
+    if has_table(path):
+        return IndexedRecords(path, kind)
+    if holds_tokens(path):
+        return TokenRecords(path, kind)
     if path.suffix in (".jsonl", ".json"):
         return JsonLines(path, kind, allow_outside=allow_outside)
     if path.is_dir() or (path.suffix == ".tar" and path.is_file()):
         return RecordTars([path], kind)
     raise ValueError(
-        f"{path}: records are read from a .jsonl file, a .json array, a .tar file or a folder of .tar files."
+        f"{path}: records are read from a .jsonl file, a .json array, a .tar file or a folder of .tar files, or from the "
+        ".parquet files of `semhitok pretokenize`."
     )
 
 
-def given_ids(fields: Mapping[str, Any], name: str) -> Picture:
-    """The image ids in a record, with the fingerprint of their tokenizer.
-
-    Raises:
-        RecordError: the ids are not integers of shape (N,) or (N,C), or the fingerprint of their tokenizer is missing.
-    """
-    try:
-        ids = np.asarray(fields["image_ids"])
-    except (ValueError, TypeError, ArithmeticError, RecursionError):
-        ids = np.empty(0)
-    if ids.ndim not in (1, 2) or ids.dtype.kind != "i" or not ids.size or ids.min() < 0:
-        raise RecordError(
-            f"{name}: image_ids must be whole numbers of shape (N,) or (N,C), none below 0, got {ids.dtype} {ids.shape}"
-        )
-    if not isinstance(fields.get("tokenizer"), str):
-        raise RecordError(f"{name}: image_ids need the fingerprint of their tokenizer in the field tokenizer")
-    return Picture(name, ids=ids.astype(np.int64), tokenizer=fields["tokenizer"])
+def _check_length(size: int, name: str) -> None:
+    if size > MAX_DESCRIPTION_BYTES:
+        raise RecordError(f"{name}: has {size:,} bytes, up to {MAX_DESCRIPTION_BYTES:,} are accepted")
 
 
 _Sample = tuple[Path, str, dict[str, ByteRange]]

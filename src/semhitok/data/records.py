@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from reprlib import Repr
 from typing import Any, Literal, get_args
@@ -26,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 from semhitok.data.images import ImageError, load_image
-from semhitok.data.message_parts import text_and_images
+from semhitok.data.message_parts import split_at_images
 from semhitok.storage.byte_ranges import read_range
 
 RecordKind = Literal["text", "caption", "text_to_image", "chat"]
@@ -82,6 +83,7 @@ class Picture:
         name: name for errors.
         file: file that holds the image.
         offset, size: byte range within the file, for a member of a tar.
+        data: the bytes of the image's file, if these were read with the record; file is then None.
         ids: (N,) or (N,C) precomputed integer ids of the image tokenizer; file is then None.
         tokenizer: fingerprint of the tokenizer that produced the ids.
     """
@@ -90,11 +92,14 @@ class Picture:
     file: Path | None = None
     offset: int = 0
     size: int | None = None
+    data: bytes | None = None
     ids: np.ndarray | None = None
     tokenizer: str | None = None
 
     def load(self) -> Image.Image:
         """Read and decode it; raises ``ImageError`` if it is bad."""
+        if self.data is not None:
+            return load_image(self.data, name=self.name)
         assert self.file is not None
         if self.size is None:
             return load_image(self.file, name=self.name)
@@ -107,10 +112,34 @@ class Picture:
 
 @dataclass(frozen=True)
 class Turn:
-    """One message of a chat, with ``<image>`` in place of images."""
+    """One message of a chat.
+
+    Attributes:
+        role: who says it.
+        text: with ``<image>`` in place of images.
+        places: where in the text images are, if not every ``<image>`` is one.
+    """
 
     role: Role
     text: str
+    places: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(cls, role: Role, pieces: Sequence[str]) -> Turn:
+        """The turn with an image between any two pieces of text."""
+        text = IMAGE.join(pieces)
+        if text.count(IMAGE) == len(pieces) - 1:
+            return cls(role, text)
+        ends = accumulate(len(piece) + len(IMAGE) for piece in pieces[:-1])
+        return cls(role, text, tuple(end - len(IMAGE) for end in ends))
+
+    @property
+    def pieces(self) -> tuple[str, ...]:
+        """The text between the images."""
+        if self.places is None:
+            return tuple(self.text.split(IMAGE))
+        begins = [0, *(place + len(IMAGE) for place in self.places)]
+        return tuple(self.text[begin:end] for begin, end in zip(begins, [*self.places, None], strict=True))
 
 
 @dataclass(frozen=True)
@@ -154,8 +183,6 @@ def parse_record(
         return _chat(fields, name, tuple(pictures), choice)
     texts = _texts(fields, name, ("text",) if kind == "text" else ("captions", "caption", "text"))
     text = texts[choice % len(texts)]
-    if IMAGE in text:
-        raise RecordError(f"{name}: only chats may have {IMAGE} in their text, this is a record of kind {kind}")
     if kind == "text":
         return Record(kind, name, text)
     if len(pictures) != 1:
@@ -176,53 +203,63 @@ def _texts(fields: Mapping[str, Any], name: str, wanted: Sequence[str]) -> list[
 
 
 def _chat(fields: Mapping[str, Any], name: str, pictures: tuple[Picture, ...], choice: int) -> Record:
-    turns = _turns(fields, name, choice)
-    while turns and turns[-1].role != "assistant":  # turns after the last answer have no labels
-        turns.pop()
-    if not turns:
+    messages = _messages(fields, name, choice)
+    while messages and messages[-1][0] != "assistant":  # turns after the last answer have no labels
+        messages.pop()
+    if not messages:
         raise RecordError(f"{name}: has no answer")
-    asked = [index for index, turn in enumerate(turns) if turn.role == "user"]
-    places = sum(turn.text.count(IMAGE) for turn in turns)
-    if pictures and not places and asked:
-        turns[asked[0]] = Turn("user", IMAGE * len(pictures) + turns[asked[0]].text)
+    # In texts, the mark is an image only if the record has images, none of which is a part of a message.
+    marked = bool(pictures) and not any(isinstance(said, tuple) and len(said) > 1 for _, said in messages)
+    pieces = [
+        said if isinstance(said, tuple) else tuple(said.split(IMAGE)) if marked else (said,) for _, said in messages
+    ]
+    roles: list[Role] = [role for role, _ in messages]
+    places = sum(map(len, pieces)) - len(pieces)
+    if pictures and not places and "user" in roles:
+        first = roles.index("user")
+        pieces[first] = (*[""] * len(pictures), *pieces[first])
         places = len(pictures)
     if places != len(pictures):
         raise RecordError(f"{name}: has {len(pictures)} images and {places} {IMAGE}; the numbers must be equal")
+    turns = tuple(Turn.of(role, said) for role, said in zip(roles, pieces, strict=True))
     for turn in turns:
         if not turn.text.strip():
             raise RecordError(f"{name}: has an empty {'answer' if turn.role == 'assistant' else 'message'}")
     _check_characters([turn.text for turn in turns], name)
-    return Record("chat", name, description(fields), tuple(turns), pictures)
+    return Record("chat", name, description(fields), turns, pictures)
 
 
 def description(fields: Mapping[str, Any]) -> str:
-    """The captions of an image, joined; empty without captions, or if these contain an image themselves."""
+    """The captions of an image, joined; empty without captions."""
     try:
-        found = ", ".join(_texts(fields, "", ("captions", "caption")))
+        return ", ".join(_texts(fields, "", ("captions", "caption")))
     except RecordError:
         return ""
-    return "" if IMAGE in found else found
 
 
-def caption_in_place_of_image(text: str, caption: str) -> str:
-    """A message with a caption in place of its image."""
-    return text.replace(IMAGE, f"{caption}\n")
+def caption_in_place_of_image(pieces: Sequence[str], caption: str) -> str:
+    """A message with a caption in place of the images between its pieces."""
+    return f"{caption}\n".join(pieces)
 
 
-def _turns(fields: Mapping[str, Any], name: str, choice: int) -> list[Turn]:
+_Said = tuple[Role, str | tuple[str, ...]]
+"""Who says what: a text, which may have marks, or the pieces between images."""
+
+
+def _messages(fields: Mapping[str, Any], name: str, choice: int) -> list[_Said]:
     try:
         if "messages" in fields:
-            return [_turn(each["role"], each["content"]) for each in fields["messages"]]
+            return [_said(each["role"], each["content"]) for each in fields["messages"]]
         if "conversations" in fields:
-            return [_turn(_LLAVA_ROLES[each["from"]], each["value"]) for each in fields["conversations"]]
-        pairs = [(_turn("user", each["question"]), _turn("assistant", each["answer"])) for each in fields.get("qa", ())]
+            return [_said(_LLAVA_ROLES[each["from"]], each["value"]) for each in fields["conversations"]]
+        pairs = [(_said("user", each["question"]), _said("assistant", each["answer"])) for each in fields.get("qa", ())]
     except (KeyError, TypeError, ValueError) as error:
         raise RecordError(
             f"{name}: a message needs role and content, a question its answer ({short(error)})"
         ) from error
     # All orders are equally likely, so that each question is sometimes the first, as when it is asked alone.
     order = np.random.default_rng(choice).permutation(len(pairs))
-    return [turn for index in order for turn in pairs[index]]
+    return [said for index in order for said in pairs[index]]
 
 
 def images_of_messages(fields: Mapping[str, Any]) -> list[Any]:
@@ -230,16 +267,16 @@ def images_of_messages(fields: Mapping[str, Any]) -> list[Any]:
     tells."""
     try:
         contents = [message["content"] for message in fields.get("messages", ())]
-        return [image for content in contents for image in text_and_images(content, IMAGE)[1]]
+        return [image for content in contents for image in split_at_images(content)[1]]
     except (KeyError, TypeError, ValueError):
         return []
 
 
-def _turn(role: Any, content: Any) -> Turn:
-    text, _ = text_and_images(content, IMAGE)
+def _said(role: Any, content: Any) -> _Said:
     if role not in get_args(Role):
         raise ValueError(f"a message of the role {short(role)}")
-    return Turn(role, text)
+    pieces, _ = split_at_images(content)
+    return role, content if isinstance(content, str) else pieces
 
 
 def _check_characters(texts: Sequence[str], name: str) -> None:
@@ -249,3 +286,22 @@ def _check_characters(texts: Sequence[str], name: str) -> None:
             text.encode()
         except UnicodeEncodeError as error:
             raise RecordError(f"{name}: has half a surrogate pair in its text, at {error.start}") from error
+
+
+def given_ids(fields: Mapping[str, Any], name: str) -> Picture:
+    """The image ids in a record, with the fingerprint of their tokenizer.
+
+    Raises:
+        RecordError: the ids are not integers of shape (N,) or (N,C), or the fingerprint of their tokenizer is missing.
+    """
+    try:
+        ids = np.asarray(fields["image_ids"])
+    except (ValueError, TypeError, ArithmeticError, RecursionError):
+        ids = np.empty(0)
+    if ids.ndim not in (1, 2) or ids.dtype.kind != "i" or not ids.size or ids.min() < 0:
+        raise RecordError(
+            f"{name}: image_ids must be whole numbers of shape (N,) or (N,C), none below 0, got {ids.dtype} {ids.shape}"
+        )
+    if not isinstance(fields.get("tokenizer"), str):
+        raise RecordError(f"{name}: image_ids need the fingerprint of their tokenizer in the field tokenizer")
+    return Picture(name, ids=ids.astype(np.int64), tokenizer=fields["tokenizer"])

@@ -13,6 +13,8 @@ from PIL import Image
 
 METADATA_SUFFIXES = (".json", ".txt", ".cls")
 """Suffixes of files that describe the image of the same stem."""
+MAX_DESCRIPTION_BYTES = 16 * 1024 * 1024
+"""Longer descriptions and records are not read."""
 
 _told: set[tuple[str, str]] = set()  # sources, and what has been told of their descriptions
 

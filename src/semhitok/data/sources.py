@@ -12,14 +12,18 @@ import numpy as np
 
 from semhitok.data.folder import ImageFiles, ImageFolder, image_files
 from semhitok.data.hugging_face import HuggingFaceImages, is_hugging_face
+from semhitok.data.indexed_shards import IndexedImages
 from semhitok.data.sample import ImageSource, Sample, digest_of_lines
+from semhitok.data.shard_index import has_table
 from semhitok.data.tar_shards import TarShards
+from semhitok.storage.objects import address, is_remote
 
 __all__ = [
     "HuggingFaceImages",
     "ImageFiles",
     "ImageFolder",
     "ImageSource",
+    "IndexedImages",
     "Sample",
     "Subset",
     "TarShards",
@@ -61,7 +65,7 @@ class Subset:
 
 def open_source(path: str | os.PathLike[str], *, split: str | None = None, allow_outside: bool = False) -> ImageSource:
     """Open a folder of images, tars (file, folder, glob pattern or ``{0000..0003}.tar``), a parquet file or a Hugging Face data
-    set.
+    set; a folder of indexed tars (``semhitok data index``), also in an object store (``s3://bucket/train``), is read shard by shard.
 
     A split is a subfolder of that name, the tars named after it (``train.tar``, ``train-0000.tar``), or a Hugging
     Face split.
@@ -74,6 +78,8 @@ def open_source(path: str | os.PathLike[str], *, split: str | None = None, allow
     Raises:
         ValueError: there is nothing to read, the split does not exist, or none of several was chosen.
     """
+    if is_remote(path):
+        return IndexedImages(address(path) if split is None else f"{address(path).rstrip('/')}/{split}")
     path = Path(path)
     if path.is_dir():
         return _open_folder(path, split, allow_outside)
@@ -89,6 +95,8 @@ def open_source(path: str | os.PathLike[str], *, split: str | None = None, allow
 
 
 def _open_folder(path: Path, split: str | None, allow_outside: bool) -> ImageSource:
+    if split is None and has_table(path):
+        return IndexedImages(path)
     if is_hugging_face(path):
         return HuggingFaceImages.open(path, split=split, allow_outside=allow_outside)
     if split is not None:
@@ -121,6 +129,8 @@ def open_images(paths: Sequence[Path], *, allow_outside: bool = False) -> ImageS
     Raises:
         ValueError, FileNotFoundError: a path does not exist, or there are no images.
     """
+    if len(paths) == 1 and is_remote(paths[0]):
+        return open_source(paths[0])
     if len(paths) == 1 and (paths[0].is_dir() or paths[0].suffix in (".tar", ".parquet")):
         return open_source(paths[0], allow_outside=allow_outside)
     return ImageFiles(image_files(paths))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tarfile
 from collections.abc import Iterable, Iterator
 from itertools import groupby
@@ -27,18 +28,50 @@ def index_tar(shard: Path) -> Iterator[tuple[str, list[Member]]]:
     Raises:
         ValueError: the file is missing, compressed, truncated, corrupt or concatenated from several tars.
     """
+    for key, group in groupby(_read_headers(shard), key=lambda member: member[0]):
+        yield key, [Member(suffix, place) for _, suffix, place, _ in group]
+
+
+def sample_spans(shard: Path) -> Iterator[tuple[ByteRange, list[str]]]:
+    """The bytes that a sample's members take, headers included, and their suffixes; order and errors as in ``index_tar``."""
+    for _, group in groupby(_read_headers(shard), key=lambda member: member[0]):
+        members = list(group)
+        begin, last = members[0][3], members[-1][2]
+        end = -(-(last.offset + last.size) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        yield ByteRange(begin, end - begin), [suffix for _, suffix, _, _ in members]
+
+
+def members_of_span(span: bytes) -> tuple[str, dict[str, bytes]]:
+    """Key and content by suffix of the members in the bytes of ``sample_spans``.
+
+    Raises:
+        ValueError: these bytes are not those of one sample.
+    """
+    try:
+        with tarfile.open(fileobj=io.BytesIO(span), mode="r:") as tar:
+            found = [
+                (*_split_name(m.name), span[m.offset_data : m.offset_data + m.size], m.size) for m in tar if m.isreg()
+            ]
+    except tarfile.TarError as error:
+        raise ValueError(f"is damaged: {error}") from error
+    if len({key for key, *_ in found}) != 1 or any(len(content) != size for *_, content, size in found):
+        raise ValueError("is damaged, or the index does not fit")
+    return found[0][0], {suffix: content for _, suffix, content, _ in found}
+
+
+def _read_headers(shard: Path) -> list[tuple[str, str, ByteRange, int]]:
+    """Key, suffix, bytes of the content, and offset of the first header of every regular member."""
     if not shard.is_file():
         raise ValueError(f"{shard}: there is no such file, or no regular one.")  # a pipe would block
     try:
         # Mode "r:" rejects compressed tars, which do not allow random access.
         with tarfile.open(shard, "r:") as tar:
-            members = [(*_split_name(m.name), ByteRange(m.offset_data, m.size)) for m in tar if m.isreg()]
+            members = [(*_split_name(m.name), ByteRange(m.offset_data, m.size), m.offset) for m in tar if m.isreg()]
             end = tar.offset
     except (tarfile.TarError, OSError) as error:
         raise ValueError(f"{shard}: is not a readable, uncompressed tar file: {error}.") from error
     _check_end(shard, end)
-    for key, group in groupby(members, key=lambda member: member[0]):
-        yield key, [Member(*member[1:]) for member in group]
+    return members
 
 
 def _check_end(shard: Path, end: int) -> None:

@@ -41,7 +41,7 @@ class TarShards:
     """
 
     def __init__(self, path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> None:
-        self.shards = _find_shards(path)
+        self.shards = find_tars(path)
         self._entries = [entry for shard in self.shards for entry in _index_shard(shard)]
         if not self._entries:
             raise ValueError(f"{self.shards[0]}: neither this nor the tars after it hold an image.")
@@ -73,7 +73,8 @@ class TarShards:
         return Sample(image=load_image(data, name=name), key=key, metadata=usable_metadata(contents, name, str(shard)))
 
 
-def _find_shards(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
+def find_tars(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """The tars that a path or a pattern names, as described at ``TarShards``; raises a ``ValueError`` if there are none."""
     if not isinstance(path, (str, os.PathLike)):
         shards = [Path(item) for item in path]
     elif Path(path).is_dir():

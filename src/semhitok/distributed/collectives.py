@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from semhitok.distributed.processes import collective_device, is_distributed, rank, world_size
+from semhitok.distributed.sharding import is_sharded
 from semhitok.distributed.waiting import wait_for_all
 
 BUCKET_ELEMENTS = 32 * 1024 * 1024  # bounds the extra memory of a coalesced all-reduce: 128 MiB in fp32
@@ -60,11 +61,12 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace each gradient by its mean over the ranks, in few large all-reduces.
 
     Call it once per optimizer step, after the last backward pass. The same parameters must have a gradient on every
-    rank; parameters without one are skipped.
+    rank; parameters without one are skipped, and sharded ones, whose gradients come averaged out of the backward pass.
     """
     if not is_distributed():
         return
-    for bucket in _buckets(parameter.grad for parameter in parameters if parameter.grad is not None):
+    gradients = (each.grad for each in parameters if each.grad is not None and not is_sharded(each))
+    for bucket in _buckets(gradients):
         flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
         dist.all_reduce(flat)
         flat /= world_size()
@@ -73,16 +75,16 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def gather_with_gradients(local: Tensor) -> Tensor:
-    """The global batch (world*b, ...) in sample order from every rank's (b, ...), for a loss over all of it.
+    """The global batch (world*b, ...) in sample order from every rank's (b, ...), for losses that compare with all of it.
 
-    For losses that every rank computes identically from the gathered batch: gradients averaged over the ranks then equal
-    those of a single process. A collective.
+    A row's gradient is the sum over the losses of all ranks, so that gradients averaged over the ranks equal those of a single
+    process whose loss is the mean of the ranks' losses. A collective, in the backward pass as well.
     """
     return _Gather.apply(local) if is_distributed() else local  # pyright: ignore[reportReturnType]
 
 
 class _Gather(torch.autograd.Function):
-    """All ranks have the same loss, hence the same gradient: its sum over ranks is ``world`` times this rank's rows."""
+    """See ``gather_with_gradients``."""
 
     @staticmethod
     def forward(ctx, local: Tensor) -> Tensor:
@@ -90,8 +92,9 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *gradients: Tensor) -> Tensor:
-        (gathered,) = gradients
-        return gathered.chunk(world_size())[rank()] * world_size()
+        gathered = gradients[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(gathered)
+        return gathered.chunk(world_size())[rank()]
 
 
 def broadcast_parameters(module: nn.Module) -> None:
@@ -101,7 +104,9 @@ def broadcast_parameters(module: nn.Module) -> None:
     wait_for_all()  # ranks that read data from a slow disk come late
     with torch.no_grad():
         for tensor in (*module.parameters(), *module.buffers()):
-            contiguous = tensor.detach().contiguous()
+            # A model that is about to be sharded may still be on the CPU, where NCCL does not reach it.
+            on_device = tensor.detach().to(collective_device() if dist.get_backend() == "nccl" else tensor.device)
+            contiguous = on_device.contiguous()
             dist.broadcast(contiguous, src=0)
             tensor.copy_(contiguous)
 

@@ -15,20 +15,24 @@ def init_distributed(device: str | None = None, *, timeout: float | None = None)
     """Join the process group that torchrun announces in the environment, if any, and choose this rank's device.
 
     Args:
-        device: see ``choose_device``. Under torchrun each rank takes the GPU of its local rank unless a number is given. CPU
-            ranks communicate through gloo, GPU ranks through NCCL.
-
+        device: see ``choose_device``. Under torchrun each rank takes the GPU of its local rank. CPU ranks communicate through
+            gloo, GPU ranks through NCCL.
         timeout: seconds after which a collective that some rank has not reached ends with an error; by default PyTorch's, 600 for
             NCCL and 1800 for gloo.
 
     Raises:
-        ValueError: no such device on this machine, or the timeout is not above 0.
+        ValueError: no such device on this machine, one GPU for several ranks, or the timeout is not above 0.
     """
     if timeout is not None and not timeout > 0:
         raise ValueError(f"the collective timeout must be above 0 seconds, got {timeout}")
     limit = None if timeout is None else timedelta(seconds=timeout)
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     chosen = choose_device(device)
+    if chosen.index is not None and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
+        raise ValueError(
+            f"device {device} is one GPU, but torchrun started {os.environ['LOCAL_WORLD_SIZE']} ranks on this machine: use "
+            f"device {chosen.type}, of which each rank takes its own"
+        )
     if chosen.type == "cuda":
         chosen = choose_device(f"cuda:{local_rank if chosen.index is None else chosen.index}")
         torch.cuda.set_device(chosen)

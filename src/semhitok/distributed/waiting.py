@@ -20,7 +20,7 @@ LONGEST_PAUSE = 0.2  # seconds between two looks into the store; the first ones 
 SILENCE_SECONDS = 60.0
 """A rank that gives signs of life (``failure.watch_other_ranks``) and then none for so long is lost."""
 
-_FAILED = "failed"
+_FAILED, _TELLS = "failed", "="
 _meetings = itertools.count()
 
 
@@ -46,19 +46,25 @@ def main_decides(decide: Callable[[], int]) -> int:
     Raises:
         OtherRankError: on the other ranks, where ``decide`` failed on the main one; that one raises the error itself.
     """
+    return int(main_tells(lambda: str(int(decide()))))
+
+
+def main_tells(tell: Callable[[], str]) -> str:
+    """As ``main_decides``, for a text."""
     if not is_distributed():
-        return decide()
+        return tell()
     if not is_main():
         found = _text_from_main()
         if found == _FAILED:
             raise OtherRankError("the main rank stopped with an error")
-        return int(found)
+        return found.removeprefix(_TELLS)
     try:
-        found = int(decide())
+        found = tell()
     except Exception:
         _text_from_main(_FAILED)
         raise
-    return int(_text_from_main(str(found)))
+    _text_from_main(_TELLS + found)
+    return found
 
 
 def wait_for_main() -> None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 
 from semhitok.data.sample import ImageSource
-from semhitok.data.sources import Subset
+from semhitok.data.sources import Subset, open_source
 from semhitok.evaluation import EvaluationReport, efficientnet_lite2_features, evaluate
 from semhitok.losses import VGGPerceptual
 from semhitok.metrics.frechet import FeatureExtractor
@@ -123,6 +123,34 @@ class ExperimentContext:
         assert examples is not None
         draw_examples({GROUP: examples}, title=name, subtitle=report.summary()).save(folder / f"{name}.png")
         return figures(report)
+
+
+def open_context(
+    train: Path, test: Path, out: Path, device: torch.device, test_images: int, report: Report
+) -> ExperimentContext:
+    """The context of experiments on two data sets on disk, with all metrics.
+
+    Args:
+        train, test: folders of images; see ``ExperimentContext`` for the rest.
+
+    Raises:
+        ValueError: a folder has no images, or weights of the metrics are missing.
+    """
+    sources = open_source(train), open_source(test)
+    perceptual, extractors = build_metrics(device)
+    return ExperimentContext(
+        train=sources[0],
+        test=sources[1],
+        train_folder=train,
+        test_folder=test,
+        data_name=train.name,
+        directory=out,
+        device=device,
+        test_images=test_images,
+        report=report,
+        perceptual=perceptual,
+        extractors=extractors,
+    )
 
 
 def build_metrics(device: torch.device) -> tuple[PerceptualDistance, list[FeatureExtractor]]:

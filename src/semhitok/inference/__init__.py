@@ -9,6 +9,8 @@ conversation      questions about images that refer to earlier ones
 answering         many questions or captions in batches
 text_generation   text generation for conversations and batches
 image_generator   images from prompts and seeds
+served_model      a model for a server: many conversations and images in one running batch
+answer_text       the text of an answer while its ids arrive
 """
 
 DEFAULT_TOKENIZER, DEFAULT_LANGUAGE_MODEL = "nano", "mllm_nano"

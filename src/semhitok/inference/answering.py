@@ -92,7 +92,7 @@ def answer_from_captions(
     pairs = zip(captions, questions, strict=True)
     prompts = _prompts(
         processor,
-        [[{"role": "user", "content": caption_in_place_of_image(IMAGE + text, said)}] for said, text in pairs],
+        [[{"role": "user", "content": caption_in_place_of_image(("", text), said)}] for said, text in pairs],
     )
     if max(map(len, prompts), default=0) >= processor.context_length:
         return None

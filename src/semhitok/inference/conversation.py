@@ -9,7 +9,6 @@ from typing import Any
 
 from transformers import TextStreamer
 
-from semhitok.data.records import IMAGE
 from semhitok.inference.text_generation import AnswerOptions, generate_text
 from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
 from semhitok.tokenizers.image_processing import ImageLike
@@ -57,7 +56,7 @@ class Conversation:
             notice: called with a sentence when the conversation starts over because it would exceed the context.
 
         Raises:
-            ValueError: the question is empty, names an image mark, or leaves no room for an answer.
+            ValueError: the question is empty or leaves no room for an answer.
         """
         context = self.processor.context_length
         # A large max_new_tokens must not restart the conversation at every question: a quarter of the context is enough.
@@ -80,7 +79,7 @@ class Conversation:
         streamer = None if on_text is None else _Pieces(self.processor.tokenizer, on_text)
         (found,) = generate_text(self.model, self.processor, inputs, self.options, streamer=streamer)
         answer = found.text.strip()
-        self.turns.append((question, answer.replace(IMAGE, "")))  # text, not another image
+        self.turns.append((question, answer))
         return answer
 
     def stream(self, question: str, *, notice: Callable[[str], None] | None = None) -> Iterator[str]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from transformers import BatchFeature
 
 from semhitok.mllm import Sampling, SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
 from semhitok.mllm.prompts import check_guidance
@@ -87,12 +89,12 @@ class ImageGenerator:
             prompts: for each the name that an error uses, and the text.
 
         Raises:
-            ValueError: for the first prompt that is empty, contains an image, or leaves no room for one in the context.
+            ValueError: for the first prompt that is empty or leaves no room for one in the context.
         """
         room = self.processor.context_length - self.processor.image_tokens
         for name, text in prompts:
             try:
-                inputs = self.processor(text=text, generation_mode="image", return_tensors=None)
+                inputs = self._processed([text], return_tensors=None)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
             length = len(inputs["input_ids"][0])
@@ -110,7 +112,11 @@ class ImageGenerator:
             yield list(prompts[begin:end]), replace(self.sampling, seed=seeds[begin])
 
     def _inputs(self, prompts: list[str]) -> dict[str, Tensor]:
-        return dict(self.processor(text=prompts, generation_mode="image").to(self.model.device))
+        return dict(self._processed(prompts).to(self.model.device))
+
+    def _processed(self, prompts: list[str], **options: Any) -> BatchFeature:
+        """Inputs of prompts, in which nothing is an image or a control token."""
+        return self.processor(text=prompts, generation_mode="image", split_special_tokens=True, **options)
 
     @torch.no_grad()
     def _decoded(self, ids: Tensor) -> list[Image.Image]:

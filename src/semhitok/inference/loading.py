@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 
 from semhitok.distributed import choose_device
 from semhitok.inference import DEFAULT_LANGUAGE_MODEL, DEFAULT_TOKENIZER
 from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMConfig, SemHiTokMLLMProcessor
 from semhitok.storage.atomic import restore
+from semhitok.storage.configuration import DamagedFileError, one_line
 from semhitok.tokenizers.checkpoints import builtin_checkpoint, find_model_type, stage_is_finished
 from semhitok.tokenizers.loading import load_tokenizer as load_checkpoint
 from semhitok.tokenizers.protocol import Tokenizer
 from semhitok.tokenizers.registry import TOKENIZERS, tokenizer_kind
 from semhitok.types import LANGUAGE_STAGES
-
-# What a damaged file raises.
-_DAMAGED = (SafetensorError, json.JSONDecodeError, UnicodeDecodeError)
 
 
 def load_tokenizer(
@@ -41,7 +37,7 @@ def load_tokenizer(
     chosen = choose_device(device)
     try:
         model = load_checkpoint(_place_of(name), encoder=encoder)
-    except _DAMAGED as error:
+    except DamagedFileError as error:
         raise ValueError(f"the checkpoint {name} is damaged ({error}); fetch or export it again") from error
     model.eval().to(chosen)  # pyright: ignore[reportArgumentType]
     return model
@@ -73,12 +69,12 @@ def load_language_model(
                 f"{name} holds only an image tokenizer, but a language model is needed ({SemHiTokMLLMConfig.model_type})"
             )
         model = SemHiTokForConditionalGeneration.from_pretrained(place, encoder=encoder, dtype=dtype)
-    except _DAMAGED as error:
+    except DamagedFileError as error:
         raise ValueError(f"the checkpoint {name} is damaged ({error}); fetch or train it again") from error
     try:
         processor = SemHiTokMLLMProcessor.from_pretrained(place)
     except Exception as error:  # the tokenizers library raises a bare Exception for a damaged file
-        raise ValueError(f"the processor of {name} cannot be loaded: {error}") from error
+        raise ValueError(f"the processor of {name} cannot be loaded: {one_line(error)}") from error
     if processor.vocabulary != model.vocabulary or processor.context_length != model.config.context_length:
         raise ValueError(f"the processor of {name} belongs to another model: their vocabularies differ")
     _check_image_size(name, processor.image_processor.size, model.config.tokenizer_config.image_size)
@@ -94,7 +90,7 @@ def load_processor(name: str | Path, model: Tokenizer) -> Any:
     try:
         processor = model.load_processor(_place_of(name))
     except Exception as error:  # the tokenizers library raises a bare Exception for a damaged file
-        raise ValueError(f"the text tokenizer of {name} cannot be loaded: {error}") from error
+        raise ValueError(f"the text tokenizer of {name} cannot be loaded: {one_line(error)}") from error
     _check_image_size(name, getattr(processor, "image_processor", processor).size, model.config.image_size)
     return processor
 
@@ -109,7 +105,7 @@ def find_model(name: str | Path) -> tuple[str, bool]:
     try:
         place = _place_of(name)
         return place, find_model_type(builtin_checkpoint(place)) == SemHiTokMLLMConfig.model_type
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except DamagedFileError as error:
         raise ValueError(f"the checkpoint {name} is damaged ({error}); fetch or export it again") from error
 
 

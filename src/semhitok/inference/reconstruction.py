@@ -6,9 +6,7 @@ Shapes: B images of a batch, n squares of one image, N tokens, C codes per token
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import torch
@@ -16,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from semhitok.data.images import ImageError
-from semhitok.data.reading import one_ahead
+from semhitok.data.reading import in_batches, in_threads
 from semhitok.data.transforms import TileLayout, to_pil, untile
 from semhitok.nn.patches import resize
 from semhitok.tokenizers import TokenizerImageProcessor
@@ -158,25 +156,22 @@ def _read(
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
 
-    def read(image: ImageLike) -> tuple[Tensor, TileLayout | None] | ImageError:
+    def read(image: ImageLike) -> tuple[ImageLike, tuple[Tensor, TileLayout | None] | ImageError]:
         try:
             features: Any = processor([image], mode=fit)
         except ImageError as error:
-            return error
-        return features["pixel_values"], features.get("tiles", [None])[0]
+            return image, error
+        return image, (features["pixel_values"], features.get("tiles", [None])[0])
 
-    iterator = iter(images)
-    batches = iter(lambda: list(islice(iterator, batch_size)), [])
-    with ThreadPoolExecutor(READERS) as pool:
-        for batch, reading in one_ahead((batch, pool.map(read, batch)) for batch in batches):
-            good = []
-            for image, found in zip(batch, reading, strict=True):
-                if not isinstance(found, ImageError):
-                    good.append((image, *found))
-                elif on_bad is not None:
-                    on_bad(image, found)
-                else:
-                    raise found
-            if good:
-                kept, squares, layouts = zip(*good, strict=True)
-                yield list(kept), torch.cat(squares), layouts
+    for batch in in_batches(in_threads(read, images, threads=READERS, ahead=batch_size), batch_size):
+        good = []
+        for image, found in batch:
+            if not isinstance(found, ImageError):
+                good.append((image, *found))
+            elif on_bad is not None:
+                on_bad(image, found)
+            else:
+                raise found
+        if good:
+            kept, squares, layouts = zip(*good, strict=True)
+            yield list(kept), torch.cat(squares), layouts

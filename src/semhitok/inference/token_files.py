@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.lib.format import read_array
+from numpy.lib import format as npy
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -32,8 +34,7 @@ def save_ids(path: Path, ids: Tensor, grid: Grid, names: list[str]) -> None:
     ids = ids.cpu().contiguous()
     with atomic_file(path) as unfinished:
         if path.suffix == ".npy":
-            with unfinished.open("wb") as file:  # given a name, numpy would append its own suffix
-                np.save(file, ids.unflatten(1, grid).numpy())
+            unfinished.write_bytes(npy_of_ids(ids, grid))
             write_text(names_file(path), json.dumps(names, indent=1))
         elif path.suffix == ".json":
             unfinished.write_text(json.dumps({"grid": list(grid), "names": names, "ids": ids.tolist()}))
@@ -71,6 +72,40 @@ def load_ids(path: Path) -> tuple[Tensor, Grid | None]:
     return ids.long(), grid
 
 
+def npy_of_ids(ids: Tensor, grid: Grid) -> bytes:
+    """Ids (B,N) or (B,N,C) as a .npy file of shape (B, rows, columns) or (B, rows, columns, C)."""
+    return npy_of(ids.cpu().contiguous().unflatten(1, grid).numpy())
+
+
+def npy_of(array: np.ndarray) -> bytes:
+    """An array as a .npy file."""
+    file = io.BytesIO()
+    npy.write_array(file, array, allow_pickle=False)
+    return file.getvalue()
+
+
+def ids_of_npy(data: bytes) -> tuple[Tensor, Grid | None]:
+    """Ids of a .npy file: (B,N) without a grid, or (B,N) or (B,N,C) with the grid of its second and third axis.
+
+    Raises:
+        ValueError: it is no such file, or its length is not what its header says. Nothing is unpickled.
+    """
+    file = io.BytesIO(data)  # not numpy.load, which opens zip files and pickles, too
+    version = npy.read_magic(file)
+    read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
+    if read_header is None:
+        raise ValueError(f"the format version {version[0]}.{version[1]} is not known")
+    shape, fortran_order, dtype = read_header(file)
+    if dtype.kind not in "biuf":
+        raise ValueError(f"ids must be numbers, got {dtype}")
+    # Compared before anything is allocated: the shape is the writer's claim.
+    if math.prod(shape) * dtype.itemsize != len(data) - file.tell():
+        raise ValueError(f"{len(data) - file.tell()} bytes do not hold an array of shape {shape} and type {dtype}")
+    array = np.frombuffer(data, dtype, offset=file.tell()).reshape(shape, order="F" if fortran_order else "C")
+    ids = torch.from_numpy(np.array(array, dtype=dtype.newbyteorder("="), order="C"))
+    return (ids.flatten(1, 2), (ids.shape[1], ids.shape[2])) if ids.ndim in (3, 4) else (ids, None)
+
+
 def codes_per_token(ids: Tensor) -> int:
     """C of ids (B,N,C); 1 for (B,N)."""
     return ids.shape[2] if ids.ndim == 3 else 1
@@ -84,9 +119,7 @@ def check_format(path: Path) -> None:
 
 def _read(path: Path) -> tuple[Tensor, Grid | None]:
     if path.suffix == ".npy":
-        with path.open("rb") as file:  # not numpy.load, which opens zip files and pickles, too
-            ids = torch.from_numpy(read_array(file, allow_pickle=False))
-        return (ids.flatten(1, 2), (ids.shape[1], ids.shape[2])) if ids.ndim in (3, 4) else (ids, None)
+        return ids_of_npy(path.read_bytes())
     if path.suffix == ".json":
         content = json.loads(path.read_text())
         content = content if isinstance(content, dict) else {"ids": content}

@@ -8,8 +8,12 @@ Shapes: B images, C channels, H height, W width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+from semhitok.transfer import to_device
 
 
 def augment(
@@ -30,18 +34,35 @@ def augment(
         translation: shift by up to 1/8 of each side, in whole pixels, padded with 0 (mid grey).
         cutout: set a box of half of each side, centred anywhere, to 0.
     """
+    count, sides = len(images_BCHW), images_BCHW.shape[2:]
+    draws = [torch.rand(3, count, generator=generator, device=generator.device)] if color else []
+    for wanted, limits in ((translation, _shifts), (cutout, _starts)):
+        draws += [_integers(*limits(side), count, generator)[None] for side in sides] if wanted else []
+    # All in one copy, as whole numbers below 2^24 are exact in fp32.
+    rows = iter(to_device(torch.cat(draws), images_BCHW.device)) if draws else iter(())
     if color:
-        images_BCHW = _color(images_BCHW, generator)
+        images_BCHW = _color(images_BCHW, [next(rows)[:, None, None, None].to(images_BCHW.dtype) for _ in range(3)])
     if translation:
-        images_BCHW = _translation(images_BCHW, generator)
+        images_BCHW = _translation(images_BCHW, [next(rows) for _ in sides])
     if cutout:
-        images_BCHW = _cutout(images_BCHW, generator)
+        images_BCHW = _cutout(images_BCHW, [next(rows) for _ in sides])
     return images_BCHW
 
 
-def _color(images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
-    draws = torch.rand(3, len(images_BCHW), 1, 1, 1, generator=generator, device=generator.device)
-    brightness, saturation, contrast = draws.to(images_BCHW)
+def _shifts(side: int) -> tuple[int, int]:
+    """The least and the greatest translation."""
+    reach = round(side / 8)
+    return -reach, reach
+
+
+def _starts(side: int) -> tuple[int, int]:
+    """The first and the last begin of a cut-out box of half of the side, which may extend beyond the image."""
+    extent = side // 2
+    return -(extent // 2), side - 1 - extent // 2
+
+
+def _color(images_BCHW: Tensor, draws: Sequence[Tensor]) -> Tensor:
+    brightness, saturation, contrast = draws
     images_BCHW = images_BCHW + (brightness - 0.5)
     grey_B1HW = images_BCHW.mean(dim=1, keepdim=True)
     images_BCHW = grey_B1HW + (images_BCHW - grey_B1HW) * (2 * saturation)
@@ -49,12 +70,10 @@ def _color(images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
     return mean_B111 + (images_BCHW - mean_B111) * (0.5 + contrast)
 
 
-def _translation(images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
-    for dim in (2, 3):
+def _translation(images_BCHW: Tensor, shifts: Sequence[Tensor]) -> Tensor:
+    for dim, shift_B in zip((2, 3), shifts, strict=True):
         size = images_BCHW.shape[dim]
-        reach = round(size / 8)
-        shift_B = _integers(-reach, reach, len(images_BCHW), images_BCHW.device, generator)
-        source_BS = torch.arange(size, device=images_BCHW.device) - shift_B[:, None]
+        source_BS = torch.arange(size, device=images_BCHW.device) - shift_B.long()[:, None]
         shape = [len(images_BCHW), 1, 1, 1]
         shape[dim] = size
         index = source_BS.clamp(0, size - 1).reshape(shape).expand_as(images_BCHW)
@@ -63,19 +82,16 @@ def _translation(images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
     return images_BCHW
 
 
-def _cutout(images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
-    batch, _, height, width = images_BCHW.shape
+def _cutout(images_BCHW: Tensor, starts: Sequence[Tensor]) -> Tensor:
     covered: list[Tensor] = []
-    for size in (height, width):
-        extent = size // 2
-        start_B = _integers(-(extent // 2), size - 1 - extent // 2, batch, images_BCHW.device, generator)
-        offset_BS = torch.arange(size, device=images_BCHW.device) - start_B[:, None]
-        covered.append((offset_BS >= 0) & (offset_BS < extent))
+    for size, start_B in zip(images_BCHW.shape[2:], starts, strict=True):
+        offset_BS = torch.arange(size, device=images_BCHW.device) - start_B.long()[:, None]
+        covered.append((offset_BS >= 0) & (offset_BS < size // 2))
     rows_BH, columns_BW = covered
     hole_BHW = rows_BH[:, :, None] & columns_BW[:, None, :]
     return images_BCHW * ~hole_BHW[:, None]
 
 
-def _integers(low: int, high: int, count: int, device: torch.device, generator: torch.Generator) -> Tensor:
-    """`count` integers in [low, high]."""
-    return torch.randint(low, high + 1, (count,), generator=generator, device=generator.device).to(device)
+def _integers(low: int, high: int, count: int, generator: torch.Generator) -> Tensor:
+    """`count` integers in [low, high], fp32."""
+    return torch.randint(low, high + 1, (count,), generator=generator, device=generator.device).float()

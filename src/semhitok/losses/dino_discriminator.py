@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
+from semhitok.storage.weights import load_weights
+
 if TYPE_CHECKING:  # imported only where a network is built, because recipes use TAPS without transformers
     from transformers import Dinov2Config, Dinov2Model
 
@@ -94,10 +96,11 @@ class DinoDiscriminator(nn.Module):
 
         Raises:
             OSError: there is no such model.
+            ValueError: its files are wrong, see ``storage.weights.load_weights``.
         """
         from transformers import Dinov2Model
 
-        backbone = Dinov2Model.from_pretrained(name, dtype=torch.float32, trust_remote_code=False)
+        backbone = load_weights(Dinov2Model.from_pretrained, name, dtype=torch.float32)
         return cls(backbone, taps=taps, image_size=image_size)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -1,17 +1,18 @@
-"""Positions of images in texts and conversations, and the assignment of images to them."""
+"""Messages of conversations, their template, and the assignment of images to their places."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from semhitok.data.message_parts import text_and_images
-from semhitok.data.records import IMAGE
+from semhitok.data.message_parts import split_at_images
+from semhitok.data.records import IMAGE, Role
+from semhitok.mllm.chat_rendering import Message
 
 # For language models without their own template.
 DEFAULT_CHAT_TEMPLATE = (
@@ -21,22 +22,34 @@ DEFAULT_CHAT_TEMPLATE = (
 )
 
 
-def flattened(messages: Sequence[Mapping[str, Any]], placeholder: str) -> tuple[list[dict[str, str]], list[Any]]:
-    """Messages with plain text contents and ``placeholder`` in place of images, and the images in order.
+def read_messages(messages: Sequence[Mapping[str, Any]]) -> tuple[list[Message], list[Any]]:
+    """The messages of a conversation, and their images in order.
 
-    An image part may omit its image, which is then passed separately.
+    Only parts of a message are images; ``<image>`` in its text is text. A part may omit its image, which is then passed
+    separately.
 
     Raises:
-        ValueError: a message has no role or content, or a part is neither text nor an image.
+        ValueError: a message has no role or content, its role is unknown, or a part is neither text nor an image.
     """
-    plain, images = [], []
+    found, images = [], []
     for message in messages:
         if not isinstance(message, Mapping) or "role" not in message or "content" not in message:
             raise ValueError(f"a message needs role and content, got {message!r}")
-        text, found = text_and_images(message["content"], placeholder)
-        images += found
-        plain.append({"role": message["role"], "content": text})
-    return plain, images
+        role = message["role"]
+        if role not in get_args(Role):
+            raise ValueError(f"the role of a message must be one of {', '.join(get_args(Role))}, got {role!r}")
+        pieces, named = split_at_images(message["content"])
+        images += named
+        found.append(Message(role, pieces))
+    return found, images
+
+
+def default_template(text_tokenizer: Any, *, begins: bool) -> str:
+    """The text tokenizer's own template, or "role: content" line by line, after the begin-of-text mark if texts have one."""
+    own = getattr(text_tokenizer, "chat_template", None)
+    if isinstance(own, dict):  # several by name
+        own = own.get("default")
+    return own or ("{{ bos_token }}" if begins else "") + DEFAULT_CHAT_TEMPLATE
 
 
 def in_order(images: Any, places: list[int]) -> list[Any]:

@@ -8,6 +8,7 @@ from typing import Any, get_args
 from transformers import AutoConfig, PreTrainedConfig
 
 from semhitok.mllm.vocabulary import Vocabulary
+from semhitok.storage.configuration_fields import checked_fields, in_field
 from semhitok.types import AdapterKind
 
 
@@ -35,6 +36,7 @@ class SemHiTokMLLMConfig(PreTrainedConfig):
     model_type = "semhitok_mllm"
     sub_configs = {"text_config": AutoConfig, "tokenizer_config": AutoConfig}  # pyright: ignore[reportAssignmentType]
 
+    @checked_fields
     def __init__(
         self,
         text_config: PreTrainedConfig | dict[str, Any] | None = None,
@@ -52,8 +54,10 @@ class SemHiTokMLLMConfig(PreTrainedConfig):
         kwargs["tie_word_embeddings"] = False  # the head has rows that the text table does not have
         # First: it sets the attention implementation of all parts to None, those of built models included.
         super().__init__(**kwargs)
-        self.text_config = _config(text_config, "qwen2")
-        self.tokenizer_config = _config(tokenizer_config, "semhitok")
+        with in_field("text_config"):
+            self.text_config = _config(text_config, "qwen2")
+        with in_field("tokenizer_config"):
+            self.tokenizer_config = _config(tokenizer_config, "semhitok")
         self.adapter: AdapterKind = adapter
         self.own_begin_id = own_begin_id
         self.own_end_id = own_end_id
@@ -93,6 +97,9 @@ class SemHiTokMLLMConfig(PreTrainedConfig):
             raise ValueError(
                 f"code_head_width {self.code_head_width} must be a multiple of code_head_heads {self.code_head_heads}"
             )
+        for name, kind in (("stages", list), ("provenance", dict)):  # written by training, absent before
+            if not isinstance(getattr(self, name, kind()), kind):
+                raise ValueError(f"{name} must be a {kind.__name__}, got {getattr(self, name)!r}")
         if reason := getattr(self.tokenizer_config, "place_dependence", None):
             raise ValueError(
                 f"a tokenizer with {reason} cannot be used with a language model: its features depend on the position "

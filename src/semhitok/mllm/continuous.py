@@ -10,6 +10,7 @@ Shapes: B sequences, L positions, I images, N tokens of one image, F channels of
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 
 from semhitok.mllm.adapter import MLP
 from semhitok.mllm.modeling import SemHiTokForConditionalGeneration
+from semhitok.storage.configuration import sentence_about
+from semhitok.storage.weights import check_values
 
 FILE = "continuous_projector.safetensors"
 
@@ -98,10 +101,11 @@ class ContinuousProjector(nn.Module):
             outputs = model.body(next_B[:, None], past_key_values=outputs.past_key_values, use_cache=True)
         return torch.cat([input_ids, torch.stack(found, dim=1)], dim=1)
 
-    def save(self, directory: str | os.PathLike[str]) -> None:
-        """Save the weights in the model's folder."""
+    def save(self, directory: str | os.PathLike[str], state_dict: Mapping[str, Tensor] | None = None) -> None:
+        """Save the weights in the model's folder; by default its own, which must not be sharded."""
+        state = self.state_dict() if state_dict is None else state_dict
         save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()},
+            {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()},
             Path(directory) / FILE,
         )
 
@@ -109,12 +113,19 @@ class ContinuousProjector(nn.Module):
     def load(
         cls, directory: str | os.PathLike[str], model: SemHiTokForConditionalGeneration
     ) -> ContinuousProjector | None:
-        """The projector saved in a model's folder, or None if the model was trained on tokens."""
+        """The projector saved in a model's folder, or None if the model was trained on tokens.
+
+        Raises:
+            ValueError: the file is damaged, of another model, or its values are not finite.
+        """
         path = Path(directory) / FILE
         if not path.exists():
             return None
         projector = cls.for_model(model)
-        projector.load_state_dict(load_file(path))
+        with sentence_about(path):
+            tensors = load_file(path)
+            check_values(tensors, path, every_one=True)
+            projector.load_state_dict(tensors)
         return projector
 
 

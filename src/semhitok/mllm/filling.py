@@ -42,7 +42,9 @@ class ImageFillingMixin:
         vocabulary, tokenizer, input_ids = self.vocabulary, self.image_tokenizer, input_ids.long()
         if vocabulary.codes_per_token > 1 and visual_codes is None:
             visual_codes = input_ids.new_zeros(*input_ids.shape, vocabulary.codes_per_token)
-        if pixel_values is None and not (input_ids == vocabulary.placeholder_id).any():  # as in each step of generation
+        # In each step of generation there is one id, which is no placeholder; to look at it the host would wait for a GPU.
+        one_id = input_ids.shape[1] == 1 and input_ids.device.type != "cpu"
+        if pixel_values is None and (one_id or not (input_ids == vocabulary.placeholder_id).any()):
             return input_ids, visual_codes
         places, images = vocabulary.count_places(input_ids), 0 if pixel_values is None else len(pixel_values)
         if places != images:

@@ -38,6 +38,7 @@ from semhitok.mllm.quantization import leave_parts_out
 from semhitok.mllm.shared_tokenizer import load_shared_weights
 from semhitok.mllm.vocabulary import Vocabulary
 from semhitok.storage.foreign_code import load_without_foreign_code
+from semhitok.storage.weights import load_weights
 from semhitok.tokenizers.checkpoints import hub_options, load_strictly
 from semhitok.types import AdapterKind
 
@@ -139,7 +140,7 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageFillingMixin, Image
         """
         if not isinstance(language_model, PreTrainedModel):
             text_tokenizer = text_tokenizer or load_without_foreign_code(AutoTokenizer.from_pretrained, language_model)
-            language_model = load_without_foreign_code(AutoModelForCausalLM.from_pretrained, language_model)
+            language_model = load_weights(AutoModelForCausalLM.from_pretrained, language_model)
         assert isinstance(language_model, PreTrainedModel)
         text_size = language_model.config.vocab_size
         begin, end = image_marks(text_tokenizer, text_size)
@@ -247,10 +248,12 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageFillingMixin, Image
     def embed(self, input_ids: Tensor, visual_codes: Tensor | None = None) -> Tensor:
         """Ids (B,L) of text and images without placeholders, and codes (B,L,C) if C > 1 -> embeddings (B,L,D)."""
         vocabulary, table = self.vocabulary, self.get_input_embeddings()
-        # In training every rank uses table, controls and adapter in every step, whatever its ids. Otherwise, mainly in
-        # generation, nothing is computed for kinds of ids that do not occur.
-        if not (self.training or torch.is_grad_enabled()) and input_ids.numel():
-            lowest, highest = (int(each) for each in input_ids.aminmax())
+        # In training every rank uses table, controls and adapter in every step, whatever its ids. Otherwise nothing is computed
+        # for kinds of ids that do not occur, except for a generated id on a GPU, where the host would wait to look at it.
+        inference = not (self.training or torch.is_grad_enabled()) and input_ids.numel() > 0
+        generated = inference and input_ids.shape[1] == 1 and input_ids.device.type != "cpu"
+        if inference and not generated:
+            lowest, highest = torch.stack(input_ids.aminmax()).tolist()
             if highest < vocabulary.text_size:
                 return table(input_ids)
             if vocabulary.visual_begin <= lowest and highest < vocabulary.visual_end:
@@ -261,8 +264,13 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageFillingMixin, Image
         if self.controls is not None:
             rows_BLD = self.controls((input_ids - vocabulary.visual_end).clamp(0, vocabulary.controls - 1))
             embeds_BLD = torch.where(vocabulary.is_control(input_ids)[..., None], rows_BLD, embeds_BLD)
-        if visual_codes is None and vocabulary.codes_per_token > 1 and not visual_BL.any():
+        several = vocabulary.codes_per_token > 1
+        if visual_codes is None and several and (generated or not visual_BL.any()):
             visual_codes = input_ids.new_zeros(*input_ids.shape, vocabulary.codes_per_token)
+        if generated:
+            ids = self._tokenizer_ids(input_ids, visual_codes) * (visual_BL[..., None] if several else visual_BL)
+            visual_BLD = self.adapter(self.image_tokenizer.embed(ids)).to(embeds_BLD.dtype)
+            return torch.where(visual_BL[..., None], visual_BLD, embeds_BLD)
         visual_PD = self.embed_visual(self._tokenizer_ids(input_ids, visual_codes)[visual_BL])
         return embeds_BLD.masked_scatter(visual_BL[..., None], visual_PD.to(embeds_BLD.dtype))
 

@@ -10,28 +10,32 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import BatchFeature, ProcessorMixin
 
 from semhitok.data.records import IMAGE
-from semhitok.mllm.chat import DEFAULT_CHAT_TEMPLATE, flattened, in_order
+from semhitok.mllm.bounded_templates import check_template
+from semhitok.mllm.chat import default_template, in_order, read_messages
+from semhitok.mllm.chat_rendering import ChatRenderer, ChatText
 from semhitok.mllm.configuration import SemHiTokMLLMConfig
+from semhitok.mllm.control_marks import IMAGE_PLACE, ControlMarks, Segment, control_marks
+from semhitok.mllm.generated_parts import TEXT, kinds_of, texts_and_images
 from semhitok.mllm.legal_ids import GenerationMode
 from semhitok.mllm.padding import padded_length, truncate
 from semhitok.mllm.vocabulary import Vocabulary
+from semhitok.storage.configuration_fields import check_types
 from semhitok.storage.foreign_code import load_without_foreign_code
 from semhitok.tokenizers import TokenizerImageProcessor
 from semhitok.tokenizers.checkpoints import builtin_checkpoint
+from semhitok.tokenizers.processors import tried
 
-_TEXT, _VISUAL, _NEITHER = range(3)
 LENGTHS = ("padding", "truncation", "max_length")
 
 
 class SemHiTokMLLMProcessor(ProcessorMixin):
     """Texts with ``<image>`` in place of images -> ``input_ids``, ``attention_mask``, ``pixel_values``.
 
-    The text tokenizer is never extended: texts are split at ``<image>``, the pieces are tokenized and joined by begin id, N
-    placeholders and end id; the model fills in the images. Batches are padded on the left.
+    The text tokenizer is never extended: an image becomes begin id, N placeholders and end id, which the model fills in. Batches are
+    padded on the left. In chats, whatever a message says is text, also what reads like a control token or ``<image>``.
 
     Args:
         image_processor: a tokenizer's image processor; its size is that of the image tokenizer.
@@ -43,7 +47,8 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
         chat_template: by default the text tokenizer's own if it has one, otherwise "role: content" line by line.
 
     Raises:
-        ValueError: the text tokenizer has more ids than the language model.
+        ValueError: an argument is of another type, the chat template is none, or the text tokenizer has more ids than the
+            language model or is not one of the library tokenizers.
     """
 
     def __init__(
@@ -59,11 +64,16 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
         own_end_id: int | None = None,
         chat_template: str | None = None,
     ) -> None:
+        check_types(
+            SemHiTokMLLMProcessor.__init__, locals()
+        )  # not decorated: transformers reads the names of its arguments
         super().__init__(
             image_processor,
             tokenizer,
-            chat_template=chat_template or getattr(tokenizer, "chat_template", None) or DEFAULT_CHAT_TEMPLATE,
+            chat_template=chat_template or default_template(tokenizer, begins=bool(_beginning(tokenizer))),
         )
+        if isinstance(self.chat_template, str):
+            check_template(self.chat_template)
         self.text_size = text_size
         self.visual_size = visual_size
         self.image_tokens = image_tokens
@@ -100,7 +110,7 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> SemHiTokMLLMProcessor:
         """Load the processor of a checkpoint: a folder, a hub id, or the name of one bundled with the package."""
-        load = super().from_pretrained
+        load = tried(super().from_pretrained)
         return load_without_foreign_code(load, builtin_checkpoint(pretrained_model_name_or_path), **kwargs)
 
     @property
@@ -124,6 +134,7 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
         *,
         generation_mode: GenerationMode = "text",
         add_special_tokens: bool = True,
+        split_special_tokens: bool = False,
         padding: bool | str | None = True,
         truncation: bool | str | None = False,
         max_length: int | None = None,
@@ -133,11 +144,12 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
 
         Args:
             images: one for each ``<image>``, in order: a single image, a list for all texts, or a list of lists, one per text.
-                Paths, bytes, PIL images or uint8 arrays.
-            text: one text or several.
+                Paths, bytes, PIL images or uint8 arrays. Without images (None), ``<image>`` is text.
+            text: one text or several, which may be chats from ``apply_chat_template``.
             videos, audio: not supported, but passed by the pipelines of transformers.
             generation_mode: "image" appends the image begin id, after which the model generates an image.
             add_special_tokens: begin with the text tokenizer's begin-of-text id, if it has one.
+            split_special_tokens: read control tokens in the text as text, as is right for what users type; chats do so anyway.
             padding: True or "longest" pads to the longest text, "max_length" to ``max_length`` (by default the context); False or
                 "do_not_pad" keeps lists of different lengths, which requires return_tensors None.
             truncation: True shortens texts to ``max_length``, but never cuts off an image.
@@ -155,8 +167,11 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
         if text is None:
             raise ValueError(f"text is missing: pass a prompt, with {IMAGE} in place of images")
         texts = [text] if isinstance(text, str) else list(text)
-        given = in_order(images, [each.count(IMAGE) for each in texts])
-        rows = [self.token_ids(each, add_special_tokens=add_special_tokens) for each in texts]
+        plain = images is None
+        rows = [self._segments(each, split=split_special_tokens, plain=plain) for each in texts]
+        given = in_order(images, [sum(part.text.count(IMAGE_PLACE) for part in row) for row in rows])
+        beginning = self.beginning() if add_special_tokens else []
+        rows = [[*beginning, *(each for ids, _ in self.segment_ids(row) for each in ids)] for row in rows]
         begin = [self.vocabulary.image_begin_id] if generation_mode == "image" else []
         room = None if max_length is None else max_length - len(begin)
         side, placeholder = getattr(self.tokenizer, "truncation_side", "right"), self.vocabulary.placeholder_id
@@ -182,30 +197,64 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
         candidates = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
         return next(each for each in candidates if each is not None)
 
-    def token_ids(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Ids of one text; each ``<image>`` becomes begin, N placeholders, end.
+    @property
+    def marks(self) -> ControlMarks:
+        """The control tokens of texts."""
+        return control_marks(self.tokenizer, self.chat_template if isinstance(self.chat_template, str) else "")
+
+    def token_ids(self, text: str, *, add_special_tokens: bool = True, split_special_tokens: bool = False) -> list[int]:
+        """Ids of one text, which may be a chat; each ``<image>`` becomes begin, N placeholders, end.
 
         Raises:
             ValueError: the text is empty, contains one of the image marks, or holds bytes that are not UTF-8.
         """
-        vocabulary = self.vocabulary
-        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-            raise ValueError(f"the text is not UTF-8: {text[:80]!r}")
-        if not text.strip():
-            raise ValueError("the prompt is empty: a text of at least one character is needed")
+        parts = self.segment_ids(self._segments(text, split=split_special_tokens))
+        return [*(self.beginning() if add_special_tokens else []), *(each for ids, _ in parts for each in ids)]
+
+    def segment_ids(self, segments: Sequence[Segment]) -> list[tuple[list[int], bool]]:
+        """Ids of each segment, with begin, N placeholders and end for images, and whether it is to be learned as an answer."""
+        marks, vocabulary = self.marks, self.vocabulary
         span = [vocabulary.image_begin_id, *[vocabulary.placeholder_id] * self.image_tokens, vocabulary.image_end_id]
-        ids = self.beginning() if add_special_tokens else []
-        for index, piece in enumerate(text.split(IMAGE)):
-            found = self.tokenizer(piece, add_special_tokens=False)["input_ids"] if piece else []
-            if {vocabulary.image_begin_id, vocabulary.image_end_id} & set(found):
-                raise ValueError(f"images are written as {IMAGE}, got a text that contains the image marks: {piece!r}")
-            ids += (span if index else []) + list(found)
-        return ids
+        return [
+            ([place for each in ids for place in (span if each == marks.image_id else (each,))], answer)
+            for ids, (_, answer) in zip(marks.encode(segments), segments, strict=True)
+        ]
+
+    def plain_text(self, text: str) -> Segment:
+        """A text without images or control tokens, whatever it says."""
+        return Segment(self.marks.check(text))
 
     def beginning(self) -> list[int]:
         """A list of the begin-of-text id, or an empty list if the text tokenizer adds none."""
-        found = list(self.tokenizer("")["input_ids"])
-        return found[:1] if found[:1] == [self.tokenizer.bos_token_id] else []
+        return _beginning(self.tokenizer)
+
+    def _segments(self, text: str, *, split: bool = False, plain: bool = False) -> tuple[Segment, ...]:
+        """A text in segments; ``split`` and ``plain`` tell whether control tokens and ``<image>`` in it are text."""
+        if not text.strip():
+            raise ValueError("the prompt is empty: a text of at least one character is needed")
+        if isinstance(text, ChatText):
+            return text.segments
+        marks, vocabulary = self.marks, self.vocabulary
+        self.marks.check(text)
+        pieces = [text] if plain else text.split(IMAGE)
+        if not split:
+            if vocabulary.own_begin_id is not None:
+                names = self.tokenizer.convert_ids_to_tokens([vocabulary.own_begin_id, vocabulary.own_end_id])
+                if any(name in piece for name in names for piece in pieces):
+                    raise ValueError(
+                        f"images are written as {IMAGE}, got a text that contains the image marks: {text!r}"
+                    )
+            pieces = [marks.respelled(piece) for piece in pieces]
+        return (Segment(IMAGE_PLACE.join(pieces)),)
+
+    def renderer(self, chat_template: str | None = None, **template_variables: Any) -> ChatRenderer:
+        """Writes conversations under a template, by default the processor's own."""
+        own = self.chat_template
+        named = own.get(chat_template or "default") if isinstance(own, dict) else None
+        template = named or chat_template or own
+        if not isinstance(template, str):
+            raise ValueError(f"a chat template must be a text, got {type(template).__name__}")
+        return ChatRenderer(self.marks, template, {**self.tokenizer.special_tokens_map, **template_variables})
 
     def apply_chat_template(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
@@ -223,30 +272,31 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
         """A conversation, or a list of them, as text or as model inputs.
 
         Args:
-            conversation: messages with "role" and "content"; content is a text or a list of parts
-                {"type": "text", "text": ...} and {"type": "image", "image": ...} (or "path", "base64", a data URL as "url", or nothing, for images
-                passed separately); {"type": "image_url", "image_url": {"url": ...}} for a data URL as well.
-            chat_template: replaces the processor's own. It receives contents as texts with ``<image>``.
+            conversation: messages with "role" (system, user or assistant) and "content"; content is a text, in which nothing is an
+                image or a control token, or a list of parts {"type": "text", "text": ...} and {"type": "image", "image": ...} (or
+                "path", "base64", a data URL as "url", or nothing, for images passed separately); {"type": "image_url",
+                "image_url": {"url": ...}} for a data URL as well.
+            chat_template: replaces the processor's own. It receives contents as texts, with a noncharacter for an image.
             add_generation_prompt, continue_final_message, template_variables: as in transformers.
-            tokenize: False returns text; True returns input_ids, or all inputs with return_dict.
+            tokenize: False returns text that the processor can be given later; True returns input_ids, or all inputs with
+                return_dict.
             return_tensors, processor_kwargs: for ``__call__``; padding, truncation and max_length may also be given directly.
+
+        Raises:
+            ValueError: a message or the template cannot be used.
         """
         lengths = {name: template_variables.pop(name) for name in LENGTHS if name in template_variables}
         several = bool(conversation) and not isinstance(conversation[0], dict)
-        texts, images = [], []
-        for messages in conversation if several else [conversation]:
-            plain, found = flattened(messages, IMAGE)
-            images.append(found)
-            texts.append(
-                self.tokenizer.apply_chat_template(
-                    plain,
-                    chat_template=chat_template or self.chat_template,
-                    add_generation_prompt=add_generation_prompt,
-                    continue_final_message=continue_final_message,
-                    tokenize=False,
-                    **template_variables,
-                )
+        if add_generation_prompt and continue_final_message:
+            raise ValueError(
+                "add_generation_prompt begins an answer and continue_final_message goes on with one: set one of them"
             )
+        renderer = self.renderer(chat_template, **template_variables)
+        texts, images = [], []
+        for conversation_messages in conversation if several else [conversation]:
+            messages, found = read_messages(conversation_messages)
+            images.append(found)
+            texts.append(renderer.prompt(messages, ask=add_generation_prompt, unfinished=continue_final_message))
         if not tokenize:
             return texts if several else texts[0]
         # The template has already added the special tokens.
@@ -279,8 +329,9 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
         kwargs["skip_special_tokens"] = skip_special_tokens
         rows = [torch.as_tensor(row) for row in generated_outputs]
         if generation_mode == "interleaved":
-            return [self._segments(row, kwargs) for row in rows]
-        return [self.tokenizer.decode(row[self._kinds(row) == _TEXT].tolist(), **kwargs) for row in rows]
+            return [texts_and_images(self.vocabulary, self.tokenizer, row, kwargs) for row in rows]
+        vocabulary, decode = self.vocabulary, self.tokenizer.decode
+        return [decode(row[kinds_of(vocabulary, row) == TEXT].tolist(), **kwargs) for row in rows]
 
     def post_process_image_text_to_text(
         self, generated_outputs: Any, skip_special_tokens: bool = True, **kwargs: Any
@@ -288,20 +339,7 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
         """Ids (B,L) -> a text for each row, without its images."""
         return self.post_process_multimodal_output(generated_outputs, skip_special_tokens, **kwargs)
 
-    def _kinds(self, ids_L: Tensor) -> Tensor:
-        """The kind of each id (L): text, visual, or neither (image marks and placeholders)."""
-        vocabulary = self.vocabulary
-        marks = torch.tensor([vocabulary.image_begin_id, vocabulary.image_end_id, vocabulary.placeholder_id])
-        kinds_L = torch.where(torch.isin(ids_L, marks.to(ids_L.device)), _NEITHER, _TEXT)
-        return kinds_L.masked_fill(vocabulary.is_visual(ids_L), _VISUAL)
 
-    def _segments(self, ids_L: Tensor, options: dict[str, Any]) -> list[str | Tensor]:
-        """Texts and images in order."""
-        segments: list[str | Tensor] = []
-        kinds, counts = self._kinds(ids_L).unique_consecutive(return_counts=True)
-        for kind, part in zip(kinds.tolist(), ids_L.split(counts.tolist()), strict=True):
-            if kind == _TEXT:
-                segments.append(self.tokenizer.decode(part.tolist(), **options))
-            elif kind == _VISUAL:
-                segments.append(self.vocabulary.tokenizer_ids(part))
-        return segments
+def _beginning(text_tokenizer: Any) -> list[int]:
+    found = list(text_tokenizer("")["input_ids"])
+    return found[:1] if found[:1] == [text_tokenizer.bos_token_id] else []

@@ -9,11 +9,14 @@ Shapes: B images, V ids.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from semhitok.transfer import to_device
 
 
 @dataclass(frozen=True)
@@ -46,17 +49,17 @@ class Sampling:
 
     def noise(self, rows: int, position: int, size: int) -> Tensor:
         """Standard Gumbel numbers (rows,size), fp32, of one position; row i is keyed by (seed + i, position)."""
-        keys = [[(self.seed + row) % 2**64, position] for row in range(rows)]
-        bits = np.stack([np.random.Philox(key=np.array(key, dtype=np.uint64)).random_raw(size) for key in keys])
-        uniform = torch.from_numpy(((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52).float()
-        return -torch.log(-torch.log1p(-uniform))  # large numbers come from small uniform ones, where fp32 is finest
+        return gumbel_noise([(self.seed + row, position) for row in range(rows)], size)
 
     def choose(self, logits_BV: Tensor, position: int) -> Tensor:
         """Ids (B) for one position of each image."""
         if self.temperature == 0:
             return logits_BV.argmax(dim=-1)
-        kept_BV = self._kept(logits_BV)
-        return (kept_BV + self.noise(len(kept_BV), position, kept_BV.shape[1]).to(kept_BV.device)).argmax(dim=-1)
+        return self.choose_with(logits_BV, self.noise(len(logits_BV), position, logits_BV.shape[1]))
+
+    def choose_with(self, logits_BV: Tensor, noise_BV: Tensor) -> Tensor:
+        """Ids (B) for Gumbel numbers that were drawn already; temperature must be above 0, and the seed is not used."""
+        return (self._kept(logits_BV) + to_device(noise_BV, logits_BV.device)).argmax(dim=-1)
 
     def probabilities(self, logits_BV: Tensor) -> Tensor:
         """The distribution from which ids are sampled: (B,V), fp32; temperature must be above 0."""
@@ -75,3 +78,25 @@ class Sampling:
             kept_BV = torch.zeros_like(kept_BV).scatter(-1, order_BV, kept_BV)
             logits_BV = logits_BV.masked_fill(~kept_BV, float("-inf"))
         return logits_BV
+
+
+def gumbel_noise(keys: Sequence[tuple[int, int]], size: int) -> Tensor:
+    """Standard Gumbel numbers (B,size), fp32, for B pairs of a seed and a position."""
+    words = [np.array([seed % 2**64, position], dtype=np.uint64) for seed, position in keys]
+    bits = np.stack([np.random.Philox(key=word).random_raw(size) for word in words])
+    uniform = torch.from_numpy(((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52).float()
+    return -torch.log(-torch.log1p(-uniform))  # large numbers come from small uniform ones, where fp32 is finest
+
+
+def choose_each(logits_BV: Tensor, wanted: Sequence[tuple[Sampling, int]]) -> Tensor:
+    """The next id (B) of each row for its own sampling and position; rows with equal options are sampled together."""
+    chosen_B = logits_BV.argmax(dim=-1)
+    groups: dict[tuple[float, int, float], list[int]] = {}
+    for place, (sampling, _) in enumerate(wanted):
+        if sampling.temperature > 0:
+            groups.setdefault((sampling.temperature, sampling.top_k, sampling.top_p), []).append(place)
+    for places in groups.values():
+        keys = [(wanted[place][0].seed, wanted[place][1]) for place in places]
+        noise = gumbel_noise(keys, logits_BV.shape[1])
+        chosen_B[places] = wanted[places[0]][0].choose_with(logits_BV[places], noise)
+    return chosen_B

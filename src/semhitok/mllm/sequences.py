@@ -4,9 +4,9 @@
     caption         [bos] begin image end caption eos
     text_to_image   [bos] prompt begin image end eos, or for a fraction of them begin image end: an image without a prompt,
                     as needed for classifier-free guidance (10 % in the paper)
-    chat            the text tokenizer's chat template
+    chat            the chat template, see ``ChatRenderer.lessons``
 
-They match the processor's prompts: "<image>" for a caption, a prompt for an image, a chat for an answer.
+Texts of records are text, whatever they say: only the chat template writes control tokens. The sequences match the processor's prompts: "<image>" for a caption, a prompt for an image, a chat for an answer.
 """
 
 from __future__ import annotations
@@ -16,9 +16,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from semhitok.data.packing import IGNORED, TokenSequence
-from semhitok.data.records import IMAGE, Picture, Record, RecordError, Turn, caption_in_place_of_image
+from semhitok.data.records import Picture, Record, RecordError, Turn, caption_in_place_of_image
+from semhitok.mllm.chat_rendering import ChatText, Message
+from semhitok.mllm.control_marks import IMAGE_PLACE
 from semhitok.mllm.processing import SemHiTokMLLMProcessor
 from semhitok.types import Learn
+
+SHORT = 2**16
+"""Texts of so few characters are tokenized before their length is judged."""
+_MARGIN = 64  # tokens of a long text beyond those that are kept: where a text is cut, its last tokens may differ
+MAX_ROWS = 64
+"""One chat may fill so many rows: under a template that changes earlier messages, every answer needs a sequence of its own."""
 
 
 class SequenceBuilder:
@@ -54,78 +62,100 @@ class SequenceBuilder:
         self.processor, self.learn, self.unconditional, self.described = processor, learn, unconditional, described
         self.max_length, self.tokenizer = max_length, tokenizer
         vocabulary = processor.vocabulary
-        self._begin, self._end = vocabulary.image_begin_id, vocabulary.image_end_id
-        self._span = [self._begin, *[vocabulary.placeholder_id] * vocabulary.image_tokens, self._end]
+        self._span = [
+            vocabulary.image_begin_id,
+            *[vocabulary.placeholder_id] * vocabulary.image_tokens,
+            vocabulary.image_end_id,
+        ]
         end_of_text = processor.tokenizer.eos_token_id
         self._eos = [] if end_of_text is None else [end_of_text]
         self._bos = processor.beginning()
+        self._longest_token = max(map(len, processor.tokenizer.get_vocab()), default=1)
 
-    def __call__(self, record: Record, chance: float) -> TokenSequence:
-        """The sequence of a record; ``chance`` in [0,1) decides whether its prompt is dropped.
+    def __call__(self, record: Record, chance: float) -> list[TokenSequence]:
+        """The sequences of a record, usually one; ``chance`` in [0,1) decides whether its prompt is dropped.
 
         Raises:
-            RecordError: the text cannot be used, or ids of images have the wrong shape or range.
+            RecordError: the text cannot be used or does not fit, or ids of images have the wrong shape or range.
             ValueError: ids of images come from another tokenizer.
         """
         self._check(record.pictures)
         everything = self.learn == "everything"
         if record.kind == "chat":
-            chat = _with_caption(record) if chance < self.described else record
-            return self._sequence(self._chat(chat), chat)
-        text = self._text(record.text, record)
+            return self._chats(_with_caption(record) if chance < self.described else record)
         if record.kind == "text":
-            whole = [*self._bos, *text, *self._eos][: self.max_length]
-            return self._sequence([(whole, True)], record)
+            whole = [*self._bos, *self._first_ids(record), *self._eos][: self.max_length]
+            return [self._sequence([(whole, True)], record)]
+        self._check_size([record.text], record)
+        text = self._text(record.text, record)
         if record.kind == "caption":
-            return self._sequence([([*self._bos, *self._span], everything), ([*text, *self._eos], True)], record)
+            return [self._sequence([([*self._bos, *self._span], everything), ([*text, *self._eos], True)], record)]
         if chance < self.unconditional:
-            return self._sequence([(self._span, True)], record)
-        return self._sequence([([*self._bos, *text], everything), ([*self._span, *self._eos], True)], record)
+            return [self._sequence([(self._span, True)], record)]
+        return [self._sequence([([*self._bos, *text], everything), ([*self._span, *self._eos], True)], record)]
 
-    def _sequence(self, parts: Sequence[tuple[list[int], bool]], record: Record) -> TokenSequence:
+    def _sequence(
+        self, parts: Sequence[tuple[list[int], bool]], record: Record, images: int | None = None
+    ) -> TokenSequence:
+        """The ids of the parts, with labels where they are to be learned, and the first ``images`` of the record."""
         ids = np.array([each for part, _ in parts for each in part], dtype=np.int64)
         learned = np.array([learn for part, learn in parts for _ in part], dtype=bool)
         if not learned[1:].any():
             raise RecordError(f"{record.name}: it has no labels to learn")
-        return TokenSequence(ids, np.where(learned, ids, IGNORED), record.pictures)
+        return TokenSequence(ids, np.where(learned, ids, IGNORED), record.pictures[:images])
 
     def _text(self, text: str, record: Record) -> list[int]:
         """Ids of a text without images."""
-        ids = list(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
-        if {self._begin, self._end} & set(ids):
-            raise RecordError(f"{record.name}: contains the image marks, images are written as {IMAGE}")
+        try:
+            ((ids, _),) = self.processor.segment_ids([self.processor.plain_text(text)])
+        except ValueError as error:
+            raise RecordError(f"{record.name}: {error}") from error
         return ids
 
-    def _chat(self, record: Record) -> list[tuple[list[int], bool]]:
-        """The chat in pieces with their labels: context, and assistants' turns up to the end of the turn."""
-        parts: list[tuple[list[int], bool]] = []
-        everything, done = self.learn == "everything", ""
-        for index, turn in enumerate(record.turns):
-            if turn.role != "assistant":
-                continue
-            asked, answered = (
-                self._template(record.turns[:index], True),
-                self._template(record.turns[: index + 1], False),
+    def _first_ids(self, record: Record) -> list[int]:
+        """Ids of a plain text, at least as many as are kept, without tokenizing all of a long one."""
+        text, wanted = record.text, self.max_length + _MARGIN
+        size = max(SHORT, wanted * self._longest_token)
+        while size < len(text):
+            ids = self._text(text[:size], record)
+            if len(ids) >= wanted:
+                return ids
+            size *= 4  # the text tokenizer drops much of it, such as white space
+        return self._text(text, record)
+
+    def _check_size(self, texts: Sequence[str], record: Record) -> None:
+        """Refuse what cannot fit into a row before time is spent on it.
+
+        No token has more characters than the longest, and every message has a token, unless it is only an image.
+        """
+        images, characters = len(record.pictures), sum(map(len, texts))
+        tokens = max(len(texts) - images, characters / self._longest_token if characters > SHORT else 0)
+        if tokens + images * len(self._span) > self.max_length:
+            raise RecordError(
+                f"{record.name}: {len(texts):,} messages of {characters:,} characters and {images} images do not fit into "
+                f"the {self.max_length} tokens of a row"
             )
-            if not asked.startswith(done) or not answered.startswith(asked):
-                raise ValueError("the chat template rewrites earlier turns when a new one is added: pass another one")
-            parts.append((self._with_images(asked[len(done) :], record), everything))
-            parts.append((self._with_images(answered[len(asked) :], record), True))
-            done = answered
-        return parts
 
-    def _template(self, turns: Sequence[Turn], ask: bool) -> str:
-        messages = [{"role": turn.role, "content": turn.text} for turn in turns]
-        text = self.processor.apply_chat_template(messages, add_generation_prompt=ask)
-        assert isinstance(text, str)
-        return text
+    def _chats(self, record: Record) -> list[TokenSequence]:
+        """The sequences of a chat: usually one, see ``ChatRenderer.lessons``.
 
-    def _with_images(self, text: str, record: Record) -> list[int]:
-        pieces = [self._text(piece, record) for piece in text.split(IMAGE)]
-        ids = pieces[0]
-        for piece in pieces[1:]:
-            ids = [*ids, *self._span, *piece]
-        return ids
+        Of several, the last one has labels everywhere if everything is to be learned, the others for their answers alone.
+        """
+        self._check_size([piece for turn in record.turns for piece in turn.pieces], record)
+        try:
+            chats = self.processor.renderer().lessons([Message(turn.role, turn.pieces) for turn in record.turns])
+            if sum(map(len, chats)) > max(SHORT, self._longest_token * self.max_length) * MAX_ROWS:
+                raise ValueError(f"its {len(chats)} answers need more than {MAX_ROWS} rows under this chat template")
+            return [self._chat(chat, record, last=chat is chats[-1]) for chat in chats]
+        except RecordError:
+            raise
+        except ValueError as error:
+            raise RecordError(f"{record.name}: {error}") from error
+
+    def _chat(self, chat: ChatText, record: Record, *, last: bool) -> TokenSequence:
+        everything = last and self.learn == "everything"
+        parts = [(ids, answer or everything) for ids, answer in self.processor.segment_ids(chat.segments)]
+        return self._sequence(parts, record, sum(part.text.count(IMAGE_PLACE) for part in chat.segments))
 
     def _check(self, pictures: Sequence[Picture]) -> None:
         vocabulary = self.processor.vocabulary
@@ -148,8 +178,8 @@ class SequenceBuilder:
 
 def _with_caption(record: Record) -> Record:
     """The chat with captions in place of the user's image; chats without a captioned image are returned unchanged."""
-    generated = any(IMAGE in turn.text for turn in record.turns if turn.role == "assistant")
+    generated = any(len(turn.pieces) > 1 for turn in record.turns if turn.role == "assistant")
     if not record.text or len(record.pictures) != 1 or generated:
         return record
-    turns = tuple(Turn(turn.role, caption_in_place_of_image(turn.text, record.text)) for turn in record.turns)
-    return Record(record.kind, record.name, turns=turns)
+    turns = (Turn.of(turn.role, [caption_in_place_of_image(turn.pieces, record.text)]) for turn in record.turns)
+    return Record(record.kind, record.name, turns=tuple(turns))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from transformers import AutoModel, PreTrainedModel
 
-from semhitok.storage.foreign_code import load_without_foreign_code
+from semhitok.storage.weights import load_weights
 from semhitok.tokenizers.checkpoints import builtin_names, bundled_folder, find_model_type
 from semhitok.tokenizers.fingerprint import tokenizer_fingerprint
 
@@ -55,4 +55,4 @@ def load_shared_weights(image_tokenizer: PreTrainedModel, name: str, fingerprint
 
 
 def _load(name: str) -> PreTrainedModel:
-    return load_without_foreign_code(AutoModel.from_pretrained, bundled_folder(name), dtype=torch.float32)
+    return load_weights(AutoModel.from_pretrained, bundled_folder(name), dtype=torch.float32)

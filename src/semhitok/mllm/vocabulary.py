@@ -109,17 +109,21 @@ class Vocabulary:
         """Which ids are begin or end ids with their own rows; same shape, bool. None if the language model has its own marks."""
         return (ids >= self.visual_end) & (ids < self.size)
 
-    def visual_ids(self, tokenizer_ids: Tensor) -> Tensor:
+    def visual_ids(self, tokenizer_ids: Tensor, *, check: bool = True) -> Tensor:
         """Ids of the image tokenizer, (...,N) or (...,N,C) -> visual ids (...,N).
 
-        Raises:
+        Args:
+            check: look at the range of the ids, for which the host waits if they are on a GPU.
 
+        Raises:
             ValueError: an id is not one of the tokenizer's.
         """
         tokenizer_ids = tokenizer_ids.long()  # torch has no minimum of unsigned integers
-        if tokenizer_ids.numel() and not 0 <= int(tokenizer_ids.min()) <= int(tokenizer_ids.max()) < self.visual_size:
-            worst = max((int(tokenizer_ids.min()), int(tokenizer_ids.max())), key=lambda value: abs(value - 0.5))
-            raise ValueError(f"ids of the image tokenizer must lie in [0, {self.visual_size}), got {worst}")
+        if check and tokenizer_ids.numel():
+            lowest, highest = torch.stack(tokenizer_ids.aminmax()).tolist()
+            if not 0 <= lowest <= highest < self.visual_size:
+                worst = max((lowest, highest), key=lambda value: abs(value - 0.5))
+                raise ValueError(f"ids of the image tokenizer must lie in [0, {self.visual_size}), got {worst}")
         if self.codes_per_token == 1:
             return tokenizer_ids + self.visual_begin
         return torch.full_like(tokenizer_ids[..., 0], self.visual_begin)
@@ -152,18 +156,16 @@ class Vocabulary:
         return places
 
     def place_image_ids(
-        self, ids_BL: Tensor, image_ids: Tensor, codes_BLC: Tensor | None = None
+        self, ids_BL: Tensor, image_ids: Tensor, codes_BLC: Tensor | None = None, *, check: bool = True
     ) -> tuple[Tensor, Tensor | None]:
         """Replace placeholders by ids of images.
 
         Args:
             ids_BL: with N placeholders for every image.
             image_ids: ids of the image tokenizer, (I,N) or (I,N,C) for I images, in the order of their placeholders.
-
-
-
-
             codes_BLC: codes of images that are already in ``ids_BL``; zeros by default, ignored if C = 1.
+            check: compare numbers and ranges, for which the host waits if the ids are on a GPU. Without it surplus images
+                are not used.
 
         Returns:
             Ids (B,L) without placeholders, and codes (B,L,C) if C > 1, otherwise None.
@@ -171,9 +173,9 @@ class Vocabulary:
         Raises:
             ValueError: the numbers of placeholders and tokens differ, or an id is not one of the tokenizer's.
         """
-        empty_BL, visual_IN = ids_BL == self.placeholder_id, self.visual_ids(image_ids)
-        if int(empty_BL.sum()) != visual_IN.numel():
-            raise ValueError(f"{int(empty_BL.sum())} placeholder ids cannot hold {visual_IN.numel()} tokens of images")
+        empty_BL, visual_IN = ids_BL == self.placeholder_id, self.visual_ids(image_ids, check=check)
+        if check and (places := int(empty_BL.sum())) != visual_IN.numel():
+            raise ValueError(f"{places} placeholder ids cannot hold {visual_IN.numel()} tokens of images")
         filled_BL = ids_BL.long().masked_scatter(empty_BL, visual_IN)
         if self.codes_per_token == 1:
             return filled_BL, None

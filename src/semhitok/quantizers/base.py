@@ -117,6 +117,22 @@ class TokenQuantizer(Quantizer, Protocol):
         ...
 
 
+class FormulaQuantizer(TokenQuantizer, Protocol):
+    """A quantizer whose codes follow from a formula (``codebooks`` is empty): nothing is stored, initialised or replaced."""
+
+    def reset_parameters(self) -> None:
+        """Nothing."""
+
+    def initialise(self, z_ND: Tensor, groups_N: Tensor | None = None, *, seed: int, iterations: int = 10) -> None:
+        """Nothing."""
+
+    def replace_dead_codes(
+        self, dead: Tensor, z_ND: Tensor, groups_N: Tensor | None = None, *, seed: int, step: int
+    ) -> int:
+        """No code is ever replaced."""
+        return 0
+
+
 def straight_through(features: Tensor, codes: Tensor) -> Tensor:
     """``codes`` in the forward pass, the identity on ``features`` in the backward pass (van den Oord et al., 2017).
 

@@ -46,6 +46,16 @@ def nearest_cosine(z_ND: Tensor, codebook_KD: Tensor, *, chunk: tuple[int, int] 
     return _smallest(z_ND.float(), codes_KD, codes_KD.new_zeros(len(codes_KD)), -1.0, chunk)
 
 
+@torch.no_grad()
+def largest_product(z_ND: Tensor, codebook_KD: Tensor, *, chunk: tuple[int, int] | None = None) -> Tensor:
+    """Index of the code with the largest inner product.
+
+    Arguments and result as in ``nearest_code``.
+    """
+    codebook_KD = codebook_KD.float()
+    return _smallest(z_ND.float(), codebook_KD, codebook_KD.new_zeros(len(codebook_KD)), -1.0, chunk)
+
+
 def _smallest(z_ND: Tensor, codes_KD: Tensor, bias_K: Tensor, scale: float, chunk: tuple[int, int] | None) -> Tensor:
     """argmin over k of ``scale * z @ c_k + bias_k`` for every vector z."""
     count, size = len(z_ND), len(codes_KD)
@@ -67,8 +77,12 @@ def _smallest(z_ND: Tensor, codes_KD: Tensor, bias_K: Tensor, scale: float, chun
                 tile_nk = scores_nk[:, : len(codes_kD)]
                 torch.addmm(bias_K[column : column + tile_k], z_ND[rows], codes_kD.T, alpha=scale, out=tile_nk)
                 torch.amin(tile_nk, dim=1, out=smallest_n)
-                # Finding the position costs several times the minimum itself, so it is done only for improved rows.
-                better = (smallest_n < best_n).nonzero().squeeze(1)
-                ids_N[better + rows.start] = tile_nk[better].argmin(1) + column
-                best_n[better] = smallest_n[better]
+                if z_ND.device.type == "cpu":
+                    # Finding the position costs several times the minimum itself, so it is done only for improved rows.
+                    better = (smallest_n < best_n).nonzero().squeeze(1)
+                    ids_N[better + rows.start] = tile_nk[better].argmin(1) + column
+                    best_n[better] = smallest_n[better]
+                else:  # the number of improved rows would make the host wait for the device
+                    ids_N[rows] = torch.where(smallest_n < best_n, tile_nk.argmin(1) + column, ids_N[rows])
+                    torch.minimum(best_n, smallest_n, out=best_n)
     return ids_N

@@ -1,7 +1,7 @@
 """Multi-codebook quantization, MCQ (UniTok, arXiv 2502.20321, section 3.2).
 
 A feature is split into C chunks, and each is quantized with its own codebook. The vocabulary grows exponentially with C,
-while each codebook stays small enough to be fully used.
+while each codebook stays small enough to be fully used. With a loss between the codebooks these are FQGAN's factors.
 
 Shapes: B images, N tokens (elsewhere: vectors), C codebooks of K codes each, D channels, c = D / C channels of a chunk.
 """
@@ -33,12 +33,14 @@ class MultiCodebookQuantizer(Float32Module, Quantizer):
         num_codebooks: C.
         codebook_size: K, codes of one codebook.
         dim: D, a multiple of C.
+        disentangle: also return the loss ``disentanglement`` of FQGAN (see ``disentanglement_loss``).
     """
 
     codebooks: ClassVar[tuple[str, ...]] = ("codebooks_CKc",)
 
-    def __init__(self, num_codebooks: int, codebook_size: int, dim: int) -> None:
+    def __init__(self, num_codebooks: int, codebook_size: int, dim: int, *, disentangle: bool = False) -> None:
         super().__init__()
+        self.disentangle = disentangle
         if dim % num_codebooks:
             raise ValueError(f"{dim} channels cannot be split into {num_codebooks} chunks of equal width")
         self.codebooks_CKc = nn.Parameter(
@@ -59,7 +61,8 @@ class MultiCodebookQuantizer(Float32Module, Quantizer):
 
         Returns:
             codes (B,N,D), chunks of unit length, in the dtype of ``z_BND``, straight-through to the normalised features;
-            ids (B,N,C) in [0,K); losses ``codebook`` and ``commitment``, means over everything, unweighted.
+            ids (B,N,C) in [0,K); losses ``codebook`` and ``commitment``, means over everything, unweighted, and
+            ``disentanglement`` if requested.
         """
         unit_BND = self.normalise(z_BND)
         chunks_CMc = rearrange(unit_BND.detach(), "b n (c d) -> c (b n) d", c=len(self.codebooks_CKc))
@@ -68,7 +71,11 @@ class MultiCodebookQuantizer(Float32Module, Quantizer):
         ids_BNC = rearrange(ids_CM, "c (b n) -> b n c", b=len(z_BND))
         codes_BND = self.lookup(ids_BNC)
         codes = straight_through(unit_BND, codes_BND).to(z_BND.dtype)
-        return Quantized(codes, ids_BNC, codebook_losses(unit_BND, codes_BND))
+        losses = codebook_losses(unit_BND, codes_BND)
+        if self.disentangle:
+            chunks = rearrange(straight_through(unit_BND, codes_BND), "b n (c d) -> b n c d", c=len(self.codebooks_CKc))
+            losses["disentanglement"] = disentanglement_loss(chunks)
+        return Quantized(codes, ids_BNC, losses)
 
     def normalise(self, z_BND: Tensor) -> Tensor:
         """Features with each chunk normalised to unit length, fp32."""
@@ -107,3 +114,16 @@ class MultiCodebookQuantizer(Float32Module, Quantizer):
     def _chunks(self, z_ND: Tensor) -> Tensor:
         chunks_CNc = rearrange(z_ND.float(), "n (c d) -> c n d", c=len(self.codebooks_CKc))
         return F.normalize(chunks_CNc, dim=-1).contiguous()
+
+
+def disentanglement_loss(chunks_BNCc: Tensor) -> Tensor:
+    """Mean squared cosine between a token's codes of different codebooks, a scalar in [0,1]; 0 for one codebook.
+
+    FQGAN (Bai et al. 2024, arXiv 2411.16681, section 3.2): the factors should be orthogonal.
+    """
+    unit = F.normalize(chunks_BNCc.float(), dim=-1)
+    codes = unit.shape[2]
+    with torch.autocast(unit.device.type, enabled=False):
+        cosines_BNCC = torch.einsum("bnic,bnjc->bnij", unit, unit)
+    rows, columns = torch.triu_indices(codes, codes, offset=1, device=unit.device)
+    return cosines_BNCC[..., rows, columns].square().mean() if codes > 1 else unit.new_zeros(())

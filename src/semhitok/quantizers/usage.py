@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from semhitok.distributed import sum_over_ranks
+from semhitok.transfer import to_device
 
 
 class CodeUsage:
@@ -48,7 +49,7 @@ class CodeUsage:
             if low < 0 or high >= self.size:
                 raise ValueError(f"Code ids span [{low}, {high}]; they must lie in [0, {self.size - 1}].")
         flat = ids.flatten().long()
-        self.counts = self.counts.to(ids.device).index_add_(0, flat, torch.ones_like(flat))
+        self.counts = to_device(self.counts, ids.device).index_add_(0, flat, torch.ones_like(flat))
 
     def all_reduce(self) -> CodeUsage:
         """The usage over all ranks as a new object; this one keeps counting its own rank. A collective."""

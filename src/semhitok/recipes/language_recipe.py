@@ -29,6 +29,7 @@ class SmallLanguageModel:
         vocab_size: maximum number of ids of the text tokenizer; few texts may give fewer.
         layers, width, heads, key_value_heads, feed_forward: sizes of the transformer.
         context_length: number of positions; rows may not be longer.
+        look_back: start with heads in the first layer that attend to the tokens right before, see ``mllm.look_back``.
     """
 
     vocab_size: int = 2000
@@ -38,6 +39,7 @@ class SmallLanguageModel:
     key_value_heads: int = 2
     feed_forward: int = 384
     context_length: int = 512
+    look_back: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,18 @@ class LanguageStage:
     described: float = 0.0
 
 
+def words_alone() -> LanguageStage:
+    """The stage ``words`` of a language model from scratch: chats about scenes in words alone, see ``scenes.words``."""
+    optimizer = OptimizerConfig(learning_rate=2e-3, warmup_steps=100, weight_decay=0.05, final_ratio=0.1)
+    return LanguageStage(
+        loop=LoopConfig(steps=4000, batch_size=8, log_every=50, checkpoint_every=250),
+        task=LanguageConfig(optimizer=optimizer),
+        mix=Mix(chat=1),
+        learn="answers",
+        row_length=448,
+    )
+
+
 def alignment() -> LanguageStage:
     """The stage ``align`` of a language model from scratch, see ``WordAlignmentTask``."""
     optimizer = OptimizerConfig(learning_rate=4e-3, warmup_steps=50, weight_decay=0.0, final_ratio=0.02)
@@ -105,10 +119,11 @@ class LanguageRecipe:
         name: name of the recipe.
         tokenizer: image tokenizer: a bundled name, a folder or a hub id.
         pretrain, sft: the paper's stages.
-        align: a stage before them, if listed in ``stages``; the default suits a small language model from scratch.
+        words, align: stages before them, if listed in ``stages``; the defaults suit a small language model from scratch.
         stages: stages to run, in order.
         language_model: ``smollm2-135m-instruct`` (from its package), a folder or a hub id; None builds one of ``size``.
         size: used only if ``language_model`` is None.
+        chat_template: a file with a chat template in Jinja; None is the text tokenizer's own, or "role: content" line by line.
         adapter: Table 7's variant.
         continuous: use the teacher's features instead of ids (Table 4's upper bound).
         records: how records are read.
@@ -118,17 +133,19 @@ class LanguageRecipe:
     tokenizer: str
     pretrain: LanguageStage
     sft: LanguageStage
+    words: LanguageStage = field(default_factory=words_alone)
     align: LanguageStage = field(default_factory=alignment)
     stages: tuple[LanguageStageName, ...] = ("pretrain", "sft")
     language_model: str | None = None
     size: SmallLanguageModel = field(default_factory=SmallLanguageModel)
+    chat_template: str | None = None
     adapter: AdapterKind = "dual"
     continuous: bool = False
     records: RecordConfig = field(default_factory=RecordConfig)
 
     def stage(self, name: LanguageStageName) -> LanguageStage:
         """A stage by its name."""
-        return {"align": self.align, "pretrain": self.pretrain, "sft": self.sft}[name]
+        return {"words": self.words, "align": self.align, "pretrain": self.pretrain, "sft": self.sft}[name]
 
     def with_loop(self, stage: LanguageStageName, **changes: Any) -> LanguageRecipe:
         """The recipe with changed loop settings of one stage."""

@@ -4,7 +4,7 @@ A run lives in one directory::
 
     text_tokenizer/    the text tokenizer, if it is learned from the texts
     cache/             ids of the images, if they are precomputed
-    align/, pretrain/, sft/   one run each; model/ in it is a complete model with its processor
+    words/, align/, pretrain/, sft/   one run each; model/ in it is a complete model with its processor
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
+from semhitok import distributed
 from semhitok.data.mixture import Mixture
 from semhitok.data.packed_feed import PackedFeed, RowFormat
 from semhitok.data.packing import PackedRows
@@ -24,10 +25,13 @@ from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcesso
 from semhitok.mllm.continuous import ContinuousProjector
 from semhitok.mllm.sequences import SequenceBuilder
 from semhitok.recipes.language_recipe import LanguageRecipe
-from semhitok.runs.language_data import data_sets, mixture, open_data_set, pretokenized, texts
+from semhitok.runs.language_data import check_tokens, data_sets, mixture, open_data_set, pretokenized, texts
 from semhitok.runs.language_models import load_language_model, small_language_model, train_bpe
+from semhitok.runs.memory_check import check_memory, free_memory
+from semhitok.runs.planning.language import LanguageCosts
 from semhitok.runs.preparation import learned_text_tokenizer
 from semhitok.runs.stage_runner import PreparedStage, RunOptions, StageRunner
+from semhitok.scenes.words import SceneWords
 from semhitok.storage.foreign_code import load_without_foreign_code
 from semhitok.tokenizers.checkpoints import builtin_checkpoint
 from semhitok.tokenizers.fingerprint import tokenizer_fingerprint
@@ -53,7 +57,7 @@ def run_language(
 
     Args:
         recipe: what to train.
-        data: a folder of tars, or a ``.json`` file that lists data sets (see ``language_data``).
+        data: a folder of tars or of token files, or a ``.json`` file that lists data sets (see ``language_data``).
         options: directory, device; ``start_from`` is a unified model with its processor.
         stages: stages to train; by default all of the recipe's.
         cache: folder for ids of images, which several runs may share; by default ``cache/`` in the run's directory.
@@ -89,19 +93,33 @@ class _Language:
         recipe, settings, report = self.recipe, self.recipe.stage(stage), self.options.report
         entries = data_sets(self.data, stage, settings.mix)
         outside = recipe.records.allow_outside
-        sources = [open_data_set(entry, report, allow_outside=outside) for entry in entries]
+        if stage == "words":
+            sources = [SceneWords.of_data_set(entry.path) for entry in entries]
+        else:
+            sources = [open_data_set(entry, report, allow_outside=outside) for entry in entries]
+        # Stage align runs no layer of the language model, so nothing is divided.
+        mesh = None if stage == "align" else distributed.shard_mesh(self.options.shard, self.options.device)
         model, text_tokenizer = self._starting_model(start_from)
         if settings.row_length > model.config.context_length:
             raise ValueError(
                 f"row_length {settings.row_length} is more than the language model's context of "
                 f"{model.config.context_length}"
             )
-        model.to(self.options.device)  # pyright: ignore[reportArgumentType]
-        processor = SemHiTokMLLMProcessor.for_config(model.config, text_tokenizer)
+        if (free := free_memory(self.options.device)) is not None:
+            costs = LanguageCosts(model.config, settings.task, settings.row_length)
+            rows = settings.loop.batch_size // (settings.loop.accumulation * distributed.world_size())
+            recompute, divided = settings.task.checkpoint_activations, 1 if mesh is None else mesh.size(mesh.ndim - 1)
+            if warning := check_memory(costs.memory(rows, divided, recompute=recompute), free):
+                report(warning)
+        # What is divided moves to the device unit by unit, as it may not fit there as a whole.
+        moved = model if mesh is None else model.image_tokenizer
+        moved.to(self.options.device)  # pyright: ignore[reportArgumentType]
+        processor = SemHiTokMLLMProcessor.for_config(model.config, text_tokenizer, _template(recipe.chat_template))
         fingerprint = None
         if not recipe.continuous:  # continuous features need the images
             fingerprint = tokenizer_fingerprint(model.image_tokenizer)
-        if recipe.records.pretokenize and fingerprint is not None:
+        check_tokens(sources, fingerprint)
+        if recipe.records.pretokenize and fingerprint is not None and stage != "words":
             arguments = (model.image_tokenizer, fingerprint, recipe.records.fit, self.cache, report)
             sources = [pretokenized(source, *arguments) for source in sources]
         records = mixture(entries, sources, settings.mix, derive_seed(settings.loop.seed, stage))
@@ -110,7 +128,7 @@ class _Language:
         # The initial low-rank matrices must not depend on what this process did before.
         torch.manual_seed(derive_seed(settings.loop.seed, stage, "task"))
         kind = WordAlignmentTask if stage == "align" else LanguageTask
-        task = kind(model, settings.task, processor=processor, projector=projector)
+        task = kind(model, settings.task, processor=processor, projector=projector, mesh=mesh)
         batch = f"{settings.loop.batch_size} rows of {settings.row_length} tokens"
         return PreparedStage(model, task, feed, batch, model.language_model, notes=lambda: _bad_records(feed))
 
@@ -183,6 +201,15 @@ class _Language:
             return found
         torch.manual_seed(derive_seed(settings.loop.seed, "projector"))
         return ContinuousProjector.for_model(model)
+
+
+def _template(file: str | None) -> str | None:
+    if file is None:
+        return None
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file}: the chat template cannot be read ({error})") from error
 
 
 def _bad_records(feed: PackedFeed) -> list[str]:

@@ -1,7 +1,7 @@
 """The records of a run: its data sets, their proportions, and precomputed ids of images.
 
-Data are either a folder of tars, such as scenes with captions and questions, which provides every kind of record in the
-recipe's mix, or a ``.json`` file that lists data sets by stage::
+Data are either a folder of tars, such as scenes with captions and questions, or of the token files of ``semhitok pretokenize``, which
+provides every kind of record in the recipe's mix, or a ``.json`` file that lists data sets by stage::
 
     {"pretrain": [{"path": "captions/", "kind": "caption"}, {"path": "text.jsonl", "kind": "text", "weight": 2}],
      "sft": [{"path": "chats.jsonl", "kind": "chat"}]}
@@ -12,7 +12,6 @@ weights, all records of a kind are equally likely.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,13 +25,17 @@ from semhitok.data.images import ImageError
 from semhitok.data.mixture import Mixture
 from semhitok.data.record_sources import Chosen, Pretokenized, RecordSource, RecordTars, open_records
 from semhitok.data.records import RecordError, RecordKind
+from semhitok.data.token_records import TokenRecords
 from semhitok.data.transforms import fit_image, to_float, to_uint8
 from semhitok.recipes.language_recipe import Mix
 from semhitok.runs.preparation import CACHE_BATCH, Report
 from semhitok.storage.array_cache import ArrayCache, CacheKey, digest_of_text
+from semhitok.storage.configuration import one_line, read_configuration
+from semhitok.storage.objects import is_remote
 from semhitok.types import FitMode, LanguageStageName
 
 TEXTS_TO_LEARN_FROM = 200_000
+LARGEST_WEIGHT = 1e12
 
 
 @dataclass(frozen=True)
@@ -48,21 +51,19 @@ def data_sets(data: Path, stage: LanguageStageName, mix: Mix) -> list[DataSet]:
     """The data sets of a stage.
 
     Raises:
-        ValueError: the file does not list data sets, or their kinds differ from those of the mix.
+        ValueError: the file does not list data sets, a weight is not above 0, or the kinds differ from those of the mix.
     """
     shares: dict[Any, float] = asdict(mix)
     if data.suffix != ".json":
         return [DataSet(data, kind) for kind, share in shares.items() if share > 0]
     try:
-        listed = json.loads(data.read_text(encoding="utf-8"))[stage]
-        found = [DataSet(data.parent / each["path"], each["kind"], each.get("weight")) for each in listed]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        listed = read_configuration(data)[stage]
+        found = [_listed(data, f"{stage}[{index}]", each) for index, each in enumerate(list(listed))]
+    except (OSError, KeyError, TypeError) as error:
         raise ValueError(
-            f'{data} must list data sets as {{"{stage}": [{{"path", "kind"}}, ...]}} ({error!r})'
+            f'{data} must list data sets as {{"{stage}": [{{"path", "kind"}}, ...]}} ({one_line(error)})'
         ) from error
     kinds = {each.kind for each in found}
-    if kinds - set(get_args(RecordKind)):
-        raise ValueError(f"{data}: kinds are {', '.join(get_args(RecordKind))}, got {', '.join(sorted(kinds))}")
     wanted = {kind for kind, share in shares.items() if share > 0}
     if kinds != wanted:
         raise ValueError(
@@ -70,6 +71,22 @@ def data_sets(data: Path, stage: LanguageStageName, mix: Mix) -> list[DataSet]:
             f"{', '.join(sorted(wanted))}: change one of them"
         )
     return found
+
+
+def _listed(data: Path, place: str, entry: Any) -> DataSet:
+    if not isinstance(entry, dict) or not isinstance(entry.get("path"), str) or "\0" in entry["path"]:
+        raise ValueError(f'{data}: {place} must be an object with a "path" and a "kind", got {str(entry)[:80]!r}')
+    kind: Any = entry.get("kind")
+    weight = entry.get("weight")
+    if kind not in get_args(RecordKind):
+        raise ValueError(f"{data}: the kind of {place} must be one of {', '.join(get_args(RecordKind))}, got {kind!r}")
+    if weight is not None and (
+        isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= LARGEST_WEIGHT
+    ):
+        raise ValueError(
+            f"{data}: the weight of {place} must be a number above 0 and at most {LARGEST_WEIGHT:g}, got {str(weight)[:80]!r}"
+        )
+    return DataSet(_place(data, entry["path"]), kind, weight)
 
 
 def open_data_set(entry: DataSet, report: Report, *, allow_outside: bool = False) -> RecordSource:
@@ -83,6 +100,13 @@ def open_data_set(entry: DataSet, report: Report, *, allow_outside: bool = False
     if len(kept) < len(source):
         report(f"{len(kept)} of {len(source)} scenes have a record of kind {entry.kind}")
     return Chosen(source, kept)
+
+
+def check_tokens(sources: Sequence[RecordSource], fingerprint: str | None) -> None:
+    """Refuse token files of another tokenizer than the model's, of this fingerprint; see ``TokenRecords.check_tokenizer``."""
+    for source in sources:
+        if isinstance(source, TokenRecords):
+            source.check_tokenizer(fingerprint)
 
 
 def mixture(entries: Sequence[DataSet], sources: Sequence[RecordSource], mix: Mix, seed: int) -> Mixture:
@@ -141,6 +165,11 @@ def texts(sources: Sequence[RecordSource]) -> Iterator[str]:
             except RecordError:
                 continue
             yield from [turn.text for turn in record.turns] if record.kind == "chat" else [record.text]
+
+
+def _place(data: Path, path: str) -> Path:
+    """A path relative to the file that lists it; addresses stay as they are (see ``storage.objects.address``)."""
+    return Path(path) if is_remote(path) else data.parent / path
 
 
 def _is_readable(source: RecordSource, index: int) -> bool:

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast, Qwen2Config
 
+from semhitok.mllm.look_back import look_back
 from semhitok.recipes.language_recipe import SmallLanguageModel
 from semhitok.storage.foreign_code import load_without_foreign_code
+from semhitok.storage.weights import load_weights
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 SMOLLM2 = "smollm2-135m-instruct"
@@ -65,7 +67,10 @@ def small_language_model(size: SmallLanguageModel, text_tokenizer: Any) -> PreTr
     config = small_config(
         size, len(text_tokenizer), end=text_tokenizer.eos_token_id, padding=text_tokenizer.pad_token_id
     )
-    return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    if size.look_back:
+        look_back(model)
+    return model
 
 
 def small_config(size: SmallLanguageModel, rows: int, *, end: int | None, padding: int) -> Qwen2Config:
@@ -96,12 +101,12 @@ def load_language_model(name: str) -> tuple[PreTrainedModel, Any]:
         ValueError: a package is missing, or the checkpoint needs Python code of its own.
     """
     if name != SMOLLM2:
-        model = load_without_foreign_code(AutoModelForCausalLM.from_pretrained, name, dtype=torch.float32)
+        model = load_weights(AutoModelForCausalLM.from_pretrained, name, dtype=torch.float32)
         return model, load_without_foreign_code(AutoTokenizer.from_pretrained, name)
     folder = _smollm2_folder()
     (file,) = (path.name for path in folder.glob("*.gguf"))
     load_model, load_text_tokenizer = AutoModelForCausalLM.from_pretrained, AutoTokenizer.from_pretrained
-    model = load_without_foreign_code(load_model, folder, gguf_file=file, dtype=torch.float32)
+    model = load_weights(load_model, folder, gguf_file=file, dtype=torch.float32)
     return model, load_without_foreign_code(load_text_tokenizer, folder, gguf_file=file)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from semhitok.recipes.recipe import CACHE_LIMIT, DataConfig
 from semhitok.storage.array_cache import ArrayCache, CacheKey, digest_of_module, digest_of_text
 from semhitok.storage.atomic import atomic_directory, restore
 from semhitok.storage.foreign_code import load_without_foreign_code
+from semhitok.teachers import Teacher
 from semhitok.tokenizers import SemHiTokModel
 from semhitok.training.run_logger import Evaluate
 from semhitok.training.state import TrainState
@@ -36,6 +37,27 @@ VALIDATION_IMAGES = 512
 Report = Callable[[str], None]
 Model = TypeVar("Model", bound=PreTrainedModel)
 TextTokenizer = TypeVar("TextTokenizer", bound=PreTrainedTokenizerBase)
+
+
+class FeatureSource(Protocol):
+    """What computes a frozen teacher's features of a tokenizer's images: the tokenizer itself, or a stand-in for it.
+
+    Attributes:
+        config: has ``image_size`` and ``teacher_config``.
+        teacher: the teacher, whose weights identify cached features.
+    """
+
+    @property
+    def config(self) -> Any: ...
+    @property
+    def teacher(self) -> Teacher | None: ...
+    @property
+    def num_tokens(self) -> int: ...
+    @property
+    def device(self) -> torch.device: ...
+    def teacher_features(self, pixel_values: Tensor) -> Tensor:
+        """Images (B,3,H,W) in [-1,1] -> (B,N,D)."""
+        ...
 
 
 class TrainingImages:
@@ -117,8 +139,8 @@ class TrainingImages:
             loaded = load_into_memory(_spread(self.source, limit), 1, 1, workers=workers, max_bad_share=share)
         return [caption for caption in loaded.captions if caption is not None]
 
-    def features(self, model: SemHiTokModel, limit: int = CACHE_LIMIT) -> dict[str, np.ndarray]:
-        """Stage 1's extras: the teacher's features (n,v,N,D), or an empty dict if they exceed ``limit`` bytes."""
+    def features(self, model: FeatureSource, limit: int = CACHE_LIMIT) -> dict[str, np.ndarray]:
+        """Extras of stages that distill: the teacher's features (n,v,N,D), or an empty dict if they exceed ``limit`` bytes."""
         width = model.config.teacher_config.backbone_config.hidden_size
         if self.loaded is None or 2 * self._rows() * model.num_tokens * width > limit:
             return {}
@@ -161,7 +183,7 @@ class TrainingImages:
     def _variants(self) -> int:
         return 2 if self.config.flip else 1
 
-    def _features_key(self, model: SemHiTokModel) -> CacheKey:
+    def _features_key(self, model: FeatureSource) -> CacheKey:
         assert model.teacher is not None
         return self._key(digest_of_module(model.teacher), model)
 
@@ -169,7 +191,7 @@ class TrainingImages:
         assert self.loaded is not None
         return len(self.loaded.images) * self._variants
 
-    def _key(self, teacher: str, model: SemHiTokModel) -> CacheKey:
+    def _key(self, teacher: str, model: FeatureSource) -> CacheKey:
         assert self.loaded is not None
         transform = f"{model.config.image_size} {model.config.teacher_config.image_size} flip={self.config.flip}"
         return CacheKey(teacher=teacher, transform=digest_of_text(transform), data=self.loaded.fingerprint)

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 
-from semhitok.recipes.recipe import BUILT_IN_TEACHER, EnhancedDecoder, Recipe
+from semhitok.recipes.recipe import BUILT_IN_TEACHER, EnhancedDecoder
 from semhitok.teachers import Teacher
 from semhitok.tokenizers import SemHiTokConfig, SemHiTokModel
 from semhitok.tokenizers.semhitok.pixel import PixelDecoder
 from semhitok.training.state import derive_seed
 
 
-def load_teacher(recipe: Recipe) -> Teacher:
+class NamesTeacher(Protocol):
+    """A recipe that names a teacher: see ``Recipe``."""
+
+    @property
+    def teacher(self) -> str: ...
+    @property
+    def teacher_image_size(self) -> int: ...
+    @property
+    def teacher_layer(self) -> int: ...
+
+
+def load_teacher(recipe: NamesTeacher) -> Teacher:
     """The recipe's frozen teacher."""
     if recipe.teacher == BUILT_IN_TEACHER:
         return Teacher.efficientnet_lite0(image_size=recipe.teacher_image_size)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import date
@@ -30,6 +30,7 @@ from semhitok.training.loop import train
 from semhitok.training.run_logger import Evaluate
 from semhitok.training.state import TrainState
 from semhitok.training.task import Task
+from semhitok.types import ShardKind
 
 StageName = Any  # one of the literals that name a system's stages
 
@@ -45,6 +46,7 @@ class RunOptions:
         start_from: checkpoint that the first unfinished stage starts from, instead of the model of an earlier stage.
         max_seconds: time limit of the whole run, shared among its unfinished stages; None for no limit.
         compile_blocks: compile the transformer blocks (``torch.compile``), which pays off on GPUs.
+        shard: how a language model is divided among ranks (``distributed.sharding``); tokenizers are not.
         report: called with lines for the user.
     """
 
@@ -54,6 +56,7 @@ class RunOptions:
     start_from: Path | None = None
     max_seconds: float | None = None
     compile_blocks: bool = False
+    shard: ShardKind = "none"
     report: Report = print
 
 
@@ -137,6 +140,7 @@ class StageRunner:
         return locked
 
     def _run(self, stages: Sequence[StageName]) -> TrainState:
+        self._check_ranks(stages)
         unfinished = [stage for stage in stages if not self._is_finished(stage)]
         if self.options.max_seconds is not None:
             costs = {stage: self.system.cost(stage) for stage in unfinished}
@@ -151,6 +155,15 @@ class StageRunner:
             if not state.finished or state.interrupted:
                 break
         return state
+
+    def _check_ranks(self, stages: Sequence[StageName]) -> None:
+        """Find out before anything is prepared that ranks were started differently, or cannot share a batch."""
+        options, recipe = self.options, self.system.recipe
+        for stage in stages:
+            recipe.stage(stage).loop.check_ranks(distributed.world_size())
+        facts: dict[str, object] = {"recipe": recipe.name, "stages": ", ".join(stages), "data": options.data_name}
+        facts |= {name: getattr(options, name) for name in ("start_from", "max_seconds", "compile_blocks", "shard")}
+        distributed.require_agreement(facts | dict(_fields(dataclasses.asdict(recipe))))
 
     def _train(self, stage: StageName, start_from: Path | None) -> TrainState:
         begun = time.perf_counter()  # the time limit includes preparation
@@ -207,6 +220,15 @@ class StageRunner:
     def _title(self, stage: StageName) -> str:
         folder = self.system.folder(stage)
         return str(folder) if folder == self.options.directory else f"stage {stage}"
+
+
+def _fields(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Every value of a nested configuration under the name of its option."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _fields(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def with_time_limit(recipe: Any, costs: Mapping[StageName, float], seconds: float) -> Any:

@@ -174,7 +174,9 @@ class _InputIds:
                 f"{len(captions) - len(texts)} of {len(captions)} images have no caption: the contrastive loss needs a "
                 "text file or a caption field for every image; set task.contrastive_weight to 0 to train without it"
             )
-        ids = self.text_tokenizer(texts, padding=True, truncation=True, return_tensors="pt")["input_ids"]
+        ids = self.text_tokenizer(texts, padding=True, truncation=True, split_special_tokens=True, return_tensors="pt")[
+            "input_ids"
+        ]
         return {INPUT_IDS: torch.as_tensor(ids, dtype=torch.int32)}
 
 

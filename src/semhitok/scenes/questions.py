@@ -63,8 +63,8 @@ def questions(scenes: Sequence[Scene], seed: int) -> list[list[Question]]:
     _existence(scenes, random, found)
     _counting(scenes, random, found)
     for index, scene in enumerate(scenes):
-        _position(scene, random, found[index])
-        _category(scene, found[index])
+        found[index] += position_questions(scene, random)
+        found[index] += category_questions(scene)
     return found
 
 
@@ -93,7 +93,7 @@ def _existence(scenes: Sequence[Scene], random: np.random.Generator, found: list
     for index, scene in enumerate(scenes):
         categories = {item.concept: item.category for item in scene.objects}
         for concept in sorted(categories):
-            if content_words(concept) & UNCERTAIN or group(concept) in UNCERTAIN:
+            if never_denied(concept):
                 continue
             way = ways[turn % 3]
             if way == "popular" and concept not in popular:
@@ -103,7 +103,7 @@ def _existence(scenes: Sequence[Scene], random: np.random.Generator, found: list
             if other is None:
                 continue
             turn += 1
-            text = f"Is there {with_article(concept)} in the picture?"
+            text = existence_text(concept)
             found[index].append(Question("existence", text, "yes", concept, way))
             found[other].append(Question("existence", text, "no", concept, way))
 
@@ -132,13 +132,12 @@ def _counting(scenes: Sequence[Scene], random: np.random.Generator, found: list[
     asked[1] = [asked[1][position] for position in sorted(singles)]
     for number, items in asked.items():
         for index, concept in items:
-            text = f"How many {plural(concept)} are there?"
-            found[index].append(Question("count", text, NUMBERS[number], concept))
+            found[index].append(Question("count", count_text(concept), NUMBERS[number], concept))
 
 
-def _position(scene: Scene, random: np.random.Generator, found: list[Question]) -> None:
+def position_questions(scene: Scene, random: np.random.Generator) -> list[Question]:
     """One question per pair of single things, about either with equal chance, so that both answers are equally likely."""
-    counts = _concepts(scene)
+    counts, found = _concepts(scene), []
     for first, relation, second in scene.relations:
         one, other = scene.objects[first].concept, scene.objects[second].concept
         if relation in ("left of", "above") and counts[one] == counts[other] == 1:
@@ -149,13 +148,30 @@ def _position(scene: Scene, random: np.random.Generator, found: list[Question]) 
             place = "to the left or to the right of" if sideways else "above or below"
             text = f"Is the {one} {place} the {other}?"
             found.append(Question("position", text, answers[0], one))
+    return found
 
 
-def _category(scene: Scene, found: list[Question]) -> None:
-    if len({item.category for item in scene.objects}) == 1 and len(_concepts(scene)) == 1:
-        item = scene.objects[0]
-        text = "What kind of thing was put into the picture?"
-        found.append(Question("category", text, item.category, item.concept))
+def category_questions(scene: Scene) -> list[Question]:
+    """One question about the category, if the scene shows a single concept."""
+    if len(_concepts(scene)) != 1:
+        return []
+    item = scene.objects[0]
+    return [Question("category", "What kind of thing was put into the picture?", item.category, item.concept)]
+
+
+def existence_text(concept: str) -> str:
+    """'Is there a dog in the picture?'"""
+    return f"Is there {with_article(concept)} in the picture?"
+
+
+def count_text(concept: str) -> str:
+    """'How many dogs are there?'"""
+    return f"How many {plural(concept)} are there?"
+
+
+def never_denied(concept: str) -> bool:
+    """Whether a photograph may show the concept without a label, so that nobody asks whether it is there."""
+    return bool(content_words(concept) & UNCERTAIN) or group(concept) in UNCERTAIN
 
 
 def captions(scene: Scene) -> list[str]:

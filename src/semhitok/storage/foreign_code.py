@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+from semhitok.storage.configuration import read_configuration, sentence_about
 
 
 def load_without_foreign_code(
@@ -19,14 +22,19 @@ def load_without_foreign_code(
         place: a folder or a hub id.
 
     Raises:
-        ValueError: the checkpoint cannot be loaded without its own code.
+        OSError: a file is missing.
+        ValueError: the checkpoint cannot be loaded without its own code, or anything in its files is wrong.
     """
-    try:
-        return load(place, *args, **(kwargs | {"trust_remote_code": False}))
-    except ValueError as error:
-        if "trust_remote_code" not in str(error):
-            raise
-        raise ValueError(
-            f"{place} can only be loaded with Python code of its own, which is never run: a checkpoint of an architecture "
-            "that transformers knows is needed"
-        ) from error
+    folder = Path(place) / (kwargs.get("subfolder") or "")
+    with sentence_about(place):
+        if (folder / "config.json").exists():
+            read_configuration(folder / "config.json")
+        try:
+            return load(place, *args, **(kwargs | {"trust_remote_code": False}))
+        except ValueError as error:
+            if "trust_remote_code" not in str(error):
+                raise
+            raise ValueError(
+                f"{place} can only be loaded with Python code of its own, which is never run: a checkpoint of an "
+                "architecture that transformers knows is needed"
+            ) from error

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from semhitok.storage.configuration_fields import checked_fields, in_field
 from semhitok.teachers.efficientnet import EfficientNetLiteConfig
 
 # The published EfficientNet-Lite weights expect (x - 127) / 128 for x in [0,255].
@@ -40,6 +41,7 @@ class TeacherConfig(PreTrainedConfig):
     model_type = "semhitok_teacher"
     sub_configs = {"backbone_config": AutoConfig}  # pyright: ignore
 
+    @checked_fields
     def __init__(
         self,
         backbone_config: PreTrainedConfig | dict[str, Any] | None = None,
@@ -55,7 +57,8 @@ class TeacherConfig(PreTrainedConfig):
         elif isinstance(backbone_config, dict):
             if "model_type" not in backbone_config:
                 raise ValueError("backbone_config has no model_type, such as 'siglip_vision_model'.")
-            backbone_config = AutoConfig.for_model(**backbone_config)
+            with in_field("backbone_config"):
+                backbone_config = AutoConfig.for_model(**backbone_config)
         self.backbone_config = backbone_config
         built_in = self.built_in
         self.image_size = image_size

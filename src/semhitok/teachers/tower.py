@@ -24,7 +24,9 @@ from transformers import (
 )
 
 from semhitok.storage.cache import weights_path
+from semhitok.storage.configuration import sentence_about
 from semhitok.storage.foreign_code import load_without_foreign_code
+from semhitok.storage.weights import list_keys, load_weights
 from semhitok.teachers.configuration import EFFICIENTNET_LITE0_BLOCKS, TeacherConfig
 from semhitok.teachers.efficientnet import EfficientNetLiteConfig, EfficientNetLiteModel, convert_efficientnet_lite
 
@@ -79,28 +81,31 @@ class Teacher(nn.Module):
         Raises:
             ValueError: not a vision tower with patch tokens, missing weights, unknown normalisation, or code of its own.
         """
-        backbone_config = load_without_foreign_code(AutoConfig.from_pretrained, name_or_path)
-        backbone_config = getattr(backbone_config, "vision_config", backbone_config)
-        _check_backbone(backbone_config)
-        if image_mean is None or image_std is None:
-            image_mean, image_std = _processor_normalisation(name_or_path)
-        config = TeacherConfig(
-            backbone_config=backbone_config,
-            image_size=image_size or _native_image_size(backbone_config),
-            layer=layer,
-            image_mean=image_mean,
-            image_std=image_std,
-        )
-        backbone, report = load_without_foreign_code(
-            AutoModel.from_pretrained,
-            name_or_path,
-            config=backbone_config,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-        if report["missing_keys"]:
-            raise ValueError(f"{name_or_path} lacks weights of the vision tower: {sorted(report['missing_keys'])}.")
-        return cls(config, backbone)
+        with sentence_about(name_or_path):
+            backbone_config = load_without_foreign_code(AutoConfig.from_pretrained, name_or_path)
+            backbone_config = getattr(backbone_config, "vision_config", backbone_config)
+            _check_backbone(backbone_config)
+            if image_mean is None or image_std is None:
+                image_mean, image_std = _processor_normalisation(name_or_path)
+            config = TeacherConfig(
+                backbone_config=backbone_config,
+                image_size=image_size or _native_image_size(backbone_config),
+                layer=layer,
+                image_mean=image_mean,
+                image_std=image_std,
+            )
+            backbone, report = load_weights(
+                AutoModel.from_pretrained,
+                name_or_path,
+                config=backbone_config,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
+            if missing := sorted(report["missing_keys"]):
+                raise ValueError(
+                    f"{name_or_path} lacks weights of the vision tower: {list_keys({'missing keys': missing})}"
+                )
+            return cls(config, backbone)
 
     @classmethod
     def efficientnet_lite0(cls, path: str | Path | None = None, *, image_size: int = 128) -> Teacher:
@@ -153,7 +158,7 @@ class Teacher(nn.Module):
         h, w = self.grid(*pixel_values_BCHW.shape[-2:])
         seen_BCHW = pixel_values_BCHW[..., : h * self.stride, : w * self.stride].float()
         mean, std = (
-            rearrange(seen_BCHW.new_tensor(statistic), "c -> c 1 1")
+            torch.stack([seen_BCHW.new_full((1, 1), value) for value in statistic])  # filled there, not copied
             for statistic in (self.config.image_mean, self.config.image_std)
         )
         normalised_BCHW = (((seen_BCHW + 1) / 2 - mean) / std).to(self.backbone.dtype)

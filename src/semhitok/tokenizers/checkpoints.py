@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from semhitok.storage.atomic import restore
+from semhitok.storage.configuration import check_configuration, read_configuration
 from semhitok.storage.foreign_code import load_without_foreign_code
+from semhitok.storage.weights import list_keys, stored_tensors, weights_at_most, wrong_values
 
 BUNDLED = Path(__file__).parent.parent / "checkpoints"
 HUB_OPTIONS = (
@@ -52,13 +54,19 @@ def find_model_type(path: str | os.PathLike[str], **options: Any) -> str | None:
 
     Raises:
         FileNotFoundError: it is neither, or the folder has no configuration.
+        DamagedFileError: the configuration cannot be read.
+        ValueError: it is none, see ``storage.configuration.check_configuration``.
     """
     subfolder = options.get("subfolder") or ""
-    if not _is_folder(path, subfolder):
+    if _is_folder(path, subfolder):
+        fields = read_configuration(Path(path) / subfolder / "config.json")
+    else:
         from transformers import PreTrainedConfig  # not needed for folders
 
-        return PreTrainedConfig.get_config_dict(path, **options)[0].get("model_type")
-    return json.loads((Path(path) / subfolder / "config.json").read_text()).get("model_type")
+        fields = PreTrainedConfig.get_config_dict(path, **options)[0]
+        check_configuration(fields, f"the configuration of {path}")
+    found = fields.get("model_type")
+    return found if found is None or isinstance(found, str) else repr(found)
 
 
 def stage_is_finished(run: Path, stage: str) -> bool:
@@ -93,7 +101,7 @@ def _is_whole(path: Path) -> bool:
             header = json.loads(file.read(length))
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         return size == 8 + length + max(ends, default=0)
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         return False
 
 
@@ -101,7 +109,7 @@ def _read_json(path: Path) -> Any:
     """A JSON file, None where it is missing or cannot be read: what is unreadable is not done."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 
@@ -137,8 +145,10 @@ def load_strictly(
 
     Raises:
         FileNotFoundError: there is no checkpoint.
-        ValueError: the checkpoint has another type or would be quantized, its index points outside its folder, or keys are missing,
-            unexpected, of another shape, not of floating point where that is expected, or not finite; the message names them.
+        DamagedFileError: a file cannot be read.
+        ValueError: the checkpoint has another type or would be quantized, its index points outside its folder, a field of its
+            configuration is wrong or describes far more weights than are stored, or keys are missing, unexpected, of another
+            shape, not of floating point where that is expected, or not finite; the message names them.
     """
     if kwargs.get("quantization_config") is not None and not quantizable:
         raise ValueError(
@@ -153,57 +163,18 @@ def load_strictly(
             raise ValueError(
                 f"{folder} holds a PEFT adapter of another model, a whole model is needed: merge them first"
             )
-        stored = _stored_types(folder, kwargs.get("variant"))
+        stored = stored_tensors(folder, kwargs.get("variant"))
     want_info = kwargs.pop("output_loading_info", False)
     kwargs.setdefault("ignore_mismatched_sizes", True)  # reported below, in one sentence
-    model, info = load_without_foreign_code(load, path, *args, output_loading_info=True, **kwargs)
+    with weights_at_most(stored, path):
+        model, info = load_without_foreign_code(load, path, *args, output_loading_info=True, **kwargs)
     problems = {
         "missing keys": sorted(info["missing_keys"]),
         "unexpected keys": sorted(info["unexpected_keys"]),
         "keys of another shape": sorted(str(entry[0]) for entry in info["mismatched_keys"]),
     }
     if not any(problems.values()):
-        state = model.state_dict()
-        integers = [
-            key for key in state if state[key].is_floating_point() and not stored.get(key, "F").startswith(("F", "BF"))
-        ]
-        problems["keys that are not of floating point"] = sorted(integers)
-        problems["keys with values that are not finite"] = sorted(key for key in state if not _is_finite(state[key]))
-    wrong = [
-        f"{kind}: {', '.join(keys[:8])}{' ...' if len(keys) > 8 else ''}" for kind, keys in problems.items() if keys
-    ]
-    if wrong:
-        raise ValueError(f"the weights at {path} do not match the model: {'; '.join(wrong)}")
+        problems = wrong_values(model.state_dict(), stored)
+    if any(problems.values()):
+        raise ValueError(f"the weights at {path} do not match the model: {list_keys(problems)}")
     return (model, info) if want_info else model
-
-
-def _stored_types(folder: Path, variant: str | None = None) -> dict[str, str]:
-    """The type of each stored tensor as safetensors names it (F32, BF16, I64, C64, ...), from the headers alone.
-
-    Raises:
-        ValueError: an index of shards points outside the folder, or is none.
-    """
-    from safetensors import safe_open
-
-    names = ["model.safetensors" if variant is None else f"model.{variant}.safetensors"]
-    for index in folder.glob("*.index.json"):
-        try:
-            shards = sorted(map(os.fspath, set(json.loads(index.read_bytes())["weight_map"].values())))
-        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-            raise ValueError(f"{index} must map keys to files, as weight_map ({error!r})") from error
-        for shard in shards:
-            if os.path.isabs(shard) or os.path.normpath(shard).split(os.sep)[0] == os.pardir:
-                raise ValueError(f"{index} points outside its folder, at {shard}: all weights must lie beside it")
-        names += shards
-    types: dict[str, str] = {}
-    for path in (folder / name for name in names if (folder / name).is_file() and name.endswith(".safetensors")):
-        with safe_open(path, framework="pt") as file:
-            types |= {key: file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
-    return types
-
-
-def _is_finite(tensor: Any) -> bool:
-    """Whether all values are; without a copy of the tensor."""
-    if not tensor.is_floating_point() or tensor.is_meta or not tensor.numel():
-        return True
-    return all(bool(end.isfinite()) for end in tensor.aminmax())

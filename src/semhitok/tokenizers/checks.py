@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 
@@ -20,11 +21,15 @@ def check_pixel_values(pixel_values: Tensor) -> tuple[int, int]:
     return pixel_values.shape[2], pixel_values.shape[3]
 
 
-def check_ids(ids: Tensor, vocab_size: int, codes_per_token: int | None = None) -> Tensor:
+def check_ids(ids: Tensor, vocab_size: int, codes_per_token: int | None = None, *, check_range: bool = True) -> Tensor:
     """Ids (B,N), or (B,N,C) if ``codes_per_token`` is C, as int64.
 
+    Args:
+        check_range: look at the range of the ids, for which the host waits if they are on a GPU.
+
     Raises:
-        ValueError: the shape or type is another, or an id is outside [0, vocab_size).
+        ValueError: the shape or type is another, or an id is outside [0, vocab_size); values are not checked in a graph of
+            ``torch.export``, which cannot depend on them.
     """
     fraction = ids.is_floating_point() or ids.is_complex()
     if codes_per_token is None and (ids.ndim != 2 or fraction):
@@ -35,9 +40,10 @@ def check_ids(ids: Tensor, vocab_size: int, codes_per_token: int | None = None) 
             f"got {ids.dtype} {tuple(ids.shape)}"
         )
     ids = ids.long()  # torch has no minimum of unsigned integers
-    if ids.numel() and (ids.min() < 0 or ids.max() >= vocab_size):
-        worst = int(ids.max() if ids.max() >= vocab_size else ids.min())
-        raise ValueError(f"ids must lie in [0, {vocab_size}), got {worst}")
+    if check_range and ids.numel() and not torch.compiler.is_exporting():
+        lowest, highest = torch.stack(ids.aminmax()).tolist()
+        if lowest < 0 or highest >= vocab_size:
+            raise ValueError(f"ids must lie in [0, {vocab_size}), got {highest if highest >= vocab_size else lowest}")
     return ids
 
 

@@ -17,6 +17,8 @@ from transformers.image_processing_backends import PilBackend
 from semhitok.data.image_sources import resolve_image_source
 from semhitok.data.images import load_image
 from semhitok.data.transforms import fit_image, tile_image, to_float, to_pil, to_uint8
+from semhitok.storage.configuration import sentence_about
+from semhitok.storage.configuration_fields import checked_fields
 from semhitok.tokenizers.checkpoints import builtin_checkpoint
 from semhitok.types import FitOrTile
 
@@ -38,6 +40,7 @@ class TokenizerImageProcessor(PilBackend):
 
     model_input_names = ["pixel_values"]
 
+    @checked_fields
     def __init__(self, size: int = 256, mode: FitOrTile = "crop", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not isinstance(size, int) or size < 1:
@@ -50,7 +53,9 @@ class TokenizerImageProcessor(PilBackend):
         cls, pretrained_model_name_or_path: str | os.PathLike[str] = "nano", **kwargs: Any
     ) -> TokenizerImageProcessor:
         """Load the processor of a checkpoint: a folder, a hub id, or the name of one bundled with the package."""
-        return super().from_pretrained(builtin_checkpoint(pretrained_model_name_or_path), **kwargs)
+        place = builtin_checkpoint(pretrained_model_name_or_path)
+        with sentence_about(place):
+            return super().from_pretrained(place, **kwargs)
 
     def __call__(self, images: ImageLike | Sequence[ImageLike], *args: Any, **kwargs: Any) -> BatchFeature:
         return self.preprocess(images, *args, **kwargs)

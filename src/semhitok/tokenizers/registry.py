@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
 # ``model_type`` to the package that defines the kind as ``TOKENIZER``.
-TOKENIZERS = {"semhitok": "semhitok.tokenizers.semhitok", "unitok": "semhitok.tokenizers.unitok"}
+TOKENIZERS = {
+    "semhitok": "semhitok.tokenizers.semhitok",
+    "unitok": "semhitok.tokenizers.unitok",
+    "vit_tokenizer": "semhitok.tokenizers.vit_tokenizer",
+}
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,9 @@
 A checkpoint is a folder ``step_00000500`` with ``tensors.safetensors`` and ``values.json``. It is written under another
 name, flushed to disk and renamed, so a folder with this name is always complete. No pickle is involved. Checksums of each
 tensor and of the values reveal later damage; checkpoints of versions without them are read as they are.
+
+Tensors that are sharded among ranks are in ``shards/``, a file per rank (``distributed.shard_files``), with a checksum of each
+file. ``load`` returns a ``Shards`` in place of such a tensor, and ``fill`` has every rank read its own part.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import re
 import shutil
 import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +24,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from semhitok import distributed
+from semhitok.distributed.shard_files import damaged_files
 from semhitok.storage.atomic import REPLACED, UNFINISHED, atomic_directory
 
-FORMAT = 1
-VALUES, TENSORS = "values.json", "tensors.safetensors"
+FORMAT, SHARDED_FORMAT = 1, 2
+VALUES, TENSORS, SHARDS = "values.json", "tensors.safetensors", "shards"
 _NAME = re.compile(r"step_(\d{8,})")
 
 
@@ -33,6 +39,41 @@ class CheckpointError(ValueError):
 
 class DamagedError(CheckpointError):
     """A checkpoint is not what was written; an earlier one may be whole."""
+
+
+@dataclass(frozen=True)
+class Shards:
+    """A tensor of which every rank may read a part (``fill``).
+
+    Attributes:
+        folder: of the files.
+        name: in the files.
+        shape: of the whole tensor.
+    """
+
+    folder: Path
+    name: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A state in three parts: a JSON document, whole tensors and sharded ones, to which it refers by name."""
+
+    document: Any
+    tensors: dict[str, Tensor]
+    sharded: dict[str, Tensor]
+
+
+def packed(state: Mapping[str, Any]) -> Packed:
+    """The state as it is written; whole tensors are copied.
+
+    Raises:
+        CheckpointError: a value is neither plain nor a tensor.
+    """
+    tensors: dict[str, Tensor] = {}
+    sharded: dict[str, Tensor] = {}
+    return Packed(_pack(state, "", tensors, sharded), tensors, sharded)
 
 
 def save(directory: Path, step: int, state: Mapping[str, Any], *, keep: int = 2) -> Path:
@@ -48,24 +89,54 @@ def save(directory: Path, step: int, state: Mapping[str, Any], *, keep: int = 2)
         WriteError: the disk is full or not writable; older checkpoints are left untouched.
         CheckpointError: a value is neither plain nor a tensor.
     """
-    target = folder_of(directory, step)
-    tensors: dict[str, Tensor] = {}
-    document: dict[str, Any] = {"format": FORMAT, "step": step, "state": _pack(state, "", tensors)}
-    document["tensors"] = {name: _checksum(tensor) for name, tensor in tensors.items()}
-    document["checksum"] = _checksum_of_values(document)
-    for leftover in (*directory.glob(f"{UNFINISHED}*"), *directory.glob(f"{REPLACED}*")):
-        shutil.rmtree(leftover, ignore_errors=True)
+    target, content = folder_of(directory, step), packed(state)
+    remove_unfinished(directory)
     with atomic_directory(target) as folder:
-        save_file(tensors, folder / TENSORS)
-        (folder / VALUES).write_text(json.dumps(document), encoding="utf-8")
-    for old in _all(directory)[:-keep]:
-        if old != target:
-            shutil.rmtree(old, ignore_errors=True)
+        write_values(folder, step, content)
+    remove_old(directory, keep, target)
     return target
 
 
-def load(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read what ``save`` wrote.
+def write_values(folder: Path, step: int, content: Packed, shards: Mapping[str, str] | None = None) -> None:
+    """Write everything but sharded tensors.
+
+    Args:
+        folder: exists.
+        step: optimizer steps done.
+        content: from ``packed``.
+        shards: checksums of the files of sharded tensors by name, if there are any; they are in the folder already.
+    """
+    document: dict[str, Any] = {"format": FORMAT if shards is None else SHARDED_FORMAT, "step": step}
+    document["state"] = content.document
+    document["tensors"] = {name: _checksum(tensor) for name, tensor in content.tensors.items()}
+    if shards is not None:
+        document["shards"] = dict(shards)
+        document["shapes"] = {name: list(tensor.shape) for name, tensor in content.sharded.items()}
+    document["checksum"] = _checksum_of_values(document)
+    save_file(content.tensors, folder / TENSORS)
+    (folder / VALUES).write_text(json.dumps(document), encoding="utf-8")
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Remove what a killed process left behind."""
+    for leftover in (*directory.glob(f"{UNFINISHED}*"), *directory.glob(f"{REPLACED}*")):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def remove_old(directory: Path, keep: int, newest: Path) -> None:
+    """Remove all but the last ``keep`` checkpoints, in any case not ``newest``."""
+    for old in _all(directory)[:-keep]:
+        if old != newest:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def load(path: Path, *, device: torch.device | str = "cpu", verify_shards: bool = True) -> dict[str, Any]:
+    """Read a checkpoint; of sharded tensors only where they are.
+
+    Args:
+        path: folder of the checkpoint.
+        device: of the tensors.
+        verify_shards: read all files of sharded tensors for their checksums; one rank is enough.
 
     Raises:
         DamagedError: the folder is not a checkpoint, or its content differs from what was written.
@@ -78,8 +149,10 @@ def load(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:
         raise DamagedError(f"{path} is not a readable checkpoint: {error}") from error
     if not isinstance(document, dict):
         raise DamagedError(f"{path} is not a readable checkpoint: {VALUES} holds no checkpoint's values")
-    if document.get("format") != FORMAT:
-        raise CheckpointError(f"{path} has checkpoint format {document.get('format')}, this version reads {FORMAT}")
+    if document.get("format") not in (FORMAT, SHARDED_FORMAT):
+        raise CheckpointError(
+            f"{path} has checkpoint format {document.get('format')}, this version reads {FORMAT} and {SHARDED_FORMAT}"
+        )
     if "checksum" in document and document["checksum"] != _checksum_of_values(document):
         raise DamagedError(f"{path} is damaged: {VALUES} is not as it was written")
     if (match := _NAME.fullmatch(path.name)) and document.get("step") != int(match[1]):
@@ -89,7 +162,11 @@ def load(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:
         if wrong:
             listed = f"{', '.join(wrong[:3])}{' ...' if len(wrong) > 3 else ''}"
             raise DamagedError(f"{path} is damaged: {len(wrong)} tensors are not as they were written: {listed}")
-        state = _unpack(document["state"], tensors)
+        shards = {name: Shards(path / SHARDS, name, tuple(size)) for name, size in document.get("shapes", {}).items()}
+        files = document.get("shards", {})
+        if verify_shards and (wrong := damaged_files(path / SHARDS, files)):
+            raise DamagedError(f"{path} is damaged: not as they were written, or missing: {', '.join(wrong[:3])}")
+        state = _unpack(document["state"], tensors, shards)
     except DamagedError:
         raise
     except KeyError as error:
@@ -171,20 +248,25 @@ def _checksum_of_values(document: Mapping[str, Any]) -> str:
     return f"{zlib.crc32(json.dumps(entries, sort_keys=True).encode()):08x}"
 
 
-def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """A JSON document of the same structure, in which a tensor's name refers to its entry in ``tensors``.
+def _pack(value: Any, name: str, tensors: dict[str, Tensor], sharded: dict[str, Tensor]) -> Any:
+    """A JSON document of the same structure, in which a tensor's name refers to its entry in ``tensors`` or ``sharded``.
 
     Dicts become lists of pairs, because JSON would turn the optimizer's integer keys into strings.
     """
+    if isinstance(value, Tensor) and distributed.is_sharded(value):
+        sharded[name] = value.detach()
+        return {"sharded": name}
     if isinstance(value, Tensor):
         # Copied, because safetensors refuses tensors that share memory, and one may be a view of another.
         tensors[name] = value.detach().to("cpu", copy=True).contiguous()
         return {"tensor": name}
     if isinstance(value, Mapping):
-        return {"dict": [[_plain(key, name), _pack(item, f"{name}/{key}", tensors)] for key, item in value.items()]}
+        return {
+            "dict": [[_plain(key, name), _pack(item, f"{name}/{key}", tensors, sharded)] for key, item in value.items()]
+        }
     if isinstance(value, list | tuple):
         kind = "list" if isinstance(value, list) else "tuple"
-        return {kind: [_pack(item, f"{name}/{index}", tensors) for index, item in enumerate(value)]}
+        return {kind: [_pack(item, f"{name}/{index}", tensors, sharded) for index, item in enumerate(value)]}
     return _plain(value, name)
 
 
@@ -196,7 +278,7 @@ def _plain(value: Any, name: str) -> Any:
     )
 
 
-def _unpack(node: Any, tensors: dict[str, Tensor]) -> Any:
+def _unpack(node: Any, tensors: dict[str, Tensor], shards: Mapping[str, Shards]) -> Any:
     """The inverse of ``_pack``; takes each tensor out of ``tensors``."""
     if not isinstance(node, dict):
         return node
@@ -204,10 +286,12 @@ def _unpack(node: Any, tensors: dict[str, Tensor]) -> Any:
     match kind:
         case "tensor":
             return tensors.pop(content)
+        case "sharded":
+            return shards[content]
         case "dict":
-            return {key: _unpack(item, tensors) for key, item in content}
+            return {key: _unpack(item, tensors, shards) for key, item in content}
         case "list":
-            return [_unpack(item, tensors) for item in content]
+            return [_unpack(item, tensors, shards) for item in content]
         case "tuple":
-            return tuple(_unpack(item, tensors) for item in content)
+            return tuple(_unpack(item, tensors, shards) for item in content)
     raise KeyError(kind)

@@ -10,14 +10,17 @@ from torch import nn
 def compile_blocks(model: nn.Module, *, backend: str | Callable = "inductor") -> int:
     """Compile the repeated blocks of a model in place and return how many.
 
-    A block is a member of an ``nn.ModuleList`` of at least two modules of one class. Compiling blocks rather than the
+    Blocks are those of ``repeated_blocks``. Compiling blocks rather than the
     whole model is quick (all blocks of a kind share one compiled function), keeps state-dict keys unchanged, and keeps
     collectives outside the graphs. ``backend`` is passed to ``torch.compile``.
     """
-    count = 0
-    for module in model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) > 1 and len({type(block) for block in module}) == 1:
-            for block in module:
-                block.compile(backend=backend)
-                count += 1
-    return count
+    blocks = repeated_blocks(model)
+    for block in blocks:
+        block.compile(backend=backend)
+    return len(blocks)
+
+
+def repeated_blocks(model: nn.Module) -> list[nn.Module]:
+    """The members of each ``nn.ModuleList`` of at least two modules of one class."""
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) > 1]
+    return [block for blocks in lists if len({type(each) for each in blocks}) == 1 for block in blocks]

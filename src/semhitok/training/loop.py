@@ -29,6 +29,8 @@ from semhitok.data.feed import Batch, Feed
 from semhitok.storage.atomic import atomic_directory
 from semhitok.storage.lock import locked_directory
 from semhitok.training import checkpoint
+from semhitok.training.checkpoint_match import fill
+from semhitok.training.checkpoint_writer import CheckpointWriter
 from semhitok.training.interruption import Interruption
 from semhitok.training.loop_config import LoopConfig
 from semhitok.training.metrics import RunningMean
@@ -65,20 +67,16 @@ def train(
         The final state; ``interrupted`` if a signal or the time limit stopped the run. The main rank has then written everything.
 
     Raises:
-        TrainingError: the loss is not finite (the batch is saved in ``nan_batch.safetensors``), or memory or the disk
-            is full.
+        TrainingError: the loss is not finite (the batch is saved in ``nan_batch.safetensors``), memory or the disk is full, or
+            at a checkpoint the ranks' states are not the same, bit for bit.
         OtherRankError: another rank ended with an error.
         LockedError: another run is using the directory.
         WriteError: a file cannot be written.
         CheckpointError: a checkpoint cannot be read.
-        ValueError: the batch cannot be split over the ranks, or the checkpoint has other data or another seed.
+        ValueError: the batch cannot be split over the ranks, these have different data, settings or tasks, or the checkpoint
+            has other data, another seed or another recipe.
     """
-    ranks = distributed.world_size()
-    parts = config.accumulation * ranks
-    if config.batch_size % parts:
-        raise ValueError(
-            f"batch_size {config.batch_size} is not divisible by accumulation x ranks = {config.accumulation} x {ranks}"
-        )
+    config.check_ranks(distributed.world_size())
     begun = time.perf_counter() if begun is None else begun
     with ExitStack() as stack:
         if lock:
@@ -95,6 +93,8 @@ def _train(
     on_finish: Callable[[TrainState], None] | None,
     begun: float,
 ) -> TrainState:
+    facts = {"data": feed.fingerprint, "task": task.describe()}
+    distributed.require_agreement(facts | {f"loop.{name}": value for name, value in vars(config).items()})
     state = _begin(task, feed, config, directory / "checkpoints")
     try:
         with closing(RunLogger(directory, task, feed, state, evaluate=evaluate)) as logger:
@@ -135,7 +135,11 @@ def _begin(task: Task, feed: Feed, config: LoopConfig, checkpoints: Path) -> Tra
         state.total_steps, state.planned_for = config.steps, None
     state.interrupted = False
     getattr(feed, "bad", {}).update(saved.get("bad", {}))
-    task.load_state_dict(saved["task"])
+    try:
+        task.load_state_dict(fill(saved["task"], task.state_dict(), path))
+    except (KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} is a checkpoint of another recipe: {reason[:300]}") from error
     return state
 
 
@@ -154,7 +158,7 @@ def _newest_checkpoint(checkpoints: Path) -> tuple[Path, dict[str, Any]] | None:
     if step < 0:
         return None
     path = checkpoint.folder_of(checkpoints, step)
-    return path, content if distributed.is_main() else checkpoint.load(path)
+    return path, content if distributed.is_main() else checkpoint.load(path, verify_shards=False)
 
 
 class _Run:
@@ -165,6 +169,7 @@ class _Run:
     ):
         self.task, self.feed, self.config, self.directory = task, feed, config, directory
         self.state, self.logger = state, logger
+        self.writer = CheckpointWriter(directory / "checkpoints", config.keep_checkpoints)
         self.means = RunningMean()
         self.budget = TimeBudget(config.max_seconds)
         # A plan restored from the checkpoint is not changed.
@@ -201,6 +206,7 @@ class _Run:
             state.interrupted = stop and not state.finished
             self._report(first_picture)
         self._save()
+        self.writer.wait()
 
     def end(self, on_finish: Callable[[TrainState], None] | None) -> None:
         """Save the last preview, evaluate, and export the model. A collective."""
@@ -265,14 +271,17 @@ class _Run:
         self.bad_shared = len(bad)
 
     def _save(self) -> None:
-        """Write a checkpoint unless this step already has one. A collective."""
+        """Write a checkpoint, or begin to, unless this step already has one. A collective."""
         if self.saved_at == self.state.step:
             return
         content = {"state": self.state.state_dict(), "feed": self.feed.fingerprint, "task": self.task.state_dict()}
+        if different := distributed.different_tensors(distributed.named_tensors(content["task"])):
+            raise TrainingError(
+                f"the ranks have drifted apart by step {self.state.step}: {len(different)} tensors are not the same on all of "
+                f"them, the first is {different[0]}; no checkpoint is written, the last one is untouched"
+            )
         content["bad"] = dict(getattr(self.feed, "bad", {}))  # of feeds that read while training goes on
-        if distributed.is_main():
-            checkpoint.save(self.directory / "checkpoints", self.state.step, content, keep=self.config.keep_checkpoints)
-        distributed.wait_for_main()
+        self.writer.save(self.state.step, content)
         self.saved_at = self.state.step
 
 

@@ -46,3 +46,14 @@ class LoopConfig:
             raise ValueError(f"evaluate_every must be at least 1 or None, got {self.evaluate_every}")
         if self.max_seconds is not None and self.max_seconds <= 0:
             raise ValueError(f"max_seconds must be above 0, got {self.max_seconds}")
+
+    def check_ranks(self, ranks: int) -> None:
+        """Check that the batch can be split over so many ranks.
+
+        Raises:
+            ValueError: it cannot.
+        """
+        if self.batch_size % (self.accumulation * ranks):
+            raise ValueError(
+                f"batch_size {self.batch_size} is not divisible by accumulation x ranks = {self.accumulation} x {ranks}"
+            )

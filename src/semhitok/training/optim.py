@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from semhitok.distributed import average_gradients
+from semhitok.distributed import average_gradients, whole_tensor
 from semhitok.quantizers import Quantizer
 
 
@@ -95,6 +95,20 @@ def build_adamw(modules: nn.Module | Sequence[nn.Module], config: OptimizerConfi
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
 
 
+def initialise_states(optimizer: torch.optim.AdamW) -> None:
+    """Create the moments that the first step would create, so that a checkpoint can be read into them.
+
+    A step after it equals one without it, bit for bit; and what does not fit into memory is found before the first step.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            state = optimizer.state[parameter]
+            if not state:
+                state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+                state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+                state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+
+
 def take_step(
     optimizer: torch.optim.Optimizer, config: OptimizerConfig, step: int, total_steps: int
 ) -> dict[str, float | Tensor]:
@@ -109,7 +123,8 @@ def take_step(
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     average_gradients(parameters)
-    norm = nn.utils.clip_grad_norm_(parameters, math.inf if config.clip_norm is None else config.clip_norm)
+    norm = whole_tensor(nn.utils.get_total_norm([each.grad for each in parameters if each.grad is not None]))
+    nn.utils.clip_grads_with_norm_(parameters, math.inf if config.clip_norm is None else config.clip_norm, norm)
     rate = learning_rate(step, total_steps, config)
     for group in optimizer.param_groups:
         group["lr"] = rate

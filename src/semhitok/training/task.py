@@ -44,7 +44,8 @@ class Task(Protocol):
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs: nested dicts, lists and tuples of tensors, numbers, text and None.
 
-        A collective: every rank calls it, the main rank writes what it returns.
+        A collective: every rank calls it, the main rank writes what it returns, and each rank its part of sharded tensors.
+        Before the first step it is called, too, so that a checkpoint can be read into what it returns.
         """
         ...
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+import torch
+from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class WeightAverage:
@@ -14,6 +16,9 @@ class WeightAverage:
 
     Parameters are averaged; buffers (EMA codebooks, running statistics) are copied, as they are averages already. The
     decay of the n-th update is min(decay, (1 + n) / (10 + n)), so that the initial weights are quickly forgotten.
+
+    Attributes:
+        module: the averaged copy; set its mode (``eval``) as needed.
 
     Args:
         module: copied at construction (before ``compile_blocks``, after loading weights). Pass only the trained parts,
@@ -26,18 +31,18 @@ class WeightAverage:
             raise ValueError(f"the decay of a weight average must be in [0, 1), got {decay}")
         self.decay = decay
         self._updates = 0
-        self._averaged = AveragedModel(module, multi_avg_fn=self._average)
-        self._averaged.requires_grad_(False)
+        self.module = deepcopy(module).requires_grad_(False)
 
-    @property
-    def module(self) -> nn.Module:
-        """The averaged copy; set its mode (``eval``) as needed."""
-        return self._averaged.module
-
+    @torch.no_grad()
     def update(self, module: nn.Module) -> None:
         """Update the average with the weights of ``module`` after an optimizer step."""
+        # torch's AveragedModel copies its count to the device in every update, for which the host waits.
         self._updates += 1
-        self._averaged.update_parameters(module)
+        decay = min(self.decay, (1 + self._updates) / (10 + self._updates)) if self._updates > 1 else 0.0
+        if averaged := tuple(self.module.parameters()):
+            get_ema_multi_avg_fn(decay)(averaged, tuple(module.parameters()), self._updates)
+        for copied, buffer in zip(self.module.buffers(), module.buffers(), strict=True):
+            copied.copy_(buffer)
 
     def state_dict(self) -> dict[str, Any]:
         """Averaged weights and the number of updates."""
@@ -46,10 +51,4 @@ class WeightAverage:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` returned; strict."""
         self._updates = int(state["updates"])
-        self._averaged.n_averaged.fill_(self._updates)
         self.module.load_state_dict(state["module"])
-
-    def _average(self, averaged: Sequence[Tensor], current: Sequence[Tensor], _: Tensor | int) -> None:
-        # AveragedModel's own count is a tensor, and reading it would synchronise with the GPU.
-        decay = min(self.decay, (1 + self._updates) / (10 + self._updates))
-        get_ema_multi_avg_fn(decay)(list(averaged), list(current), self._updates)

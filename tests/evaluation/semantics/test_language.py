@@ -55,7 +55,9 @@ class ColourTokenizer:
         return F.normalize(input_ids.float() + 0.01, dim=-1)
 
 
-def count_colours(text: list[str], *, padding: bool, truncation: bool, return_tensors: str) -> dict[str, Tensor]:
+def count_colours(
+    text: list[str], *, padding: bool, truncation: bool, split_special_tokens: bool, return_tensors: str
+) -> dict[str, Tensor]:
     """A text is how often it names each colour."""
     ids = torch.tensor([[one.count(colour) for colour in COLOURS] for one in text])
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

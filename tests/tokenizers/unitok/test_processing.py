@@ -75,3 +75,10 @@ def test_saved_beside_a_model_and_found_again(processor, tmp_path):
     assert AutoImageProcessor.from_pretrained(tmp_path).size == 16
     assert len(AutoTokenizer.from_pretrained(tmp_path)) == len(processor.tokenizer)
     assert loaded.decode(after["input_ids"][0], skip_special_tokens=True) == "a red square"
+
+
+def test_control_tokens_that_are_typed_are_text(processor):
+    """A caption may spell the end token, whose place decides the embedding of a text."""
+    end, begin = processor.tokenizer.eos_token, processor.tokenizer.bos_token
+    (ids,) = processor(text=f"a red {end} kite{begin}")["input_ids"].tolist()
+    assert (ids.count(processor.tokenizer.eos_token_id), ids.count(processor.tokenizer.bos_token_id)) == (1, 1)

@@ -60,7 +60,7 @@ def test_packed_loss_equals_unpacked_loss(scenes: Path, kind: str):
     made = task(model)
     batch = next(feed(model, scenes, kinds=("caption", "text_to_image", "chat")).batches(0, 4))
     assert ((batch.extras[POSITION_IDS] == 0).sum(dim=1) > 2).all()
-    total, by_kind = made._loss(batch, *made._labels(batch))
+    total, by_kind = made._loss(batch, made._labels(batch))
     expected, count = unpacked_loss(model, batch)
     assert count == int((batch.extras[LABELS] != -100).sum())
     assert float(total) / count == pytest.approx(expected / count, abs=1e-5)
@@ -86,7 +86,7 @@ def test_visual_labels_count_as_much_as_their_weight_says(scenes: Path, several:
         model = codes_mllm() if several else mllm(tokenizer=image_tokenizer())
         made = task(model, image_weight=weight)
         batch = next(feed(model, scenes).batches(0, 4))
-        total, by_kind = made._loss(batch, *made._labels(batch))
+        total, by_kind = made._loss(batch, made._labels(batch))
         total.backward()
         head = model.lm_head if model.code_head is None else model.code_head
         gradients = torch.cat([each.grad.flatten() for each in head.parameters() if each.grad is not None])
@@ -209,7 +209,7 @@ def test_what_is_exported_computes_the_same(scenes: Path, tmp_path: Path):
     batch = next(feed(model, scenes).batches(0, 2))
     loaded = task(SemHiTokForConditionalGeneration.from_pretrained(tmp_path))
     with torch.no_grad():
-        losses = [float(each._loss(batch, *each._labels(batch))[0]) for each in (made, loaded)]
+        losses = [float(each._loss(batch, each._labels(batch))[0]) for each in (made, loaded)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
@@ -243,7 +243,7 @@ def test_lora_trains_low_rank_changes_and_exports_them_merged(scenes: Path, tmp_
     again = replace(made.config, trained="all")
     other = LanguageTask(loaded, again, processor=processor(loaded))
     with torch.no_grad():
-        losses = [float(each._loss(batch, *each._labels(batch))[0]) for each in (made, other)]
+        losses = [float(each._loss(batch, each._labels(batch))[0]) for each in (made, other)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     # A resumed run finds its low-rank matrices again.
     torch.manual_seed(9)

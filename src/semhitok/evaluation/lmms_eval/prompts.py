@@ -17,15 +17,13 @@ from torch import Tensor
 
 from semhitok.data.records import IMAGE
 from semhitok.mllm import SemHiTokMLLMProcessor, Vocabulary
-from semhitok.mllm.chat import flattened
+from semhitok.mllm.chat import read_messages
 
 Messages = Sequence[Mapping[str, Any]]
 """Messages with "role" and "content", a text or parts; images are under "image", "path" or "url"."""
 
 TEXT_SHARE = 8
 """A truncated prompt keeps at least one position in this many for text; images are dropped, first ones first, to allow it."""
-WRITTEN_MARK = "[image]"
-"""Replaces an image mark without an image, which the processor cannot represent."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def prompt_of(processor: SemHiTokMLLMProcessor, conversation: Messages) -> Promp
         ValueError: a message without role or content, or a part that is neither text nor an image, such as a video.
     """
     messages = [placed(message) for message in conversation]
-    _, images = flattened(messages, IMAGE)
+    _, images = read_messages(messages)
     text = processor.apply_chat_template(messages, add_generation_prompt=True)
     # The template has added the special tokens already.
     return Prompt(tuple(processor.token_ids(text, add_special_tokens=False)), tuple(images))
@@ -63,19 +61,20 @@ def answer_ids(processor: SemHiTokMLLMProcessor, conversation: Messages, answer:
     """
     if not answer.strip():
         return ()
-    messages = [placed(message) for message in conversation]
-    asked = processor.apply_chat_template(messages, add_generation_prompt=True)
-    given = processor.apply_chat_template(
-        [*messages, {"role": "assistant", "content": answer.strip()}], continue_final_message=True
-    )
-    rest = given[len(asked) :] if given.startswith(asked) else answer
-    return tuple(processor.tokenizer(rest, add_special_tokens=False)["input_ids"])
+    messages = [*map(placed, conversation), {"role": "assistant", "content": answer.strip()}]
+    whole = processor.apply_chat_template(messages, continue_final_message=True)
+    *_, (ids, continues) = processor.segment_ids(whole.segments)
+    if continues:
+        return tuple(ids)
+    # The template does not write the answer after its generation prompt.
+    ((ids, _),) = processor.segment_ids([processor.plain_text(answer)])
+    return tuple(ids)
 
 
 def placed(message: Mapping[str, Any]) -> Mapping[str, Any]:
     """The message with its images at the marks ``<image>`` in its text, if there are as many.
 
-    Other marks are words about images (a question that names the same image twice) and are written ``[image]``.
+    Other marks are words about images (a question that names the same image twice).
     """
     content = message.get("content")
     if isinstance(content, str):
@@ -84,10 +83,7 @@ def placed(message: Mapping[str, Any]) -> Mapping[str, Any]:
         return message
     images = [part for part in content if part.get("type") == "image"]
     if len(images) != sum(_text(part).count(IMAGE) for part in content):
-        written = [
-            {**part, "text": part["text"].replace(IMAGE, WRITTEN_MARK)} if _text(part) else part for part in content
-        ]
-        return {**message, "content": written}
+        return message
     parts, waiting = [], iter(images)
     for part in content:
         if part.get("type") == "image":

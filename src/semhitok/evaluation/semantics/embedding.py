@@ -34,7 +34,7 @@ class TextTokenizer(Protocol):
     """A text tokenizer of transformers: a list of texts to ``input_ids`` and ``attention_mask``, (T,L)."""
 
     def __call__(
-        self, text: list[str], *, padding: bool, truncation: bool, return_tensors: str
+        self, text: list[str], *, padding: bool, truncation: bool, split_special_tokens: bool, return_tensors: str
     ) -> Mapping[str, Any]: ...
 
 
@@ -54,7 +54,7 @@ def embed_texts(
     parts = []
     for start in range(0, len(texts), batch_size):
         part = list(texts[start : start + batch_size])
-        tokens = text_tokenizer(part, padding=True, truncation=True, return_tensors="pt")
+        tokens = text_tokenizer(part, padding=True, truncation=True, split_special_tokens=True, return_tensors="pt")
         embedded = model.text_embedding(tokens["input_ids"].to(device), tokens["attention_mask"].to(device))
         parts.append(embedded.float().cpu())
     return torch.cat(parts)

@@ -25,6 +25,8 @@ from torch import Tensor, nn
 from semhitok.evaluation.text_to_image.judge_features import GridFeatures, lite2_grid
 from semhitok.storage.atomic import atomic_file
 from semhitok.storage.cache import weights_path
+from semhitok.storage.configuration import sentence_about
+from semhitok.storage.weights import check_values
 
 FORMAT = "semhitok-judge-1"
 BATCH = 32
@@ -150,7 +152,7 @@ class Judge:
             features: those that the judge was fitted on; None for EfficientNet-Lite2 with the fetched weights.
 
         Raises:
-            ValueError: no such file, not a judge, or a judge fitted on other features.
+            ValueError: no such file, not a judge, or a judge fitted on other features or with values that are not finite.
         """
         try:
             with safe_open(path, framework="pt") as file:
@@ -158,15 +160,17 @@ class Judge:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- not iterable itself
         except (OSError, KeyError, ValueError, SafetensorError) as error:
             raise ValueError(f"{path} does not hold a readable judge: {error!r}") from error
-        if document.get("format") != FORMAT:
-            raise ValueError(f"{path} has the format {document.get('format')}, this version reads {FORMAT}")
-        features = features or default_features()
-        if document["features"] != features.protocol:
-            raise ValueError(f"{path} was fitted on {document['features']}, but was given {features.protocol}")
-        thresholds_K = tensors.pop("thresholds")
-        head = JudgeHead(features.channels, len(document["concepts"]), width=tensors["head.mix.bias"].shape[0])
-        head.load_state_dict({name.removeprefix("head."): tensor for name, tensor in tensors.items()})
-        return cls(head, features, document["concepts"], thresholds_K, document["fingerprint"])
+        check_values(tensors, path, every_one=True)
+        with sentence_about(path):
+            if document.get("format") != FORMAT:
+                raise ValueError(f"{path} has the format {document.get('format')}, this version reads {FORMAT}")
+            features = features or default_features()
+            if document["features"] != features.protocol:
+                raise ValueError(f"{path} was fitted on {document['features']}, but was given {features.protocol}")
+            thresholds_K = tensors.pop("thresholds")
+            head = JudgeHead(features.channels, len(document["concepts"]), width=tensors["head.mix.bias"].shape[0])
+            head.load_state_dict({name.removeprefix("head."): tensor for name, tensor in tensors.items()})
+            return cls(head, features, document["concepts"], thresholds_K, document["fingerprint"])
 
 
 def default_features() -> GridFeatures:

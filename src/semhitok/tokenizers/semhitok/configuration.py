@@ -10,6 +10,7 @@ from semhitok.quantizers import ONE_CODE_PER_TOKEN
 from semhitok.quantizers.ema import UpdateRule
 from semhitok.quantizers.grouping import PixelCodebookKind
 from semhitok.quantizers.layout import IdLayout
+from semhitok.storage.configuration_fields import checked_fields, in_field
 from semhitok.teachers import TeacherConfig
 
 ConcatKind = Literal["dim", "length", "none", "semantic"]
@@ -57,6 +58,7 @@ class SemHiTokConfig(PreTrainedConfig):
     sub_configs = {"teacher_config": TeacherConfig}  # pyright: ignore[reportAssignmentType]
     codes_per_token = 1  # an id holds the semantic and the pixel code
 
+    @checked_fields
     def __init__(
         self,
         teacher_config: TeacherConfig | dict[str, Any] | None = None,
@@ -87,7 +89,8 @@ class SemHiTokConfig(PreTrainedConfig):
         **kwargs: Any,
     ) -> None:
         if isinstance(teacher_config, dict):
-            teacher_config = TeacherConfig(**teacher_config)
+            with in_field("teacher_config"):
+                teacher_config = TeacherConfig(**teacher_config)
         self.teacher_config = teacher_config if teacher_config is not None else TeacherConfig()
         self.image_size = image_size
         self.patch_size = patch_size

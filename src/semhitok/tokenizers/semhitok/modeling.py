@@ -152,7 +152,7 @@ class SemHiTokModel(PreTrainedModel):
 
     def embed(self, ids: Tensor) -> Embedded:
         """Ids (B,N) in [0, K*m) -> semantic codes (B,N,d_s) and l2-normalised pixel codes (B,N,d_p), fp32."""
-        semantic, pixel = self._codes(ids)
+        semantic, pixel = self._codes(ids, check_range=ids.device.type == "cpu")  # called for every generated token
         return Embedded(semantic=semantic, pixel=pixel)
 
     @torch.no_grad()
@@ -289,7 +289,8 @@ class SemHiTokModel(PreTrainedModel):
             )
         self._check_grid(height, width)
 
-    def _codes(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+    def _codes(self, ids: Tensor, *, check_range: bool = True) -> tuple[Tensor, Tensor]:
         """Semantic codes (B,N,d_s) and pixel codes (B,N,d_p) of checked ids (B,N)."""
-        semantic_ids, pixel_ids = self.pixel_quantizer.split_ids(check_ids(ids, self.vocab_size))
+        ids = check_ids(ids, self.vocab_size, check_range=check_range)
+        semantic_ids, pixel_ids = self.pixel_quantizer.split_ids(ids)
         return self.semantic.quantizer.lookup(semantic_ids), self.pixel_quantizer.lookup(semantic_ids, pixel_ids)

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 from transformers import CLIPTextConfig, PreTrainedConfig
 
 from semhitok.quantizers import ONE_CODE_PER_TOKEN, SEVERAL_CODES_PER_TOKEN
+from semhitok.storage.configuration_fields import checked_fields, in_field
 
 ProjectionKind = Literal["attention", "linear", "none"]
 STRIDE = 16
@@ -46,6 +47,7 @@ class UniTokConfig(PreTrainedConfig):
     model_type = "unitok"
     sub_configs = {"text_config": CLIPTextConfig}  # pyright: ignore[reportAssignmentType]
 
+    @checked_fields
     def __init__(
         self,
         image_size: int = 256,
@@ -84,7 +86,10 @@ class UniTokConfig(PreTrainedConfig):
         self.projection: ProjectionKind = projection
         self.projection_heads = projection_heads
         self.embed_dim = embed_dim
-        self.text_config = CLIPTextConfig(**text_config) if isinstance(text_config, dict) else text_config
+        if isinstance(text_config, dict):
+            with in_field("text_config"):
+                text_config = CLIPTextConfig(**text_config)
+        self.text_config = text_config
         self.encoder = encoder
         self.stages = list(stages or [])
         self.provenance = dict(provenance or {})

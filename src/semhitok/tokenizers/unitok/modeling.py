@@ -189,7 +189,7 @@ class UniTokModel(PreTrainedModel):
 
     def embed(self, ids: Tensor) -> Embedded:
         """Ids (B,N,C) -> quantized features (B,N,W), fp32, as ``pixel``, which also carry the semantics."""
-        return Embedded(semantic=None, pixel=self._lookup(ids))
+        return Embedded(semantic=None, pixel=self._lookup(ids, check_range=ids.device.type == "cpu"))
 
     def projected_features(self, embedded: Embedded) -> dict[str, Tensor]:
         """``projected``: tokens after the projection, the input of image head, decoder and models for understanding."""
@@ -302,10 +302,10 @@ class UniTokModel(PreTrainedModel):
     def _draw(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         return self.decoder(tokens.to(self.decoder.norm.weight.dtype), grid)
 
-    def _lookup(self, ids: Tensor) -> Tensor:
+    def _lookup(self, ids: Tensor, *, check_range: bool = True) -> Tensor:
         """Check ids (B,N,C) and look up their codes (B,N,W)."""
         quantizer = self._discrete()
-        ids = check_ids(ids, self.vocab_size, self.codes_per_token)
+        ids = check_ids(ids, self.vocab_size, self.codes_per_token, check_range=check_range)
         return quantizer.lookup(ids if self.config.quantizer in SEVERAL_CODES_PER_TOKEN else ids[..., 0])
 
     def _discrete(self) -> TokenQuantizer:

@@ -11,6 +11,7 @@ from transformers import BatchFeature, ProcessorMixin
 from semhitok.storage.foreign_code import load_without_foreign_code
 from semhitok.tokenizers.checkpoints import builtin_checkpoint
 from semhitok.tokenizers.image_processing import ImageLike
+from semhitok.tokenizers.processors import tried
 from semhitok.types import FitOrTile
 
 
@@ -29,7 +30,7 @@ class UniTokProcessor(ProcessorMixin):
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> UniTokProcessor:
         """Load the processor of a checkpoint: a folder, a hub id, or the name of one bundled with the package."""
-        load = super().from_pretrained
+        load = tried(super().from_pretrained)
         return load_without_foreign_code(load, builtin_checkpoint(pretrained_model_name_or_path), **kwargs)
 
     def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -63,5 +64,9 @@ class UniTokProcessor(ProcessorMixin):
             data.update(self.image_processor(images, mode=mode, return_tensors=return_tensors))
         if text is not None:
             texts = [text] if isinstance(text, str) else list(text)
-            data.update(self.tokenizer(texts, padding=padding, truncation=True, return_tensors=return_tensors))
+            data.update(
+                self.tokenizer(
+                    texts, padding=padding, truncation=True, split_special_tokens=True, return_tensors=return_tensors
+                )
+            )
         return BatchFeature(data)

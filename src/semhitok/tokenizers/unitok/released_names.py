@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from semhitok.storage.weights import check_values
 from semhitok.tokenizers.unitok.checkpoint_file import listed
 
 FEED_FORWARD = {"norm": "norm", "gate": "w0", "up": "w1", "out": "w2"}
@@ -173,7 +174,8 @@ def take(
         found: the tensors of the file, all of which must be used.
 
     Raises:
-        ValueError: tensors are missing, unknown or of another shape; the message uses the file's names.
+        ValueError: tensors are missing, unknown, of another shape, not of floating point or not finite; the message uses the
+            file's names.
     """
     sources = {name: _known(source(name), name) for name in shapes}
     expected = dict.fromkeys(name for entry in sources.values() for name in entry.names)
@@ -189,6 +191,7 @@ def take(
     said = [f"{kind}: {listed(dict.fromkeys(names))}" for kind, names in problems.items() if names]
     if said:
         raise ValueError(f"the tensors in {path} do not match: {'; '.join(said)}")
+    check_values({name: found[name] for name in expected}, path, every_one=True)
     return {
         name: entry.build(*(found[released].float() for released in entry.names)) for name, entry in sources.items()
     }

@@ -7,6 +7,7 @@ D channels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,30 @@ from semhitok.distributed import broadcast_parameters
 from semhitok.losses.large_head import large_head_loss
 from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
 from semhitok.mllm.continuous import ContinuousProjector
-from semhitok.training.optim import build_adamw, take_step
+from semhitok.training.compilation import repeated_blocks
+from semhitok.training.optim import build_adamw, initialise_states, take_step
 from semhitok.training.state import TrainState
 from semhitok.training.tasks.language_config import LanguageConfig
-from semhitok.training.tasks.lora import add_lora, merged_state_dict
+from semhitok.training.tasks.lora import add_lora, merged_tensors
 from semhitok.training.tasks.precision import autocast
+
+FILE_SIZE = "5GB"
+"""Largest file of exported weights; larger models become several files and an index."""
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    """The positions of a micro-batch whose next token has a label.
+
+    Attributes:
+        places_T: index of each into the flattened positions (B,R-1).
+        image_T: whether its label is a visual id.
+        image_count: number of those; known on the host, like T.
+    """
+
+    places_T: Tensor
+    image_T: Tensor
+    image_count: int
 
 
 class LanguageTask:
@@ -51,6 +71,8 @@ class LanguageTask:
         processor: exported with the model.
         projector: feeds the teacher's continuous features instead of ids (LLaVA's upper bound) and is trained instead of the
             model's adapter. Image positions must then have no labels.
+        mesh: divide the trained modules among these ranks (``distributed.shard``); the image tokenizer stays whole. Parameters
+            may then still be on the CPU.
     """
 
     def __init__(
@@ -60,15 +82,25 @@ class LanguageTask:
         *,
         processor: SemHiTokMLLMProcessor,
         projector: ContinuousProjector | None = None,
+        mesh: distributed.DeviceMesh | None = None,
     ) -> None:
         self.model, self.config, self.processor, self.projector = model, config, processor, projector
         self.merges = config.trained == "lora"
         self.trained = self._parts()
         self.trained.train()
         broadcast_parameters(self.trained)
+        if mesh is not None:
+            distributed.shard(
+                self.trained,
+                repeated_blocks(model.language_model),
+                mesh,
+                precision=torch.bfloat16 if config.precision == "bf16" else None,
+                whole=model.image_tokenizer.parameters(),
+            )
         self.optimizer = build_adamw(self.trained, config.optimizer)
+        initialise_states(self.optimizer)
 
-    def _parts(self) -> nn.ModuleDict:
+    def _parts(self) -> distributed.ShardableParts:
         """The trained modules; their frozen parameters have ``requires_grad`` False."""
         model, config = self.model, self.config
         if self.merges:
@@ -79,22 +111,22 @@ class LanguageTask:
         model.adapter.requires_grad_(self.projector is None)
         if config.checkpoint_activations:
             model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
-        return nn.ModuleDict({"model": model} | ({} if self.projector is None else {"projector": self.projector}))
+        return distributed.ShardableParts(
+            model=model, **({} if self.projector is None else {"projector": self.projector})
+        )
 
     def step(self, microbatches: Sequence[Batch], state: TrainState) -> dict[str, float | Tensor]:
         """See ``Task.step``."""
         prepared = [self._labels(batch) for batch in microbatches]
-        counts = distributed.average_values(
-            {
-                "text": float(sum(int((kinds_T == 0).sum()) for _, kinds_T in prepared)),
-                "image": float(sum(int((kinds_T == 1).sum()) for _, kinds_T in prepared)),
-            }
-        )
+        images = sum(labelled.image_count for labelled in prepared)
+        texts = sum(len(labelled.places_T) for labelled in prepared) - images
+        counts = distributed.average_values({"text": float(texts), "image": float(images)})
         weight = self.config.image_weight
         labels = max(1.0, counts["text"] + weight * counts["image"])
         sums: dict[str, Tensor] = {}
-        for batch, (labelled_BR, kinds_T) in zip(microbatches, prepared, strict=True):
-            total, by_kind = self._loss(batch, labelled_BR, kinds_T)
+        for number, (batch, labelled) in enumerate(zip(microbatches, prepared, strict=True), start=1):
+            distributed.reduce_between_nodes(self.trained, now=number == len(microbatches))
+            total, by_kind = self.trained(self._loss, batch, labelled)
             (total / labels).backward()
             for name, value in by_kind.items():
                 sums[name] = sums[name] + value if name in sums else value
@@ -130,15 +162,15 @@ class LanguageTask:
 
     def export(self, directory: Path | None) -> None:
         """Write model, processor and projector; LoRA is merged into the weights, so that loading does not need peft."""
+        tensors = merged_tensors(self.model) if self.merges else self.model.state_dict().items()
+        weights = distributed.gather_on_main(tensors)
+        of_projector = distributed.gather_on_main({} if self.projector is None else self.projector.state_dict().items())
         if directory is None:
             return
-        if self.merges:
-            self.model.save_pretrained(directory, state_dict=merged_state_dict(self.model))
-        else:
-            self.model.save_pretrained(directory)
+        self.model.save_pretrained(directory, state_dict=weights, max_shard_size=FILE_SIZE)
         self.processor.save_pretrained(directory)
         if self.projector is not None:
-            self.projector.save(directory)
+            self.projector.save(directory, of_projector)
 
     def describe(self) -> str:
         """See ``Task.describe``."""
@@ -149,38 +181,41 @@ class LanguageTask:
     def _parameters(self) -> dict[str, nn.Parameter]:
         return {name: each for name, each in self.trained.named_parameters() if each.requires_grad}
 
-    def _labels(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Positions whose next token has a label (B,R-1), and for each of these 0 for text or 1 for image (T)."""
-        following_BR = batch.extras[LABELS][:, 1:]
-        labelled_BR = following_BR != IGNORED
-        return labelled_BR, (following_BR[labelled_BR] == self.model.vocabulary.placeholder_id).long()
+    def _labels(self, batch: Batch) -> _Labelled:
+        following = batch.extras[LABELS][:, 1:].flatten()
+        # Masks as indices would make the host wait for a GPU each time; these two numbers are all that it needs.
+        places_T = (following != IGNORED).nonzero()[:, 0]
+        image_T = following.index_select(0, places_T) == self.model.vocabulary.placeholder_id
+        return _Labelled(places_T, image_T, int(image_T.sum()))
 
-    def _loss(self, batch: Batch, labelled_BR: Tensor, kinds_T: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _loss(self, batch: Batch, labelled: _Labelled) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum of the losses, and the unweighted sums by kind, detached."""
         model = self.model
         position_ids = batch.extras[POSITION_IDS]
         attention = {"position_ids": position_ids, "use_cache": False}
         with autocast(self.config.precision, position_ids.device):
-            assert self.projector is None or not kinds_T.any(), "continuous features have no ids to predict"
+            assert self.projector is None or not labelled.image_count, "continuous features have no ids to predict"
             embeds_BRD, filled_BR, codes = self.embedded(batch)
             hidden_BRD = model.body(inputs_embeds=embeds_BRD, **attention).last_hidden_state
             assert hidden_BRD is not None
-            hidden_TD, targets_T = hidden_BRD[:, :-1][labelled_BR], filled_BR[:, 1:][labelled_BR]
-            image_T = kinds_T == 1
-            in_head_T = torch.ones_like(image_T) if model.code_head is None else ~image_T
-            weight = self.config.image_weight
+            places_T, image_T, weight = labelled.places_T, labelled.image_T, self.config.image_weight
+            hidden = hidden_BRD[:, :-1].flatten(0, 1)
+            in_head = places_T if model.code_head is None else places_T[~image_T]
             total, losses = large_head_loss(
-                hidden_TD[in_head_T],
+                hidden.index_select(0, in_head),
                 model.lm_head.weight,
-                targets_T[in_head_T],
-                factors_N=None if weight == 1 else torch.where(image_T, weight, 1.0)[in_head_T],
+                filled_BR[:, 1:].flatten().index_select(0, in_head),
+                factors_N=torch.where(image_T, weight, 1.0) if weight != 1 and model.code_head is None else None,
                 chunk_tokens=self.config.chunk_tokens,
             )
-            of_image = losses[image_T[in_head_T]].sum()
+            of_image = losses.new_zeros(()) if model.code_head is not None else torch.where(image_T, losses, 0.0).sum()
             by_kind = {"text": losses.sum() - of_image, "image": of_image}
-            if model.code_head is not None and image_T.any():
+            if model.code_head is not None and labelled.image_count:
                 assert codes is not None
-                image = model.code_head.loss(hidden_TD[image_T], codes[:, 1:][labelled_BR][image_T])
+                of_images = places_T[image_T]
+                image = model.code_head.loss(
+                    hidden.index_select(0, of_images), codes[:, 1:].flatten(0, 1).index_select(0, of_images)
+                )
                 total, by_kind["image"] = total + weight * image, image.detach()
             elif model.code_head is not None:  # every rank uses the code head in every step
                 total = total + 0.0 * sum(parameter.sum() for parameter in model.code_head.parameters())
@@ -202,14 +237,18 @@ class LanguageTask:
     def _fill(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Ids (B,R) with image ids in place of placeholders, and codes (B,R,C) if C > 1, otherwise None."""
         image_ids = batch.extras[IMAGE_IDS]
-        pixels = _pixels(batch, image_ids)
-        if len(pixels):
+        if batch.images_BCHW.shape[1]:  # else all images have ids
+            pixels = _pixels(batch, image_ids)
             with torch.autocast(pixels.device.type, enabled=False):  # ids must not depend on the training precision
                 found = self.model.image_tokenizer.encode(pixels).ids
-            image_ids = image_ids.clone()
-            image_ids[_first(image_ids) == FROM_PIXELS] = found
-        present = image_ids[_first(image_ids) != NO_IMAGE]  # (I,N) or (I,N,C), rows in order
-        return self.model.vocabulary.place_image_ids(batch.extras[INPUT_IDS], present)
+            awaited = (_first(image_ids) == FROM_PIXELS).view(*image_ids.shape[:2], *[1] * (image_ids.ndim - 2))
+            image_ids = image_ids.masked_scatter(awaited, found.to(image_ids.dtype))
+        # (I,N) or (I,N,C): those present first, in order of rows.
+        absent = _first(image_ids).flatten() == NO_IMAGE
+        in_order = image_ids.flatten(0, 1).index_select(0, absent.int().argsort(stable=True))
+        on_cpu = image_ids.device.type == "cpu"
+        present = in_order[: len(absent) - int(absent.sum())] if on_cpu else in_order
+        return self.model.vocabulary.place_image_ids(batch.extras[INPUT_IDS], present, check=on_cpu)
 
 
 def not_used(microbatches: Sequence[Batch]) -> dict[str, float | Tensor]:

@@ -24,6 +24,8 @@ class LanguageConfig:
         lora_rank, lora_alpha: used with ``lora`` only.
         image_weight: weight of a visual label in the loss; a text label has 1. 1 gives the paper's single loss, in which the 64
             or more tokens of a generated image outweigh the two of an answer; small models learn to answer sooner with less.
+        head_from_embeddings: whether stage ``align`` sets the head's visual rows to the directions of the visual embeddings even
+            if it keeps the text embeddings, as for a language model that has learned words but no images.
         chunk_tokens: number of tokens whose logits are held in memory at a time.
         checkpoint_activations: recompute the layers' activations in the backward pass to save memory.
         precision: ``bf16`` autocast or ``fp32``.
@@ -34,6 +36,7 @@ class LanguageConfig:
     lora_rank: int = 16
     lora_alpha: float = 32.0
     image_weight: float = 1.0
+    head_from_embeddings: bool = False
     chunk_tokens: int = CHUNK_TOKENS
     checkpoint_activations: bool = False
     precision: Precision = "bf16"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
@@ -37,13 +38,12 @@ def add_lora(language_model: nn.Module, *, rank: int, alpha: float) -> None:
     inject_adapter_in_model(config, language_model)
 
 
-def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict of an equivalent model without LoRA; the model itself is left unchanged."""
+def merged_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The state dict of an equivalent model without LoRA, tensor by tensor; the model itself is left unchanged."""
     state: dict[str, Tensor] = model.state_dict()
     layers: dict[str, Any] = {
         name: module for name, module in model.named_modules() if hasattr(module, "get_delta_weight")
     }
-    merged = {}
     for name, tensor in state.items():
         if _PREFIX in name:
             continue
@@ -52,5 +52,4 @@ def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
             layer = layers[owner]
             for adapter in layer.active_adapters:
                 tensor = tensor + layer.get_delta_weight(adapter).to(tensor.dtype)
-        merged[name.replace(_BASE, "")] = tensor
-    return merged
+        yield name.replace(_BASE, ""), tensor

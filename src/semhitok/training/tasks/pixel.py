@@ -218,11 +218,15 @@ class PixelTask:
 
 
 def _adversary(config: PixelConfig, device: torch.device) -> Adversary:
-    settings = AdversarialConfig(
+    return Adversary(PatchDiscriminator(config.discriminator_channels).to(device), adversarial_config(config))
+
+
+def adversarial_config(config: PixelConfig) -> AdversarialConfig:
+    """The settings of the discriminator."""
+    return AdversarialConfig(
         weight=config.adversarial_weight,
         start=config.adversarial_start,
         diffaug=config.diffaug,
         optimizer=config.discriminator_optimizer,
         precision=config.precision,
     )
-    return Adversary(PatchDiscriminator(config.discriminator_channels).to(device), settings)

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from semhitok.data.feed import Batch
-from semhitok.distributed import broadcast_parameters, gather_with_gradients
-from semhitok.losses import l1_loss, l2_loss, softmax_contrastive_loss
+from semhitok.distributed import broadcast_parameters, gather_with_gradients, is_distributed, rank
+from semhitok.losses import softmax_contrastive_loss
 from semhitok.tokenizers.unitok.modeling import UniTokModel
 from semhitok.tokenizers.unitok.processing import UniTokProcessor
 from semhitok.training.codebook_maintenance import CodebookMaintainer
@@ -33,6 +33,7 @@ from semhitok.training.tasks.pixel import PerceptualDistance
 from semhitok.training.tasks.precision import autocast
 from semhitok.training.tasks.terms import mean_psnr, mean_terms
 from semhitok.training.tasks.unitok_config import UniTokTrainingConfig
+from semhitok.training.tasks.visible import visible_loss
 from semhitok.training.weight_average import WeightAverage
 
 INPUT_IDS = "input_ids"
@@ -182,7 +183,16 @@ class UniTokTask:
         if output.reconstruction is not None:
             reconstruction = output.reconstruction.float()
             pair = (pixel_values, reconstruction)
-            total, found = self._visible(pixel_values, reconstruction, state, index)
+            total, found = visible_loss(
+                config,
+                pixel_values,
+                reconstruction,
+                perceptual=self.perceptual,
+                adversary=self.adversary,
+                last_layer=self.model.decoder.last_layer,
+                state=state,
+                index=index,
+            )
             terms |= found
         for name, weight in (("codebook", config.codebook_weight), ("commitment", config.commitment_weight)):
             if name in output.losses:
@@ -196,37 +206,18 @@ class UniTokTask:
             terms["psnr"] = mean_psnr(pair[1].detach(), pixel_values)
         return _Forward(pair, output.ids, output.features, {"loss": total, **terms})
 
-    def _visible(
-        self, target: Tensor, reconstruction: Tensor, state: TrainState, index: int
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The reconstruction loss of images (B,3,H,W), and its terms."""
-        config = self.config
-        terms: dict[str, Tensor] = {}
-        visible = torch.zeros((), device=target.device)
-        if config.l1_weight:
-            terms["loss/l1"] = l1_loss(reconstruction, target)
-            visible = visible + config.l1_weight * terms["loss/l1"]
-        if config.l2_weight:
-            terms["loss/l2"] = l2_loss(reconstruction, target)
-            visible = visible + config.l2_weight * terms["loss/l2"]
-        if config.perceptual_weight and self.perceptual is not None:
-            with autocast(config.precision, target.device):
-                terms["loss/perceptual"] = self.perceptual(reconstruction, target).mean()
-            visible = visible + config.perceptual_weight * terms["loss/perceptual"]
-        if self.adversary is not None and self.adversary.active(state):
-            last_layer = self.model.decoder.last_layer
-            visible, found = self.adversary.add_generator_loss(visible, reconstruction, last_layer, state, index)
-            terms |= found
-        return visible, terms
-
     def _contrast(self, image_BE: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The contrastive loss over the pairs of all ranks, and the fraction of images whose own text is nearest."""
+        """This rank's part of the contrastive loss over the pairs of all ranks, and the fraction of its images whose own text
+        is nearest."""
         with autocast(self.config.precision, image_BE.device):
             text_BE = self.model.text_embedding(batch.extras[INPUT_IDS].long())
-        images_GE, texts_GE = gather_with_gradients(image_BE.float()), gather_with_gradients(text_BE.float())
-        loss = softmax_contrastive_loss(images_GE, texts_GE, self.model.logit_scale.exp())
-        cosine_GG = images_GE.detach() @ texts_GE.detach().T
-        return loss, (cosine_GG.diagonal() >= cosine_GG.amax(dim=1)).float().mean()
+        image_BE, text_BE, scale, first = image_BE.float(), text_BE.float(), self.model.logit_scale.exp(), 0
+        all_pairs = None
+        if is_distributed():
+            all_pairs, first = (gather_with_gradients(image_BE), gather_with_gradients(text_BE)), rank() * len(image_BE)
+        loss = softmax_contrastive_loss(image_BE, text_BE, scale, all_pairs=all_pairs, first=first)
+        cosine_BG = image_BE.detach() @ (text_BE if all_pairs is None else all_pairs[1]).detach().T
+        return loss, (cosine_BG.diagonal(first) >= cosine_BG.amax(dim=1)).float().mean()
 
 
 def _attention(device: torch.device) -> AbstractContextManager[Any]:

@@ -11,8 +11,8 @@ answers which word a code stands for. The sharpness is low on purpose: it requir
 attention needs to find it.
 
 The export also initialises scale and head rows, for a language model that is trained from scratch. Visual embeddings get the
-scale of the text embeddings, since only their directions were learned. If the text embeddings were trained too, the head's
-visual rows start as these directions, so that codes of similar meaning have similar logits from the first step on.
+scale of the text embeddings, since only their directions were learned. If the text embeddings were trained too, or
+``head_from_embeddings`` says so, the head's visual rows start as these directions, so that codes of similar meaning have similar logits from the first step on.
 
 Shapes: B rows, R positions, I images, N tokens of an image, W words of the batch, S sequences, D channels.
 """
@@ -52,7 +52,8 @@ class WordAlignmentTask(LanguageTask):
     ``trained="adapter"`` keeps the text embeddings, for a pretrained language model. The logged ``loss`` is per image.
 
     Args:
-        model, config: see ``LanguageTask``; only ``optimizer``, ``precision`` and ``trained`` of the config are used.
+        model, config: see ``LanguageTask``; only ``optimizer``, ``precision``, ``trained`` and
+            ``head_from_embeddings`` of the config are used.
         arguments: the other arguments of ``LanguageTask``.
 
     Raises:
@@ -66,13 +67,13 @@ class WordAlignmentTask(LanguageTask):
         end = self.processor.tokenizer.eos_token_id
         self._end = IGNORED if end is None else end
 
-    def _parts(self) -> nn.ModuleDict:
+    def _parts(self) -> distributed.ShardableParts:
         """Adapter or projector, the text embeddings if they are trained, and the words' biases."""
         self.model.requires_grad_(False)
         parts = super()._parts()
         table = self.model.get_input_embeddings().weight
         table.requires_grad_(self.config.trained == "all")
-        parts["words"] = WordBias(self.model.vocabulary.text_size).to(table.device)
+        parts.add_module("words", WordBias(self.model.vocabulary.text_size).to(table.device))
         return parts
 
     def step(self, microbatches: Sequence[Batch], state: TrainState) -> dict[str, float | Tensor]:
@@ -101,7 +102,8 @@ class WordAlignmentTask(LanguageTask):
         parts = (model.adapter, model.lm_head)
         kept = [copy.deepcopy(part.state_dict()) for part in parts]
         model.match_scale(per_mlp=False)
-        if self.config.trained == "all" and model.code_head is None:
+        begins = self.config.trained == "all" or self.config.head_from_embeddings
+        if begins and model.code_head is None:
             initialise_head_rows(model)
         super().export(directory)
         for part, state in zip(parts, kept, strict=True):
@@ -127,7 +129,7 @@ class WordAlignmentTask(LanguageTask):
         with autocast(self.config.precision, labels_BR.device):
             table_WD = model.get_input_embeddings().weight[words_W]
             visual_IND = self.embedded(batch)[0][place_BR].view(-1, tokens, table_WD.shape[1])
-        scores_IW = word_scores(visual_IND, table_WD) + self.trained["words"].bias[words_W]  # pyright: ignore
+        scores_IW = word_scores(visual_IND, table_WD) + self.trained.words.bias[words_W]
         loss = nn.functional.binary_cross_entropy_with_logits(scores_IW, said_IW, reduction="sum")
         return loss, len(said_IW)
 
