@@ -1,23 +1,8 @@
-"""The Pareto front by brute force; the plot draws any number of points."""
+"""The plot draws any number of points; the front itself: tests/metrics/test_pareto.py."""
 
 from __future__ import annotations
 
-import random
-
-from semhitok.visualization.pareto_plot import ParetoPoint, draw_pareto_plot, pareto_front
-
-
-def test_the_front_is_what_nothing_dominates():
-    generator = random.Random(0)
-    points = [ParetoPoint(str(i), generator.randint(0, 9), generator.randint(0, 9), 768) for i in range(40)]
-    front = pareto_front(points)
-    undominated = {
-        (point.x, point.y)
-        for point in points
-        if not any(o.x >= point.x and o.y >= point.y and (o.x, o.y) != (point.x, point.y) for o in points)
-    }
-    assert {(point.x, point.y) for point in front} == undominated
-    assert [point.x for point in front] == sorted(point.x for point in front)
+from semhitok.visualization.pareto_plot import ParetoPoint, draw_pareto_plot
 
 
 def test_it_is_drawn_for_one_point_and_for_crowded_ones():

@@ -8,7 +8,12 @@ from pathlib import Path
 
 from semhitok.experiments.results import Result, load_result
 
-LOWER_IS_BETTER = frozenset({"bits", "vocabulary", "perceptual", "frechet", "error", "semantic_error"})
+LOWER_IS_BETTER = frozenset(
+    {
+        *("bits", "tokens", "vocabulary", "codebook_size", "parameters", "weights_megabytes"),
+        *("perceptual", "frechet", "error", "semantic_error"),
+    }
+)
 """Metrics of which less is better; of all others more is."""
 
 

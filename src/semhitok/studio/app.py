@@ -99,8 +99,9 @@ def _check_free(host: str, port: int) -> None:
         with socket.create_server((host, port)):
             pass
     except OSError as error:
+        reason = (error.strerror or str(error)).partition(" (")[0]  # without the address once more
         raise ValueError(
-            f"the page cannot be served at {host}:{port}: {error.strerror}; choose another --port or --host"
+            f"the page cannot be served at {host}:{port}: {reason}; choose another --port or --host"
         ) from error
 
 

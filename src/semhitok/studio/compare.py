@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,15 +42,26 @@ class Selection:
     words: str = ""
 
 
-def tables_in(folder: Path) -> list[str]:
-    """``EVERYTHING``, and the ablation tables with results in a folder."""
-    from semhitok.experiments import ABLATIONS
-
-    names = {result.experiment for result in read_results(folder)[0]}
+def tables_in(folders: Sequence[Path]) -> list[str]:
+    """``EVERYTHING``, and the tables with results in these folders."""
+    names = {result.experiment for result in _results(folders)}
     return [
         EVERYTHING,
-        *(name for name, ablation in ABLATIONS.items() if any(row.experiment.name in names for row in ablation.rows)),
+        *(name for name, ablation in _tables().items() if any(row.experiment.name in names for row in ablation.rows)),
     ]
+
+
+@cache
+def _tables() -> dict[str, Ablation]:
+    """The ablations, and the comparison of systems."""
+    from semhitok.experiments import ABLATIONS
+    from semhitok.experiments.comparison import SETS, comparison
+
+    return {**ABLATIONS, "comparison": comparison(SETS["all"])}
+
+
+def _results(folders: Sequence[Path]) -> list[Result]:
+    return [result for folder in folders for result in read_results(folder)[0]]
 
 
 def figures_in(summaries: Sequence[Summary]) -> list[str]:
@@ -58,29 +70,25 @@ def figures_in(summaries: Sequence[Summary]) -> list[str]:
     return sorted(names, key=lambda name: -sum(name in summary.means for summary in summaries))
 
 
-def select(folder: Path, selection: Selection) -> list[Summary]:
+def select(folders: Sequence[Path], selection: Selection) -> list[Summary]:
     """The chosen experiments.
 
     Raises:
-        ValueError: the folder holds no results.
+        ValueError: a folder holds no results.
     """
-    from semhitok.experiments import ABLATIONS
-
-    results: list[Result] = read_results(folder)[0]
-    if selection.tables in ABLATIONS:
-        wanted = {row.experiment.name for row in ABLATIONS[selection.tables].rows}
+    results = _results(folders)
+    if selection.tables != EVERYTHING:
+        wanted = {row.experiment.name for row in _tables()[selection.tables].rows}
         results = [result for result in results if result.experiment in wanted]
     words = selection.words.lower().split()
     return [summary for summary in summarise(results) if all(word in summary.experiment.lower() for word in words)]
 
 
-def draw_table(folder: Path, selection: Selection, across: str, up: str) -> str:
+def draw_table(folders: Sequence[Path], selection: Selection, across: str, up: str) -> str:
     """The chosen experiments as a table: that of the ablation, with the published values, or all that have two figures."""
-    from semhitok.experiments import ABLATIONS
-
-    summaries = select(folder, selection)
-    if selection.tables in ABLATIONS:
-        return _ablation_table(ABLATIONS[selection.tables], {summary.experiment: summary for summary in summaries})
+    summaries = select(folders, selection)
+    if selection.tables != EVERYTHING:
+        return _ablation_table(_tables()[selection.tables], {summary.experiment: summary for summary in summaries})
     summaries, front = _with_both(summaries, across, up)
     if not summaries:
         return ""
@@ -120,9 +128,9 @@ def _ablation_table(ablation: Ablation, summaries: Mapping[str, Summary]) -> str
     return section(ablation.title, ablation.note + source, table(heading, rows, ablation.title))
 
 
-def draw_picture(folder: Path, selection: Selection, across: str, up: str) -> str:
+def draw_picture(folders: Sequence[Path], selection: Selection, across: str, up: str) -> str:
     """Two figures of the chosen experiments as an SVG with their Pareto front."""
-    summaries, front = _with_both(select(folder, selection), across, up)
+    summaries, front = _with_both(select(folders, selection), across, up)
     if not summaries:
         return empty(f"None of these experiments has both {title(across)} and {title(up)}.")
     points = [

@@ -262,7 +262,7 @@ def compare_tab(tab: gr.Tab, workspace: Workspace) -> None:
             folder = gr.Textbox(
                 "",
                 label="Results",
-                placeholder="the bundled ablations",
+                placeholder="the bundled results",
                 info="A folder of .json files; Enter reads it.",
             )
             chosen = gr.Dropdown([compare.EVERYTHING], value=compare.EVERYTHING, label="Table")
@@ -273,14 +273,14 @@ def compare_tab(tab: gr.Tab, workspace: Workspace) -> None:
             plot = piece(empty("Results appear here."), "plot")
             table = piece()
 
-    def place(path: str) -> Path:
-        found = Path(path.strip()).expanduser() if path.strip() else workspace.results_folder()
-        if found is None:
+    def places(path: str) -> list[Path]:
+        found = [Path(path.strip()).expanduser()] if path.strip() else workspace.results_folders()
+        if not found:
             raise ValueError("there are no bundled results here; name a folder of results")
         return found
 
     def read(path: str) -> Any:
-        where = place(path)
+        where = places(path)
         everything = compare.Selection()
         figures = compare.figures_in(compare.select(where, everything))
         x, y = ("bits", "psnr") if {"bits", "psnr"} <= set(figures) else (figures[0], figures[min(1, len(figures) - 1)])
@@ -293,7 +293,7 @@ def compare_tab(tab: gr.Tab, workspace: Workspace) -> None:
         )
 
     def show(path: str, name: str, only: str, x: str, y: str) -> tuple[str, str]:
-        where, selection = place(path), compare.Selection(name, only)
+        where, selection = places(path), compare.Selection(name, only)
         return compare.draw_picture(where, selection, x, y), compare.draw_table(where, selection, x, y)
 
     opened = [chosen, across, up, plot, table]

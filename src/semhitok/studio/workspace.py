@@ -76,9 +76,12 @@ class Workspace:
         """Example images to ask about: those of the folder, or the bundled scenes, which the bundled model knows best."""
         return _images_in([self.images or bundled("examples/scenes") or bundled("examples/photographs")])
 
-    def results_folder(self) -> Path | None:
-        """The folder of results that is shown first."""
-        return self.results or bundled("docs/ablations")
+    def results_folders(self) -> list[Path]:
+        """The folders of results that are shown first: that of the workspace, or the bundled ablations and comparison."""
+        if self.results is not None:
+            return [self.results]
+        folders = [bundled("docs/ablations"), bundled("docs/comparison")]
+        return [folder for folder in folders if folder is not None and any(folder.glob("*.json"))]
 
     def _find_patches(self, name: str, folder: str) -> PatchIndex:
         if folder:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from semhitok.metrics.pareto import pareto_front
 from semhitok.visualization.canvas import BACKGROUND, FAINT, INK, blank, font
 
 WIDTH, HEIGHT = 1100, 720
@@ -25,15 +26,6 @@ class ParetoPoint:
     x: float
     y: float
     bits: int
-
-
-def pareto_front(points: Sequence[ParetoPoint]) -> list[ParetoPoint]:
-    """The points that no other beats in one figure without losing in the other, by increasing ``x``."""
-    front: list[ParetoPoint] = []
-    for point in sorted(points, key=lambda each: (-each.x, -each.y)):
-        if not front or point.y > front[-1].y:
-            front.append(point)
-    return front[::-1]
 
 
 def draw_pareto_plot(points: Sequence[ParetoPoint], *, title: str, subtitle: str, across: str, up: str) -> Image.Image:
@@ -69,7 +61,8 @@ def draw_pareto_plot(points: Sequence[ParetoPoint], *, title: str, subtitle: str
     taken: list[tuple[float, float, float]] = []
     for number, (bits, colour) in enumerate(colours.items()):
         group = [point for point in points if point.bits == bits]
-        front = [place(point.x, point.y) for point in pareto_front(group)]
+        chosen = pareto_front([(point.x, point.y) for point in group], higher_is_better=(True, True))
+        front = [place(group[index].x, group[index].y) for index in chosen]
         if len(front) > 1:
             draw.line(front, colour, 2, joint="curve")
         for point in group:
