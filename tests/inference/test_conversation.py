@@ -10,7 +10,7 @@ from tests.mllm.tiny_mllm import TEXT_SIZE, WORDS, mllm, processor
 
 from semhitok import Conversation, answer_questions
 from semhitok.inference.conversation import ANSWER_OPTIONS
-from semhitok.inference.text_generation import AnswerOptions
+from semhitok.inference.text_generation import AnswerOptions, GeneratedText
 from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
 
 
@@ -64,3 +64,13 @@ def test_the_models_own_settings_hold_in_conversations_alone(parts):
         assert Conversation(model, processing, [picture()], unmoved).ask("what is there") == plain
     finally:
         model.generation_config.repetition_penalty = None
+
+
+def test_whatever_the_model_answered_the_conversation_goes_on(parts, monkeypatch):
+    """A byte-level model can write any bytes, also those of noncharacters."""
+    conversation = Conversation(*parts, [picture()])
+    answered = [GeneratedText("a \ufdd0 <image> <begin> cat", 5)]
+    monkeypatch.setattr("semhitok.inference.conversation.generate_text", lambda *given, **options: answered)
+    for _ in range(2):
+        assert conversation.ask("what is there") == answered[0].text
+    assert conversation.turns[0][1] == "a \ufffd <image> <begin> cat"
