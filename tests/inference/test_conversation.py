@@ -10,7 +10,7 @@ from tests.mllm.tiny_mllm import TEXT_SIZE, WORDS, mllm, processor
 
 from semhitok import Conversation, answer_questions
 from semhitok.inference.conversation import ANSWER_OPTIONS
-from semhitok.inference.text_generation import AnswerOptions
+from semhitok.inference.text_generation import AnswerOptions, GeneratedText
 from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
 
 
@@ -95,3 +95,13 @@ def test_a_closed_stream_stops_and_leaves_no_trace(parts):
     assert stopped < len(passes) - stopped
     with pytest.raises(ValueError, match="the question is empty"):
         list(conversation.stream(" "))
+
+
+def test_whatever_the_model_answered_the_conversation_goes_on(parts, monkeypatch):
+    """A byte-level model can write any bytes, also those of noncharacters."""
+    conversation = Conversation(*parts, [picture()])
+    answered = [GeneratedText("a \ufdd0 <image> <begin> cat", 5)]
+    monkeypatch.setattr("semhitok.inference.conversation.generate_text", lambda *given, **options: answered)
+    for _ in range(2):
+        assert conversation.ask("what is there") == answered[0].text
+    assert conversation.turns[0][1] == "a \ufffd <image> <begin> cat"

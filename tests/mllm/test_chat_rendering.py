@@ -121,6 +121,9 @@ def test_chats_begin_where_texts_begin(model):
         assert ids[: len(beginning)] == beginning
         if beginning:
             assert ids.count(beginning[0]) == 1
+        shown = made_for.apply_chat_template(messages(TALK), add_generation_prompt=True)
+        pictures = [np.zeros((8, 8, 3), np.uint8)] * 2
+        assert made_for(pictures, shown)["input_ids"][0].tolist() == ids, "not once more where a chat is passed on"
     assert prompt(processing(model, "llama", TEMPLATES["chatml"]), TALK)[0] != made("llama").bos_token_id, (
         "other templates are in charge of it themselves"
     )

@@ -54,7 +54,7 @@ class ShardWriter:
         """
         writer = _Writer(folder, complete)
         # All tensors have one of the names, in the same order, on every rank.
-        return async_save(dict(tensors), storage_writer=writer, process_group=self._group)  # pyright: ignore[reportReturnType]
+        return async_save(dict(tensors), storage_writer=writer, process_group=self._group)  # pyright: ignore[reportReturnType, reportArgumentType]
 
 
 class _Writer(HuggingFaceStorageWriter):

@@ -138,8 +138,7 @@ def tokenize_images(
 
 def _prompts(processor: SemHiTokMLLMProcessor, chats: Sequence[list[dict[str, Any]]]) -> list[list[int]]:
     texts = [processor.apply_chat_template(chat, add_generation_prompt=True) for chat in chats]
-    # The template has added the special tokens already.
-    return [processor.token_ids(text, add_special_tokens=False) for text in texts]
+    return [processor.token_ids(text) for text in texts]
 
 
 def _generate(

@@ -11,6 +11,7 @@ from transformers import TextStreamer
 
 from semhitok.inference.text_generation import AnswerOptions, generate_text
 from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
+from semhitok.mllm.control_marks import without_noncharacters
 from semhitok.tokenizers.image_processing import ImageLike
 
 ANSWER_OPTIONS = AnswerOptions(max_new_tokens=128, num_beams=None, repetition_penalty=None)
@@ -79,7 +80,7 @@ class Conversation:
         streamer = None if on_text is None else _Pieces(self.processor.tokenizer, on_text)
         (found,) = generate_text(self.model, self.processor, inputs, self.options, streamer=streamer)
         answer = found.text.strip()
-        self.turns.append((question, answer))
+        self.turns.append((question, without_noncharacters(answer)))
         return answer
 
     def stream(self, question: str, *, notice: Callable[[str], None] | None = None) -> Iterator[str]:
@@ -132,7 +133,7 @@ class Conversation:
         if not question.strip():
             raise ValueError("the question is empty")
         text = self.processor.apply_chat_template(self._messages(question), add_generation_prompt=True)
-        return len(self.processor.token_ids(text, add_special_tokens=False))
+        return len(self.processor.token_ids(text))
 
 
 class _ClosedError(Exception):

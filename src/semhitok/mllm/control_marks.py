@@ -31,6 +31,11 @@ FAR = 2**14
 """Characters beyond which a segment does not depend on those before it; else time would grow with their product."""
 
 
+def without_noncharacters(text: str) -> str:
+    """A text that a model wrote, with replacement characters for what no text may hold."""
+    return _RESERVED.sub("\ufffd", text)
+
+
 class Segment(NamedTuple):
     """A part of a text whose ids end where it ends.
 

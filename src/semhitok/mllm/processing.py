@@ -21,6 +21,7 @@ from semhitok.mllm.control_marks import IMAGE_PLACE, ControlMarks, Segment, cont
 from semhitok.mllm.generated_parts import TEXT, kinds_of, texts_and_images
 from semhitok.mllm.legal_ids import GenerationMode
 from semhitok.mllm.padding import padded_length, truncate
+from semhitok.mllm.text_segments import text_segments
 from semhitok.mllm.vocabulary import Vocabulary
 from semhitok.storage.configuration_fields import check_types
 from semhitok.storage.foreign_code import load_without_foreign_code
@@ -41,8 +42,6 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
         image_processor: a tokenizer's image processor; its size is that of the image tokenizer.
         tokenizer: the language model's text tokenizer (transformers asks for this name).
         text_size, visual_size, image_tokens, codes_per_token, own_begin_id, own_end_id: see ``Vocabulary``.
-
-
         context_length: number of positions that the language model supports.
         chat_template: by default the text tokenizer's own if it has one, otherwise "role: content" line by line.
 
@@ -148,7 +147,7 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
             text: one text or several, which may be chats from ``apply_chat_template``.
             videos, audio: not supported, but passed by the pipelines of transformers.
             generation_mode: "image" appends the image begin id, after which the model generates an image.
-            add_special_tokens: begin with the text tokenizer's begin-of-text id, if it has one.
+            add_special_tokens: begin with the text tokenizer's begin-of-text id, if it has one; chats begin as their template says.
             split_special_tokens: read control tokens in the text as text, as is right for what users type; chats do so anyway.
             padding: True or "longest" pads to the longest text, "max_length" to ``max_length`` (by default the context); False or
                 "do_not_pad" keeps lists of different lengths, which requires return_tensors None.
@@ -170,8 +169,11 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
         plain = images is None
         rows = [self._segments(each, split=split_special_tokens, plain=plain) for each in texts]
         given = in_order(images, [sum(part.text.count(IMAGE_PLACE) for part in row) for row in rows])
-        beginning = self.beginning() if add_special_tokens else []
-        rows = [[*beginning, *(each for ids, _ in self.segment_ids(row) for each in ids)] for row in rows]
+        beginnings = [self._beginning_of(each, add_special_tokens) for each in texts]
+        rows = [
+            [*beginning, *(each for ids, _ in self.segment_ids(row) for each in ids)]
+            for beginning, row in zip(beginnings, rows, strict=True)
+        ]
         begin = [self.vocabulary.image_begin_id] if generation_mode == "image" else []
         room = None if max_length is None else max_length - len(begin)
         side, placeholder = getattr(self.tokenizer, "truncation_side", "right"), self.vocabulary.placeholder_id
@@ -209,7 +211,7 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
             ValueError: the text is empty, contains one of the image marks, or holds bytes that are not UTF-8.
         """
         parts = self.segment_ids(self._segments(text, split=split_special_tokens))
-        return [*(self.beginning() if add_special_tokens else []), *(each for ids, _ in parts for each in ids)]
+        return [*self._beginning_of(text, add_special_tokens), *(each for ids, _ in parts for each in ids)]
 
     def segment_ids(self, segments: Sequence[Segment]) -> list[tuple[list[int], bool]]:
         """Ids of each segment, with begin, N placeholders and end for images, and whether it is to be learned as an answer."""
@@ -228,24 +230,14 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
         """A list of the begin-of-text id, or an empty list if the text tokenizer adds none."""
         return _beginning(self.tokenizer)
 
-    def _segments(self, text: str, *, split: bool = False, plain: bool = False) -> tuple[Segment, ...]:
+    def _beginning_of(self, text: str, add_special_tokens: bool) -> list[int]:
+        return self.beginning() if add_special_tokens and not isinstance(text, ChatText) else []
+
+    def _segments(self, text: str, *, split: bool, plain: bool = False) -> tuple[Segment, ...]:
         """A text in segments; ``split`` and ``plain`` tell whether control tokens and ``<image>`` in it are text."""
-        if not text.strip():
-            raise ValueError("the prompt is empty: a text of at least one character is needed")
-        if isinstance(text, ChatText):
-            return text.segments
-        marks, vocabulary = self.marks, self.vocabulary
-        self.marks.check(text)
-        pieces = [text] if plain else text.split(IMAGE)
-        if not split:
-            if vocabulary.own_begin_id is not None:
-                names = self.tokenizer.convert_ids_to_tokens([vocabulary.own_begin_id, vocabulary.own_end_id])
-                if any(name in piece for name in names for piece in pieces):
-                    raise ValueError(
-                        f"images are written as {IMAGE}, got a text that contains the image marks: {text!r}"
-                    )
-            pieces = [marks.respelled(piece) for piece in pieces]
-        return (Segment(IMAGE_PLACE.join(pieces)),)
+        own = [each for each in (self.own_begin_id, self.own_end_id) if each is not None]
+        image_marks = self.tokenizer.convert_ids_to_tokens(own)
+        return text_segments(text, self.marks, image_marks, split=split, plain=plain)
 
     def renderer(self, chat_template: str | None = None, **template_variables: Any) -> ChatRenderer:
         """Writes conversations under a template, by default the processor's own."""
@@ -299,8 +291,7 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
             texts.append(renderer.prompt(messages, ask=add_generation_prompt, unfinished=continue_final_message))
         if not tokenize:
             return texts if several else texts[0]
-        # The template has already added the special tokens.
-        options = {"return_tensors": return_tensors, "add_special_tokens": False, **lengths, **(processor_kwargs or {})}
+        options = {"return_tensors": return_tensors, **lengths, **(processor_kwargs or {})}
         inputs = self(images, texts, **options)
         return inputs if return_dict else inputs["input_ids"]
 

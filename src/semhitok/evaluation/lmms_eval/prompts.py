@@ -50,8 +50,7 @@ def prompt_of(processor: SemHiTokMLLMProcessor, conversation: Messages) -> Promp
     messages = [placed(message) for message in conversation]
     _, images = read_messages(messages)
     text = processor.apply_chat_template(messages, add_generation_prompt=True)
-    # The template has added the special tokens already.
-    return Prompt(tuple(processor.token_ids(text, add_special_tokens=False)), tuple(images))
+    return Prompt(tuple(processor.token_ids(text)), tuple(images))
 
 
 def answer_ids(processor: SemHiTokMLLMProcessor, conversation: Messages, answer: str) -> tuple[int, ...]:
