@@ -26,6 +26,8 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from semhitok.runs.planning.sizes import TOWERS
+
 if TYPE_CHECKING:  # only the measuring processes import torch: their parent stays small
     from torch import Tensor
 
@@ -38,24 +40,9 @@ if TYPE_CHECKING:  # only the measuring processes import torch: their parent sta
 STAGES = ("semantic", "pixel", "decoder")
 RECIPES = {"semhitok_256": STAGES, "semhitok_384": STAGES, "unitok_large": ("unitok",)}
 
-# Vision halves of google/siglip-large-patch16-256 and google/siglip-so400m-patch14-384, as published.
-TEACHERS: dict[str, dict[str, Any]] = {
-    "semhitok_256": {
-        "hidden_size": 1024,
-        "intermediate_size": 4096,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "image_size": 256,
-        "patch_size": 16,
-    },
-    "semhitok_384": {
-        "hidden_size": 1152,
-        "intermediate_size": 4304,
-        "num_hidden_layers": 27,
-        "num_attention_heads": 16,
-        "image_size": 384,
-        "patch_size": 14,
-    },
+TEACHERS = {
+    "semhitok_256": TOWERS["google/siglip-large-patch16-256"],
+    "semhitok_384": TOWERS["google/siglip-so400m-patch14-384"],
 }
 TINY_TEACHER = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 TINY_MODEL = {

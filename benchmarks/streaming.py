@@ -187,7 +187,7 @@ def campaign(samples: int, shards: int, *, seed: int, faults: bool, seconds: flo
         index_shards(BUCKET, settings)
         if faults:
             whole = read_object(f"{BUCKET}/train-0000.tar", None, settings)
-            write_object(f"{BUCKET}/train-0000.tar", whole[: len(whole) // 2], settings)
+            write_object(f"{BUCKET}/train-0000.tar", whole[: 9 * len(whole) // 10], settings)
             set_faults(server, 0.05)
         begun, position, kept = time.monotonic(), 0, []
         total = samples // batch
@@ -250,7 +250,13 @@ def open_large(samples: int = 50_000_000, per_shard: int = 1000) -> dict[str, fl
     order = source.order(0).indices(0, 2_000_000)
     distance = float(np.abs(np.diff(order)).mean() / (samples / 3))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"open_s": opened, "open_cpu_s": opened_cpu, "first_batch_s": first, "peak_mib": peak, "distance_to_full_shuffle": distance}
+    return {
+        "open_s": opened,
+        "open_cpu_s": opened_cpu,
+        "first_batch_s": first,
+        "peak_mib": peak,
+        "distance_to_full_shuffle": distance,
+    }
 
 
 def main() -> None:

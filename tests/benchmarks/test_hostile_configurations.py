@@ -21,19 +21,19 @@ def watched_trials() -> None:
     """One of each kind of fault."""
     from benchmarks import watched
 
-    watched.SECONDS, watched.PATIENCE = 0.2, 1.0
+    watched.SECONDS, watched.PATIENCE, watched.BYTES = 0.5, 3.0, 2**26
     trials = [
         lambda: "read",
         lambda: 1 / 0,
-        lambda: next(iter(int, 1)),
+        lambda: any(iter(int, 1)),
         lambda: time.sleep(60),
-        lambda: len(bytearray(3 * 2**29)) and "refused",
-        lambda: bytearray(2**34),
+        lambda: len(b"x" * 2**27) and "refused",
+        lambda: b"x" * 2**34,
         lambda: "refused",
     ]
     outcomes, faults = watched.campaign(lambda number: str(trials[number]()), range(7))
     assert outcomes == {"read": 1, "refused": 1, "fault": 5}, faults
-    wanted = ("1: ZeroDivisionError", "2: 0.2 s", "3: hangs for 1 s", "4: refused with 15", "5: MemoryError")
+    wanted = ("1: ZeroDivisionError", "2: 0.5 s", "3: hangs for 3 s", "4: refused with 1", "5: MemoryError")
     assert all(f"trial {said}" in fault for said, fault in zip(wanted, faults, strict=True)), faults
 
 

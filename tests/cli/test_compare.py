@@ -35,9 +35,9 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(vit, "comparison_loop", lambda **_: LoopConfig(steps=8, batch_size=8))
     monkeypatch.setattr(experiment, "build_metrics", lambda device: (None, []))
     for table in (OWN_QUANTIZERS, VIT_QUANTIZERS):
-        for name in [*table, "own-directions"]:
-            monkeypatch.setitem(table, name, table.get(name))
-        monkeypatch.delitem(table, "own-directions")
+        for name in ("own-directions", "sde"):
+            monkeypatch.setitem(table, name, None)
+            del table[name]
 
 
 def test_checkpoints_side_by_side(run, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -86,7 +86,7 @@ def test_a_quantizer_of_ones_own_is_trained_beside_a_known_one_and_results_are_k
     assert "comparison: 2 of 2 runs are finished" in again.out
     table = run("compare", "--train", "fsq", "--results", "results", "--seeds", "0")
     assert table.code == 0
-    assert "| fsq | none | 4,096 |" in table.out
+    assert "| fsq | none | 1 | 4,096 |" in table.out
 
     # With other settings, the finished run is neither used nor overwritten.
     before = Path("results/compared-fsq-seed0.json").read_bytes()
@@ -133,6 +133,7 @@ def test_a_quantizer_of_ones_own_is_trained_beside_a_known_one_and_results_are_k
             1,
             "broken.py failed with ZeroDivisionError: division by zero",
         ),
+        (["--train", "fsq", "--quantizer", "sde.py"], 2, "a quantizer of yours is called 'sde' like a set or a system"),
         (
             ["--train", "fsq", "--quantizer", "taken.py"],
             1,
@@ -148,6 +149,7 @@ def test_what_cannot_be_compared_is_said_in_one_sentence(
         tiny_vit("vqgan").save_pretrained(tmp_path / "small")
     Path("silent.py").write_text("x = 1\n")
     Path("broken.py").write_text("1 / 0\n")
+    Path("sde.py").write_text("from semhitok.quantizers import register_quantizer\nregister_quantizer('sde', None)\n")
     Path("taken.py").write_text("from semhitok.quantizers import register_quantizer\nregister_quantizer('fsq', None)\n")
     done = run("compare", *arguments)
     assert done.code == code

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from semhitok.recipes import LANGUAGE_RECIPES
-from semhitok.runs.planning import language
+from semhitok.runs.planning import language_stages
 
 
 def test_what_cannot_be_planned_is_one_sentence(run):
@@ -29,7 +29,7 @@ def test_what_cannot_be_planned_is_one_sentence(run):
 
 
 def test_the_papers_language_model_is_planned_without_downloads(run, monkeypatch):
-    monkeypatch.setattr(language, "encoding_flops", lambda config: 1e12)
+    monkeypatch.setattr(language_stages, "encoding_flops", lambda config: 1e12)
     outcome = run("plan", "mllm_qwen2_5_7b", "--gpus", "64", "--json")
     assert outcome.code == 0, outcome.err
     pretrain, sft = json.loads(outcome.out)

@@ -74,3 +74,26 @@ def test_time_is_shared_among_the_unfinished_stages(run, place, monkeypatch):
     seen.clear()
     assert run(*arguments, "--stage", "sft").code == 0
     assert seen == {"sft": pytest.approx(408)}
+
+
+def test_a_dry_run_takes_one_step_and_writes_no_checkpoint(run, place):
+    arguments = [
+        "train",
+        "tiny_mllm",
+        "--data",
+        place / "scenes",
+        "--out",
+        place / "dry",
+        "--device",
+        "cpu",
+        "--dry-run",
+    ]
+    outcome = run(*arguments)
+    assert outcome.code == 0, outcome.err
+    assert "stage align can run: words (all)" in outcome.out
+    assert "the first step of 4 rows of 96 tokens took" in outcome.out
+    assert not list((place / "dry").rglob("step_*"))
+    assert not list((place / "dry").rglob("model"))
+    outcome = run(*arguments, "--stage", "sft")
+    assert outcome.code == 1
+    assert "stage sft starts from a finished stage pretrain" in outcome.err

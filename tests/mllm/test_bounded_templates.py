@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from benchmarks.hostile_configurations import CHAT, TEMPLATES
+from benchmarks.checkpoint_subjects import CHAT
+from benchmarks.hostile_configurations import TEMPLATES
 from tests.mllm.tiny_mllm import mllm, processor
 from transformers.utils.chat_template_utils import render_jinja_template
 

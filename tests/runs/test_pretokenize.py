@@ -159,9 +159,10 @@ def test_ray_writes_the_same_files(data: Path, tokens: Path, tokenizer: Any, tmp
     tokenizer.save_pretrained(tmp_path / "model")
     ray.init(num_cpus=2, include_dashboard=False, logging_level="error")
     try:
-        results = list(
-            tokenize_with_ray(find_shards(data), tmp_path / "out", str(tmp_path / "model"), READING, workers=2)
-        )
+        arguments = (find_shards(data), tmp_path / "out", str(tmp_path / "model"))
+        results = list(tokenize_with_ray(*arguments, READING, workers=2))
+        with pytest.raises(ValueError, match=r"^\S*train-\d+\.parquet: was written with another fit"):
+            list(tokenize_with_ray(*arguments, Reading(fit="resize", batch_size=4), workers=1))
     finally:
         ray.shutdown()
     assert sorted(result.name for result in results) == [f"train-{shard:04d}" for shard in range(3)]

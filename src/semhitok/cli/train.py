@@ -44,6 +44,8 @@ class Run:
     """cpu, cuda, or the number of a GPU, such as 1. Several GPUs: torchrun --nproc-per-node N -m semhitok.cli.train RECIPE ..."""
     collective_timeout: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
     """Under torchrun: end if a rank hangs for so long."""
+    dry_run: bool = False
+    """Prepare everything and take one step, but write no checkpoint and no model."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class LanguageRun:
     """cpu, cuda, or the number of a GPU, such as 1. Several GPUs: torchrun --nproc-per-node N -m semhitok.cli.train RECIPE ..."""
     collective_timeout: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
     """Under torchrun: end if a rank hangs for so long."""
+    dry_run: bool = False
+    """Prepare everything and take one step, but write no checkpoint and no model."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,7 @@ def _train(chosen: Arguments | UniTokArguments | LanguageArguments) -> TrainStat
         start_from=run.start_from,
         max_seconds=run.max_seconds,
         compile_blocks=run.compile,
+        dry_run=run.dry_run,
         shard=run.shard if isinstance(run, LanguageRun) else "none",
         report=print if distributed.is_main() else lambda line: None,
     )

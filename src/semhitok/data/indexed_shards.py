@@ -48,7 +48,8 @@ class IndexedShards:
     """
 
     def __init__(self, folder: str | os.PathLike[str], wanted: Wanted, settings: ReadSettings | None = None) -> None:
-        self.folder, self.wanted = address(folder), wanted
+        self.folder = address(folder)
+        self.wanted: Wanted = wanted
         self.settings = settings or ReadSettings()
         self.entries = read_table(self.folder, self.settings)
         _check_sizes(self.folder, self.entries, sizes_of_tars(self.folder, self.settings))

@@ -17,10 +17,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import async_save
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from semhitok.distributed.processes import is_distributed
@@ -53,7 +54,7 @@ class ShardWriter:
         """
         writer = _Writer(folder, complete)
         # All tensors have one of the names, in the same order, on every rank.
-        return dcp.async_save(dict(tensors), storage_writer=writer, process_group=self._group)  # pyright: ignore
+        return async_save(dict(tensors), storage_writer=writer, process_group=self._group)  # pyright: ignore[reportReturnType]
 
 
 class _Writer(HuggingFaceStorageWriter):
@@ -89,9 +90,7 @@ def read_shards(folder: Path, into: Mapping[str, Tensor]) -> None:
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*no_dist.*|.*torch.distributed.*")
-        dcp.load(  # pyright: ignore[reportPrivateImportUsage]
-            dict(into), storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=not is_distributed()
-        )
+        load(dict(into), storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=not is_distributed())
 
 
 def placed_like(whole: Tensor, like: Tensor) -> Tensor:

@@ -21,7 +21,8 @@ from semhitok.types import Stage
 from semhitok.visualization.pareto_plot import ParetoPoint, draw_pareto_plot
 
 METRICS = (
-    Metric("codebook_size", "codes", 0),
+    Metric("codes_per_token", "codes per token", 0),
+    Metric("codebook_size", "out of", 0),
     Metric("tokens", "tokens", 0),
     BITS,
     Metric("parameters", "parameters, M", 2, 1e-6),
@@ -84,8 +85,11 @@ def chosen_systems(names: Sequence[str]) -> list[str]:
     """The systems that names of sets, systems and registered quantizers stand for, each once, in order.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or a registered quantizer that is called like a set or a system.
     """
+    taken = [name for name in OWN_QUANTIZERS if name in SETS or name in SETS["all"]]
+    if taken:
+        raise ValueError(f"a quantizer of yours is called {taken[0]!r} like a set or a system: give it another name")
     known = {**SETS, **{name: (name,) for name in (*SETS["all"], *OWN_QUANTIZERS)}}
     unknown = [name for name in names if name not in known]
     if unknown:

@@ -192,14 +192,14 @@ class ServedModel:
         return generation, text
 
     def image(self, prompt: str, *, guidance: float, sampling: Sampling) -> Generation:
-        """An image from a prompt, to be generated in a ``RunningBatch``.
+        """An image from a prompt, in which nothing is a control token, to be generated in a ``RunningBatch``.
 
         Raises:
             ValueError: the prompt is empty or too long, or guidance is 0 or less.
         """
         model, processor = self._loaded
         with self._text:
-            ids = processor(text=prompt, generation_mode="image")["input_ids"][0]
+            ids = processor(text=prompt, generation_mode="image", split_special_tokens=True)["input_ids"][0]
         generation = Generation(ids, self.image_tokens, image=True, sampling=sampling, guidance=guidance)
         generation.check(model.vocabulary, self.context_length)
         return generation

@@ -109,7 +109,9 @@ class _Language:
             costs = LanguageCosts(model.config, settings.task, settings.row_length)
             rows = settings.loop.batch_size // (settings.loop.accumulation * distributed.world_size())
             recompute, divided = settings.task.checkpoint_activations, 1 if mesh is None else mesh.size(mesh.ndim - 1)
-            if warning := check_memory(costs.memory(rows, divided, recompute=recompute), free):
+            accumulating = settings.loop.accumulation > 1
+            memory = costs.memory(rows, divided, recompute=recompute, accumulating=accumulating)
+            if warning := check_memory(memory, free):
                 report(warning)
         # What is divided moves to the device unit by unit, as it may not fit there as a whole.
         moved = model if mesh is None else model.image_tokenizer

@@ -29,7 +29,8 @@ def check_memory(memory: Memory, free: int | None) -> str | None:
     """
     if free is None:
         return None
-    kept = memory.weights + memory.gradients + memory.optimizer + memory.averages
+    # At the end of a step there is a gradient for each of the optimizer's two moments.
+    kept = memory.weights + 1.5 * memory.optimizer + memory.averages
     if kept > free:
         raise ValueError(
             f"weights, gradients and optimizer states need {kept / GIB:.1f} GiB on each GPU, {free / GIB:.1f} GiB are free: "

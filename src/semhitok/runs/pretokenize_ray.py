@@ -75,8 +75,14 @@ def tokenize_with_ray(
         for row in found.iter_rows():
             yield ShardResult(**row)
     except ray.exceptions.RayError as error:
-        cause = getattr(error, "cause", None)
-        raise ValueError(f"Ray gave up: {cause or error}") from error
+        raise ValueError(_first_cause(error)) from error
+
+
+def _first_cause(error: BaseException) -> str:
+    """What an actor raised, which Ray wraps several times, with tracebacks."""
+    while (cause := getattr(error, "cause", None) or error.__cause__) is not None:
+        error = cause
+    return str(error)
 
 
 def _import_ray() -> ModuleType:

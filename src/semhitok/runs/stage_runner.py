@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -29,7 +30,7 @@ from semhitok.training import compilation
 from semhitok.training.loop import train
 from semhitok.training.run_logger import Evaluate
 from semhitok.training.state import TrainState
-from semhitok.training.task import Task
+from semhitok.training.task import Task, TrainingError
 from semhitok.types import ShardKind
 
 StageName = Any  # one of the literals that name a system's stages
@@ -47,6 +48,7 @@ class RunOptions:
         max_seconds: time limit of the whole run, shared among its unfinished stages; None for no limit.
         compile_blocks: compile the transformer blocks (``torch.compile``), which pays off on GPUs.
         shard: how a language model is divided among ranks (``distributed.sharding``); tokenizers are not.
+        dry_run: prepare the first unfinished stage and take one step, without writing checkpoints or a model.
         report: called with lines for the user.
     """
 
@@ -57,6 +59,7 @@ class RunOptions:
     max_seconds: float | None = None
     compile_blocks: bool = False
     shard: ShardKind = "none"
+    dry_run: bool = False
     report: Report = print
 
 
@@ -140,8 +143,10 @@ class StageRunner:
         return locked
 
     def _run(self, stages: Sequence[StageName]) -> TrainState:
-        self._check_ranks(stages)
+        self._check_agreement(stages)
         unfinished = [stage for stage in stages if not self._is_finished(stage)]
+        for stage in unfinished:
+            self.system.recipe.stage(stage).loop.check_ranks(distributed.world_size())
         if self.options.max_seconds is not None:
             costs = {stage: self.system.cost(stage) for stage in unfinished}
             self.system.recipe = with_time_limit(self.system.recipe, costs, self.options.max_seconds)
@@ -150,20 +155,46 @@ class StageRunner:
             if stage not in unfinished:
                 self.options.report(f"{self._title(stage)} is done")
                 continue
-            state = self._train(stage, start_from or self._model_before(stage))
+            begins_with = start_from or self._model_before(stage)
+            if self.options.dry_run:
+                return self._try(stage, begins_with)
+            state = self._train(stage, begins_with)
             start_from = None
             if not state.finished or state.interrupted:
                 break
         return state
 
-    def _check_ranks(self, stages: Sequence[StageName]) -> None:
-        """Find out before anything is prepared that ranks were started differently, or cannot share a batch."""
+    def _check_agreement(self, stages: Sequence[StageName]) -> None:
+        """Find out before anything is prepared that ranks were started differently."""
         options, recipe = self.options, self.system.recipe
-        for stage in stages:
-            recipe.stage(stage).loop.check_ranks(distributed.world_size())
         facts: dict[str, object] = {"recipe": recipe.name, "stages": ", ".join(stages), "data": options.data_name}
         facts |= {name: getattr(options, name) for name in ("start_from", "max_seconds", "compile_blocks", "shard")}
         distributed.require_agreement(facts | dict(_fields(dataclasses.asdict(recipe))))
+
+    def _try(self, stage: StageName, start_from: Path | None) -> TrainState:
+        """Everything that a stage needs, and one step of it."""
+        loop = self.system.recipe.stage(stage).loop
+        prepared = self.system.prepare(stage, start_from)
+        if self.options.compile_blocks:
+            compilation.compile_blocks(prepared.blocks)
+        state = TrainState(total_steps=loop.steps, seed=loop.seed)
+        batches = prepared.feed.batches(0, loop.batch_size, distributed.rank(), distributed.world_size())
+        begun = time.perf_counter()
+        batch = next(batches)
+        state.seed_step(distributed.rank())
+        values = prepared.task.step(batch.split(loop.accumulation), state)
+        loss = distributed.average_values({"loss": float(values["loss"])})["loss"]
+        if not math.isfinite(loss):
+            raise TrainingError(f"the loss of the first step of {self._title(stage)} is {loss}")
+        seconds = time.perf_counter() - begun
+        memory = ""
+        if self.options.device.type == "cuda":
+            memory = f", {torch.cuda.max_memory_allocated(self.options.device) / 2**30:.1f} GiB of memory"
+        self.options.report(
+            f"{self._title(stage)} can run: {prepared.task.describe()}; the first step of {prepared.batch} took {seconds:.1f} s"
+            f"{memory}, loss {loss:.4f}; no checkpoint and no model were written"
+        )
+        return state
 
     def _train(self, stage: StageName, start_from: Path | None) -> TrainState:
         begun = time.perf_counter()  # the time limit includes preparation

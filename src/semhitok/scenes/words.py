@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from semhitok.data.record_sources import RecordTars
-from semhitok.data.records import IMAGE, Record, RecordError, Turn, caption_in_place_of_image
+from semhitok.data.records import Record, RecordError, Turn, caption_in_place_of_image
 from semhitok.data.sample import digest_of_lines
 from semhitok.scenes.compose import NUMBERS, OBJECT_COUNTS, Scene, caption_of, relations_between
 from semhitok.scenes.naming import content_words
@@ -102,7 +102,7 @@ class SceneWords:
         turns = []
         for place in np.random.default_rng(choice).permutation(len(asked)):
             turns += [Turn("user", asked[place].question), Turn("assistant", asked[place].answer)]
-        first = caption_in_place_of_image(IMAGE + turns[0].text, ", ".join(captions(scene)))
+        first = caption_in_place_of_image(("", turns[0].text), ", ".join(captions(scene)))
         return Record("chat", self.name(index), turns=(Turn("user", first), *turns[1:]))
 
     def scene(self, random: np.random.Generator, *, familiar: bool) -> Scene:

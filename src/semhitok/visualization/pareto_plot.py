@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from PIL import Image
 
 from semhitok.metrics.pareto import pareto_front
-from semhitok.visualization.canvas import FAINT, INK, blank, font
+from semhitok.visualization.canvas import BACKGROUND, FAINT, INK, blank, font
 
 WIDTH, HEIGHT = 1100, 720
-LEFT, RIGHT, TOP, BOTTOM = 80, 150, 110, 70
+LEFT, RIGHT, TOP, BOTTOM = 80, 150, 130, 70
 GRID = "#e4e8ec"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#8a6fb0", "#56b4e9", "#e69f00")  # Okabe and Ito, colour-blind safe
 LABEL = 15  # height in pixels of a label
@@ -69,7 +69,7 @@ def draw_pareto_plot(points: Sequence[ParetoPoint], *, title: str, subtitle: str
             x, y = place(point.x, point.y)
             draw.ellipse([x - 5, y - 5, x + 5, y + 5], colour)
             row = _free_row(x + 9, y, font(14).getlength(point.name), taken)
-            draw.text((x + 9, row), point.name, colour, font(14), anchor="lm")
+            draw.text((x + 9, row), point.name, colour, font(14), anchor="lm", stroke_width=3, stroke_fill=BACKGROUND)
         draw.text((WIDTH - RIGHT + 14, TOP + 24 * number), f"{bits:,} bits", colour, font(15), anchor="lm")
     return picture
 

@@ -10,57 +10,24 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig
+from transformers import AutoModel
 
 from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMConfig
 from semhitok.mllm.adapter import Adapter
 from semhitok.mllm.code_head import CodeHead
-from semhitok.recipes import RECIPES
-from semhitok.recipes.language_recipe import LanguageRecipe, LanguageStage
-from semhitok.runs.language_models import small_config
-from semhitok.runs.planning.costs import Memory, Part, Stage
-from semhitok.runs.planning.published import language_config, tokenizer_config
-from semhitok.runs.planning.tokenizers import encoding_flops
+from semhitok.runs.planning.costs import Memory
 from semhitok.runs.planning.trace import count_flops, peak_bytes, shapes_only, without_weights
-from semhitok.storage.foreign_code import load_without_foreign_code
-from semhitok.tokenizers.checkpoints import builtin_checkpoint
 from semhitok.training.tasks.language_config import LanguageConfig
 from semhitok.training.tasks.lora import add_lora
 from semhitok.training.tasks.precision import autocast
-from semhitok.types import Embedded, LanguageStageName
+from semhitok.types import Embedded
 
 CPU = torch.device("cpu")
-# Typical lengths in ids, to estimate how many images are in a row; see recipes.language.
-CAPTION, CHAT, TEXT = 70, 110, 300
 FP32, BF16 = 4, 2
-
-
-def model_config(recipe: LanguageRecipe) -> SemHiTokMLLMConfig:
-    """Configuration of the model that the recipe trains; nothing is downloaded.
-
-    Raises:
-        ValueError: sizes of a part are not known.
-    """
-    if recipe.language_model is not None:
-        text = language_config(recipe.language_model)
-    else:
-        text = small_config(recipe.size, recipe.size.vocab_size, end=1, padding=0)
-    return SemHiTokMLLMConfig(text_config=text, tokenizer_config=_tokenizer(recipe.tokenizer), adapter=recipe.adapter)
-
-
-def _tokenizer(name: str) -> Any:
-    place = Path(builtin_checkpoint(name))
-    if (place / "config.json").is_file():
-        return load_without_foreign_code(AutoConfig.from_pretrained, place)
-    made_by = next((part for part in Path(name).parts if part in RECIPES), None)
-    if made_by is not None:  # the folder that this recipe will write
-        return tokenizer_config(RECIPES[made_by](), enhanced=True)
-    raise ValueError(f"the sizes of the image tokenizer {name} are not known here: name a folder with its config.json")
 
 
 @dataclass(frozen=True)
@@ -121,8 +88,6 @@ class LanguageCosts:
         config = SemHiTokMLLMConfig(text_config=text, tokenizer_config=self.config.tokenizer_config, adapter="pixel")
 
         def build() -> Any:
-            from transformers import AutoModel
-
             layers = AutoModel.from_config(config.text_config, trust_remote_code=False, attn_implementation="sdpa")
             if self.task.trained == "lora":
                 add_lora(layers, rank=self.task.lora_rank, alpha=self.task.lora_alpha)
@@ -210,13 +175,14 @@ class LanguageCosts:
             codes = torch.zeros(visual, head.codes, dtype=torch.int64)
             return count_flops(lambda: head.loss(hidden, codes).backward())
 
-    def memory(self, rows: int, divided: int, *, recompute: bool) -> Memory:
+    def memory(self, rows: int, divided: int, *, recompute: bool, accumulating: bool = False) -> Memory:
         """Bytes on one GPU, at the moment that needs most.
 
         Args:
             rows: B, of a micro-batch.
             divided: number of ranks among which parameters are divided; 1 for none.
             recompute: keep only the inputs of layers, and compute the rest again in the backward pass.
+            accumulating: a step has several micro-batches, so that gradients are there from the second one on.
         """
         counts, text = self.parameters, self.config.text_config
         sharded, mixed = divided > 1, self.task.precision == "bf16"
@@ -224,32 +190,43 @@ class LanguageCosts:
         total = sum(count for count, _ in counts.values()) - whole
         trained = sum(count for _, count in counts.values())
         in_layers, trained_in_layers = counts["language model's layers"]
-        layer, trained_in_layer = in_layers / text.num_hidden_layers, trained_in_layers / text.num_hidden_layers
-        compute = BF16 if mixed else FP32
-        ids = self.config.vocabulary.size
+        number, compute = text.num_hidden_layers, BF16 if mixed else FP32
         head, head_is_trained = counts["head"][0], counts["head"][1] > 0
 
-        activations = self._activations(rows, sharded, recompute) + self._around_layers(rows)
+        one, kept = self._layer_bytes(rows, sharded, recompute)
+        around = self._around_layers(rows)
         chunk = min(self.task.chunk_tokens, rows * self.row_length)
-        logits = chunk * ids * (FP32 + (BF16 + BF16 if mixed else 0)) + (head * BF16 if mixed else 0)
-        gathered = 0.0
-        if sharded:
-            rest, trained_rest = total - in_layers, trained - trained_in_layers
-            # While the first layer's gradients are averaged: itself, the next gathered one, gradients twice (whole and cast).
-            of_layers = 2 * layer * compute + trained_in_layer * (compute + FP32)
-            # At the end of the backward pass: gradients of everything around the layers, whole and as one buffer.
-            at_the_end = 2 * trained_rest * FP32
-            while_layers = of_layers + (head * FP32 if head_is_trained else 0) + activations
-            in_the_head = layer * compute + (head * FP32 if head_is_trained else 0) + activations + logits
-            most = max(while_layers, in_the_head, at_the_end)
-            gathered = rest * FP32 + max(0.0, most - activations - logits)
+        logits = chunk * self.config.vocabulary.size * (FP32 + (2 * BF16 if mixed else 0)) + (
+            head * BF16 if mixed else 0
+        )
+        of_head = head * FP32 if head_is_trained else 0
+        rest = (total - in_layers) * FP32 if sharded else 0
+        # A layer in its backward pass: its gradients, their copy that is averaged, and that of the layer after it; it and the
+        # layer before it are gathered, and the buffer from which that was copied is still there.
+        gradients_of_one = trained_in_layers * (compute + 2 * FP32) / number if sharded else 0
+        layer, first = (
+            3 * in_layers * compute / number if sharded else 0,
+            in_layers * compute / number if sharded else 0,
+        )
+        at_the_end = 2 * (trained - trained_in_layers) * FP32 if sharded else 0
+        all_gradients, in_layers_only = FP32 * trained / divided, FP32 * trained_in_layers / divided
+        before = all_gradients if accumulating else 0.0
+        # Gradients, what is gathered, activations, logits: while the head, the last layer, the first layer are computed, and
+        # while the gradients of everything around the layers are averaged.
+        moments = (
+            (before, rest + of_head, around + number * kept, logits),
+            (before, rest + of_head + layer + gradients_of_one, around + (number - 1) * kept + one, 0.0),
+            (max(before, in_layers_only), rest + of_head + first + gradients_of_one, around + one, 0.0),
+            (all_gradients, rest + at_the_end, around, 0.0),
+        )
+        gradients, gathered, activations, of_logits = max(moments, key=sum)
         return Memory(
             weights=FP32 * (total / divided + whole),
-            gradients=FP32 * trained / divided,
+            gradients=gradients,
             optimizer=2 * FP32 * trained / divided,
             gathered=gathered,
             activations=activations,
-            logits=logits,
+            logits=of_logits,
         )
 
     def _around_layers(self, rows: int) -> float:
@@ -257,12 +234,13 @@ class LanguageCosts:
         hidden = rows * self.row_length * self.config.text_config.hidden_size * FP32 * 4.0
         return hidden + rows * self.row_length**2 * (1 + FP32)
 
-    def _activations(self, rows: int, sharded: bool, recompute: bool) -> float:
-        """Bytes that the layers keep for the backward pass, with what is computed meanwhile."""
+    def _layer_bytes(self, rows: int, sharded: bool, recompute: bool) -> tuple[float, float]:
+        """Bytes of one layer while it is computed forward and backward, and what each other layer keeps meanwhile."""
+        # Gathered parameters have the dtype of the computation already; otherwise autocast makes copies.
         dtype = torch.bfloat16 if sharded and self.task.precision == "bf16" else torch.float32
         one, two = (self._peak(count, rows, dtype) for count in (1, 2))
-        kept = rows * self.row_length * self.config.text_config.hidden_size * FP32 if recompute else two - one
-        return one + (self.config.text_config.num_hidden_layers - 1) * kept
+        inputs = rows * self.row_length * self.config.text_config.hidden_size * FP32
+        return one, inputs if recompute else two - one
 
     def _peak(self, count: int, rows: int, dtype: torch.dtype) -> float:
         """The largest allocation of some layers' forward and backward passes, without gradients of their parameters."""
@@ -281,46 +259,3 @@ class LanguageCosts:
     @cached_property
     def _peaks(self) -> dict[tuple[int, int, torch.dtype], float]:
         return {}
-
-
-def images_per_row(settings: LanguageStage, image_tokens: int) -> float:
-    """About how many images are in a packed row, from the mix and typical lengths of texts."""
-    mix, image = settings.mix, image_tokens + 2
-    kinds = ((mix.text, TEXT, 0), (mix.caption, CAPTION, 1), (mix.text_to_image, CAPTION, 1), (mix.chat, CHAT, 1))
-    length = sum(share * (words + image * has) for share, words, has in kinds)
-    images = sum(share * has for share, _, has in kinds)
-    return settings.row_length * images / length
-
-
-def language_stage(recipe: LanguageRecipe, name: LanguageStageName) -> tuple[Stage, LanguageCosts]:
-    """The costs of a stage of a recipe.
-
-    Raises:
-        ValueError: sizes of a part are not known.
-    """
-    settings = recipe.stage(name)
-    config = model_config(recipe)
-    costs = LanguageCosts(config, settings.task, settings.row_length)
-    images = images_per_row(settings, config.vocabulary.image_tokens)
-    visual = min(settings.row_length, round(images * config.vocabulary.image_tokens))
-    flops = costs.flops(labels=settings.row_length, visual=visual)
-    notes = [f"about {images:.1f} images in a row, and a label at every position"]
-    if name == "align":
-        flops = {"adapter": flops["adapter"]}
-        notes = ["no layer of the language model runs"]
-    if not recipe.records.pretokenize or recipe.continuous:
-        flops["image tokenizer (frozen)"] = images * encoding_flops(config.tokenizer_config)
-        notes.append("images are tokenized in every step")
-    parts = [Part(part, total, trained, flops.get(part, 0.0)) for part, (total, trained) in costs.parameters.items()]
-    stage = Stage(
-        name=name,
-        steps=settings.loop.steps,
-        batch_size=settings.loop.batch_size,
-        accumulation=settings.loop.accumulation,
-        unit="rows",
-        images=images,
-        parts=tuple(parts),
-        recompute=settings.task.checkpoint_activations,
-        assumptions=tuple(notes),
-    )
-    return stage, costs

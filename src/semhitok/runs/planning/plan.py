@@ -11,7 +11,7 @@ from semhitok.recipes.language_recipe import LanguageRecipe
 from semhitok.recipes.unitok_recipe import UniTokRecipe
 from semhitok.runs.planning.costs import Memory, Stage
 from semhitok.runs.planning.hardware import USABLE, Gpu, find_gpu
-from semhitok.runs.planning.language import language_stage
+from semhitok.runs.planning.language_stages import language_stage
 from semhitok.runs.planning.tokenizers import tokenizer_stage
 from semhitok.training.loop_config import LoopConfig
 from semhitok.types import STAGES, UNITOK_STAGE, ShardKind
@@ -146,7 +146,12 @@ def _language(recipe: LanguageRecipe, name: Any, options: Options) -> tuple[Stag
     def memory(setting: Setting) -> Memory:
         divided = {"none": 1, "full": setting.gpus, "hybrid": min(setting.gpus, options.gpus_per_node)}[setting.shard]
         rows = stage.batch_size // (setting.gpus * setting.accumulation)
-        return costs.memory(rows, 1 if name == "align" else divided, recompute=setting.recompute)
+        return costs.memory(
+            rows,
+            1 if name == "align" else divided,
+            recompute=setting.recompute,
+            accumulating=setting.accumulation > 1,
+        )
 
     return stage, memory
 

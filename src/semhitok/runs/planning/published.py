@@ -1,67 +1,16 @@
-"""Sizes of the models that recipes name by hub id, as published, so that a plan downloads nothing."""
+"""Configurations of the models that recipes name by hub id, so that a plan downloads nothing."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from transformers import AutoConfig, LlamaConfig, PreTrainedConfig, Qwen2Config, SiglipVisionConfig
 
 from semhitok.recipes.recipe import BUILT_IN_TEACHER, Recipe
+from semhitok.runs.planning.sizes import QWEN2_5_7B, SMOLLM2_135M, TOWERS, VICUNA_7B
 from semhitok.storage.foreign_code import load_without_foreign_code
 from semhitok.teachers import TeacherConfig
 from semhitok.tokenizers import SemHiTokConfig
-
-# Vision halves.
-TOWERS: dict[str, dict[str, Any]] = {
-    "google/siglip-large-patch16-256": {
-        "hidden_size": 1024,
-        "intermediate_size": 4096,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "image_size": 256,
-        "patch_size": 16,
-    },
-    "google/siglip-so400m-patch14-384": {
-        "hidden_size": 1152,
-        "intermediate_size": 4304,
-        "num_hidden_layers": 27,
-        "num_attention_heads": 16,
-        "image_size": 384,
-        "patch_size": 14,
-    },
-}
-
-_QWEN: dict[str, Any] = {
-    "vocab_size": 152_064,
-    "hidden_size": 3584,
-    "intermediate_size": 18_944,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 28,
-    "num_key_value_heads": 4,
-    "max_position_embeddings": 32_768,
-    "tie_word_embeddings": False,
-}
-_VICUNA: dict[str, Any] = {
-    "vocab_size": 32_000,
-    "hidden_size": 4096,
-    "intermediate_size": 11_008,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 32,
-    "max_position_embeddings": 4096,
-    "tie_word_embeddings": False,
-}
-_SMOLLM: dict[str, Any] = {
-    "vocab_size": 49_152,
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 30,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "max_position_embeddings": 8192,
-    "tie_word_embeddings": True,
-}
 
 
 def language_config(name: str) -> PreTrainedConfig:
@@ -72,11 +21,11 @@ def language_config(name: str) -> PreTrainedConfig:
     """
     match name:
         case "Qwen/Qwen2.5-7B-Instruct":
-            return Qwen2Config(**_QWEN)
+            return Qwen2Config(**QWEN2_5_7B)
         case "lmsys/vicuna-7b-v1.5":
-            return LlamaConfig(**_VICUNA)
+            return LlamaConfig(**VICUNA_7B)
         case "smollm2-135m-instruct":
-            return LlamaConfig(**_SMOLLM)
+            return LlamaConfig(**SMOLLM2_135M)
     if (Path(name) / "config.json").is_file():
         return load_without_foreign_code(AutoConfig.from_pretrained, name)
     raise ValueError(f"the sizes of the language model {name} are not known here: name a folder with its config.json")

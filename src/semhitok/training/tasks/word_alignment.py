@@ -73,7 +73,9 @@ class WordAlignmentTask(LanguageTask):
         parts = super()._parts()
         table = self.model.get_input_embeddings().weight
         table.requires_grad_(self.config.trained == "all")
-        parts.add_module("words", WordBias(self.model.vocabulary.text_size).to(table.device))
+        words = WordBias(self.model.vocabulary.text_size).to(table.device)
+        parts.add_module("words", words)
+        self._word_bias = words
         return parts
 
     def step(self, microbatches: Sequence[Batch], state: TrainState) -> dict[str, float | Tensor]:
@@ -129,7 +131,7 @@ class WordAlignmentTask(LanguageTask):
         with autocast(self.config.precision, labels_BR.device):
             table_WD = model.get_input_embeddings().weight[words_W]
             visual_IND = self.embedded(batch)[0][place_BR].view(-1, tokens, table_WD.shape[1])
-        scores_IW = word_scores(visual_IND, table_WD) + self.trained.words.bias[words_W]
+        scores_IW = word_scores(visual_IND, table_WD) + self._word_bias.bias[words_W]
         loss = nn.functional.binary_cross_entropy_with_logits(scores_IW, said_IW, reduction="sum")
         return loss, len(said_IW)
 
