@@ -102,13 +102,12 @@ class Studio:
 def address() -> Iterator[str]:
     """A studio with what comes with the package."""
     global _connections
-    from semhitok.studio.app import launch
+    from semhitok.studio.serving import serving
 
     sys.addaudithook(_watch)
     _connections = []
-    page = launch(Workspace(), port=0, wait=False)
-    yield page.local_url
-    page.close(verbose=False)
+    with serving(Workspace()) as url:
+        yield url
     reached, _connections = set(_connections), None
     assert reached <= HERE, "the server connects to nothing outside"
 

@@ -52,9 +52,9 @@ def test_unreadable_examples_are_left_out(pictures: Path, tmp_path: Path):
 
 
 def test_a_taken_port_is_a_sentence(workspace):
-    from semhitok.studio.app import launch
+    from semhitok.studio.serving import launch
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ValueError, match=f"cannot be served at 127.0.0.1:{port}: Address already in use; choose"):
-            launch(workspace, port=port, wait=False)
+            launch(workspace, port=port)

@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
     for name in (*options.model, *options.language_model):
         find_model(name)  # a mistyped name is an error now, not in the page
     try:
-        from semhitok.studio.app import launch
+        from semhitok.studio.serving import launch
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "semhitok":
             raise

@@ -6,7 +6,8 @@ reconstruct   originals and reconstructions, the two codes, the training stages
 codes         one token: its patches, its sub-codebook, and what changing it does
 draw, ask     images from prompts, answers about images
 compare       results as a table and a picture
-app           the Gradio page around all of these; the only module that needs Gradio, besides the tabs
+app           the Gradio page around all of these, with tabs and parts
+serving       the page on an address of this machine
 
-Models are reached through ``inference`` alone.
+Only the last two, tabs and parts need Gradio. Models are reached through ``inference`` alone.
 """

@@ -1,10 +1,6 @@
-"""The page itself: header, tabs, colours; served on this machine, without requests to any other."""
+"""The page itself: header, tabs, colours."""
 
 from __future__ import annotations
-
-import os
-import socket
-from pathlib import Path
 
 import gradio as gr
 from gradio.themes.base import Base
@@ -36,7 +32,6 @@ ACCENT = Color(
     ),
     name="accent",
 )
-UPLOAD_LIMIT = "50mb"
 
 
 def build(workspace: Workspace) -> gr.Blocks:
@@ -55,54 +50,6 @@ def build(workspace: Workspace) -> gr.Blocks:
             with gr.Tab("Compare") as tab:
                 compare_tab(tab, workspace)
     return page
-
-
-def launch(workspace: Workspace, *, host: str = "127.0.0.1", port: int = 7860, wait: bool = True) -> gr.Blocks:
-    """Serve the page.
-
-    Args:
-        workspace: what it shows.
-        host: address to listen on; anyone who reaches it can name folders of this machine in the page.
-        port: 0 takes any free one from 7860 on.
-        wait: until Ctrl-C; otherwise until ``close()`` of the page that is returned.
-
-    Raises:
-        ValueError: there is no such address, or the port is taken.
-    """
-    if port:
-        _check_free(host, port)
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    page = build(workspace)
-    page.launch(
-        server_name=host,
-        server_port=port or None,
-        share=False,
-        ssr_mode=False,
-        mcp_server=False,
-        enable_monitoring=False,
-        run_history=False,
-        quiet=True,
-        prevent_thread_lock=True,
-        footer_links=[],
-        max_file_size=UPLOAD_LIMIT,
-        theme=theme(),
-        css_paths=[Path(__file__).with_name("studio.css")],
-    )
-    print(f"The studio is at {page.local_url} until Ctrl-C.", flush=True)
-    if wait:
-        page.block_thread()
-    return page
-
-
-def _check_free(host: str, port: int) -> None:
-    try:
-        with socket.create_server((host, port)):
-            pass
-    except OSError as error:
-        reason = (error.strerror or str(error)).partition(" (")[0]  # without the address once more
-        raise ValueError(
-            f"the page cannot be served at {host}:{port}: {reason}; choose another --port or --host"
-        ) from error
 
 
 def theme() -> Base:
