@@ -8,6 +8,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from semhitok.quantizers import SEVERAL_CODES_PER_TOKEN, QuantizerSettings, quantizer_names
+from semhitok.storage.configuration_fields import checked_fields
 from semhitok.teachers import TeacherConfig
 
 ALWAYS_SEVERAL = (*SEVERAL_CODES_PER_TOKEN, "factorized", "grouped_bits")
@@ -50,6 +51,7 @@ class ViTTokenizerConfig(PreTrainedConfig):
     model_type = "vit_tokenizer"
     sub_configs = {"teacher_config": TeacherConfig}  # pyright: ignore[reportAssignmentType]
 
+    @checked_fields
     def __init__(
         self,
         system: str = "own",
