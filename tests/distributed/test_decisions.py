@@ -20,6 +20,7 @@ from torch.multiprocessing.spawn import start_processes
 
 from semhitok import distributed
 from semhitok.data.sources import ImageFolder
+from semhitok.recipes.nano import nano
 from semhitok.recipes.recipe import DataConfig
 from semhitok.runs import stage_runner
 from semhitok.runs.preparation import TrainingImages, learned_text_tokenizer
@@ -80,7 +81,7 @@ def failing(rank: int, directory: Path) -> str:
 def finished(rank: int, directory: Path) -> list[str]:
     said: list[str] = []
     options = tiny_options(directory / "run", report=said.append)
-    system: Any = SimpleNamespace(options=options, recipe=None, folder=lambda stage: directory / "run" / stage)
+    system: Any = SimpleNamespace(options=options, recipe=nano(), folder=lambda stage: directory / "run" / stage)
     with patch.object(stage_runner, "stage_is_finished", lambda folder, stage: rank == 0):
         assert StageRunner(system).run(["one", "two"]).total_steps == 0
     return said
