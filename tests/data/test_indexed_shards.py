@@ -135,6 +135,18 @@ def test_an_index_is_fetched_once(remote: str, settings: ReadSettings):
     assert len(FlakyStore.reads) == 2 * SHARDS  # and each tar, which is one piece
 
 
+def test_a_truncated_object_is_fetched_once(remote: str, settings: ReadSettings):
+    store = fsspec.filesystem("flaky")
+    whole = store.cat_file("/bucket/train/train-0001.tar")
+    store.pipe_file("/bucket/train/train-0001.tar", whole[:3000])
+    with pytest.warns(UserWarning, match="1 of 3 tars are truncated"):
+        source = IndexedImages(remote, settings)
+    FlakyStore.reads.clear()
+    images = FittedImages(source, 8, 8, "crop").read_many(range(7, 14))
+    assert all(isinstance(image, ImageError) for image in list(images)[2:])
+    assert len([path for path, *_ in FlakyStore.reads if path.endswith("0001.tar")]) == 1
+
+
 def test_blocks_are_runs_within_shards():
     counts = np.array([0, BLOCK, 1, 2 * BLOCK + 5, 0])
     assert block_sizes(counts).tolist() == [BLOCK, 1, BLOCK, BLOCK, 5]

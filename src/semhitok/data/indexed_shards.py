@@ -52,7 +52,9 @@ class IndexedShards:
         self.wanted: Wanted = wanted
         self.settings = settings or ReadSettings()
         self.entries = read_table(self.folder, self.settings)
-        _check_sizes(self.folder, self.entries, sizes_of_tars(self.folder, self.settings))
+        sizes = sizes_of_tars(self.folder, self.settings)
+        _check_sizes(self.folder, self.entries, sizes)
+        self._sizes = [sizes[entry.name] for entry in self.entries]  # of a truncated tar less than its entry says
         self.counts = np.array([entry.count(wanted) for entry in self.entries], dtype=np.int64)
         self.ends = np.cumsum(self.counts)
         if not self.counts.sum():
@@ -90,7 +92,7 @@ class IndexedShards:
         place = ByteRange(int(found["offset"]), int(found["length"]))
         location = join(self.folder, entry.name)
         far = is_remote(location)
-        span = self._cache.read(location, entry.size, place) if far else read_range(Path(location), *place)
+        span = self._cache.read(location, self._sizes[shard], place) if far else read_range(Path(location), *place)
         if len(span) < place.size:
             raise ValueError(f"is cut off, the tar ends at byte {place.offset + len(span)}")
         return members_of_span(span)
