@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
@@ -43,6 +44,16 @@ class WeightAverage:
             get_ema_multi_avg_fn(decay)(averaged, tuple(module.parameters()), self._updates)
         for copied, buffer in zip(self.module.buffers(), module.buffers(), strict=True):
             copied.copy_(buffer)
+
+    @contextmanager
+    def applied_to(self, module: nn.Module) -> Iterator[None]:
+        """Within it, ``module`` has the averaged weights; its own are restored afterwards."""
+        current = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+        module.load_state_dict(self.module.state_dict())
+        try:
+            yield
+        finally:
+            module.load_state_dict(current)
 
     def state_dict(self) -> dict[str, Any]:
         """Averaged weights and the number of updates."""

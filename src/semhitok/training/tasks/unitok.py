@@ -156,14 +156,8 @@ class UniTokTask:
         """Write the model, with averaged weights if an average is kept, and its processor."""
         if directory is None:
             return
-        current = {name: tensor.clone() for name, tensor in self.model.state_dict().items()} if self.average else {}
-        if self.average is not None:
-            self.model.load_state_dict(self.average.module.state_dict())
-        try:
+        with nullcontext() if self.average is None else self.average.applied_to(self.model):
             self.model.save_pretrained(directory)
-        finally:
-            if current:
-                self.model.load_state_dict(current)
         if self.processor is not None:
             self.processor.save_pretrained(directory)
 

@@ -142,12 +142,8 @@ class ViTTask:
         """Write the model with averaged weights; the current ones are restored afterwards."""
         if directory is None:
             return
-        current = {name: tensor.clone() for name, tensor in self.trained.state_dict().items()}
-        self.trained.load_state_dict(self.average.module.state_dict())
-        try:
+        with self.average.applied_to(self.trained):
             self.model.save_pretrained(directory)
-        finally:
-            self.trained.load_state_dict(current)
 
     def describe(self) -> str:
         """See ``Task.describe``."""
