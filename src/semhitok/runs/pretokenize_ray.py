@@ -27,7 +27,11 @@ class _Worker:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         shard = Shard(row["name"], Path(row["path"]), row["stamp"], tuple(row["part"]) if row["part"] else None)
-        return asdict(tokenize_shard(shard, self.out, self.tokenizer, self.form, self.readers))
+        try:
+            result = tokenize_shard(shard, self.out, self.tokenizer, self.form, self.readers)
+        except (ValueError, OSError) as error:  # Ray would wrap it in tracebacks, and lose its sentence
+            return asdict(ShardResult(shard.name)) | {"fatal": str(error)}
+        return asdict(result) | {"fatal": None}
 
 
 def tokenize_with_ray(
@@ -73,16 +77,12 @@ def tokenize_with_ray(
     )
     try:
         for row in found.iter_rows():
+            fatal = row.pop("fatal")
+            if fatal is not None:
+                raise ValueError(fatal)
             yield ShardResult(**row)
     except ray.exceptions.RayError as error:
-        raise ValueError(_first_cause(error)) from error
-
-
-def _first_cause(error: BaseException) -> str:
-    """What an actor raised, which Ray wraps several times, with tracebacks."""
-    while (cause := getattr(error, "cause", None) or error.__cause__) is not None:
-        error = cause
-    return str(error)
+        raise ValueError(f"Ray gave up: {' '.join(str(error).split())[:500]}") from error
 
 
 def _import_ray() -> ModuleType:
