@@ -35,15 +35,15 @@ def test_flops_of_a_language_model_are_those_that_torch_counts(scenes: Path, tra
     config = LanguageConfig(optimizer=optimizer(), trained=trained, lora_rank=2)  # torch does not count addmm_ in fp32
     task = LanguageTask(model, config, processor=processor(model))
     batch = next(feed(model, scenes).batches(0, 1))
-    labelled, kinds = task._labels(batch)
+    labelled = task._labels(batch)
     visual = int((batch.extras["input_ids"] == model.vocabulary.placeholder_id).sum())
 
     def step() -> None:
-        task._loss(batch, labelled, kinds)[0].backward()
+        task._loss(batch, labelled)[0].backward()
 
     encoding = trace.count_flops(lambda: task._fill(batch))
     images = visual // model.vocabulary.image_tokens
-    found = LanguageCosts(plain(model), config, ROW).flops(labels=len(kinds), visual=visual)
+    found = LanguageCosts(plain(model), config, ROW).flops(labels=len(labelled.places_T), visual=visual)
     assert sum(found.values()) + encoding == trace.count_flops(step)
     assert images * tokenizers.encoding_flops(model.config.tokenizer_config) == pytest.approx(encoding, rel=0.02)
 

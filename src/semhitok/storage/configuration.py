@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,9 +32,10 @@ def read_configuration(file: Path) -> dict[str, Any]:
         DamagedFileError: it is no JSON, no regular file, or too large.
         ValueError: see ``check_configuration``.
     """
-    if file.exists() and not file.is_file():
+    found = file.stat()
+    if not stat.S_ISREG(found.st_mode):
         raise DamagedFileError(f"{file} is not a regular file")
-    if file.stat().st_size > LARGEST_FILE:
+    if found.st_size > LARGEST_FILE:
         raise DamagedFileError(f"{file} has more than {LARGEST_FILE // 2**20} MiB, which no configuration needs")
     try:
         fields = json.loads(file.read_text(encoding="utf-8"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def load_without_foreign_code(
     """
     folder = Path(place) / (kwargs.get("subfolder") or "")
     with sentence_about(place):
-        if (folder / "config.json").exists():
+        with suppress(FileNotFoundError, NotADirectoryError):  # a hub id, or a tokenizer alone
             read_configuration(folder / "config.json")
         try:
             return load(place, *args, **(kwargs | {"trust_remote_code": False}))
