@@ -38,7 +38,7 @@ from semhitok.training.tasks.unitok import UniTokTask
 from semhitok.training.tasks.word_alignment import WordAlignmentTask
 
 Waits = Counter[tuple[str, str]]
-STEPS, MEASURED = 6, 4  # an ordinary step: every loss has begun, and no interval of three steps ends
+STEPS = 5  # the last one is ordinary: every loss has begun, and no interval of three steps ends
 
 
 def semantic(device: torch.device) -> SemanticTask:
@@ -75,16 +75,17 @@ def language(device: torch.device, *, several: bool = False, words: bool = False
     return kind(model.to(device), config, processor=processor(model))
 
 
-def steps(task: Task, batches: Iterator[Batch], device: torch.device) -> Iterator[tuple[float, Callable[[], Waits]]]:
-    """For each step the loss and the waits that it caused."""
-    counter = SimulatedGPU()
+def steps(task: Task, batches: Iterator[Batch], device: torch.device) -> tuple[list[float], Waits]:
+    """The loss of each step, and the waits that the last one caused."""
+    counter, losses = SimulatedGPU(), []
     for step in range(STEPS):
         batch, state = _moved(next(batches), device), TrainState(total_steps=2 * STEPS, step=step)
         state.seed_step(0)
         counter.waits.clear()
         metrics = task.step([batch], state)
         waits = Counter(counter.waits)
-        yield float(metrics["loss"]), lambda waits=waits: waits
+        losses.append(float(metrics["loss"]))
+    return losses, waits
 
 
 def tasks(scenes: Path) -> dict[str, Callable[[torch.device], tuple[Task, Iterator[Batch]]]]:
@@ -140,20 +141,20 @@ def inference() -> dict[str, Waits]:
     return found
 
 
-def count(scenes: Path) -> dict[str, Waits]:
-    """All waits by name; the places are lines of the package."""
+def count(scenes: Path) -> tuple[dict[str, list[float]], dict[str, Waits]]:
+    """The losses of every task on the simulated GPU, and all waits by name; their places are lines of the package."""
+    losses: dict[str, list[float]] = {}
     found: dict[str, Waits] = {}
     with SimulatedGPU():
         for name, build in tasks(scenes).items():
-            waits = [waits() for _, waits in steps(*build(GPU), GPU)]
-            found[f"step: {name}"] = waits[MEASURED]
-        return found | generation() | inference()
+            losses[name], found[f"step: {name}"] = steps(*build(GPU), GPU)
+        return losses, found | generation() | inference()
 
 
 def main() -> None:
     """Print one line per kind of work, and the places below it."""
     with tempfile.TemporaryDirectory() as folder:
-        found = count(write_scenes(Path(folder) / "scenes", 24))
+        _, found = count(write_scenes(Path(folder) / "scenes", 24))
     for name, waits in found.items():
         print(f"{name}: {sum(waits.values())}")
         if waits:

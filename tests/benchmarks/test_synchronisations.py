@@ -30,16 +30,15 @@ def on_the_simulated_gpu(scenes: Path, report: Path) -> None:
     from benchmarks.synchronisations import count, steps, tasks
 
     cpu = torch.device("cpu")
-    expected = {name: [loss for loss, _ in steps(*build(cpu), cpu)] for name, build in tasks(scenes).items()}
+    losses, found = count(scenes)
+    for name, build in tasks(scenes).items():
+        assert losses[name] == pytest.approx(steps(*build(cpu), cpu)[0], rel=1e-4), name
     with SimulatedGPU() as gpu:
-        for name, build in tasks(scenes).items():
-            found = [loss for loss, _ in steps(*build(GPU), GPU)]
-            assert found == pytest.approx(expected[name], rel=1e-4), name
         with pytest.raises(DeviceMixError, match="of shape"):
             torch.ones(3, device=GPU) + torch.ones(3)
         assert sum(gpu.count(lambda: torch.ones(3, device=GPU).sum().item()).values()) == 1
         assert sum(gpu.count(lambda: torch.tensor([1.0], device=GPU)).values()) == 1
-    waits = {name: sum(found.values()) for name, found in count(scenes).items()}
+    waits = {name: sum(places.values()) for name, places in found.items()}
     report.write_text("\n".join(f"{name}: {number}" for name, number in waits.items() if number > ALLOWED.get(name, 0)))
 
 
