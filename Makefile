@@ -25,7 +25,7 @@ $(VENV)/server: $(VENV)/core
 demo: $(VENV)/core
 	$(BIN)/semhitok reconstruct examples/photographs --out demo
 
-# A server on a free port, asked about a photograph; ends by itself. `semhitok serve` runs on.
+# A server on a free port, asked about a picture; ends by itself. `semhitok serve` runs on.
 demo-server: $(VENV)/server
 	$(BIN)/python examples/server_demo.py
 

@@ -11,7 +11,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-PHOTOGRAPH = Path(__file__).parent / "photographs" / "chelsea.jpg"
+PICTURE = Path(__file__).parent / "scenes" / "scene-00.jpg"
 SERVE = "import sys; from semhitok.cli import main; sys.exit(main())"
 
 
@@ -23,23 +23,23 @@ def post(url: str, value: dict[str, Any]) -> dict[str, Any]:
 
 
 def demonstrate(url: str, out: Path) -> None:
-    """Ask about a photograph, draw an image, and send the photograph to tokens and back; pictures go to ``out``."""
+    """Ask about a picture, draw an image, and send the picture to tokens and back; pictures go to ``out``."""
     out.mkdir(parents=True, exist_ok=True)
-    photograph = f"data:image/jpeg;base64,{base64.b64encode(PHOTOGRAPH.read_bytes()).decode()}"
-    question = "What is in the image?"
-    parts = [{"type": "image_url", "image_url": {"url": photograph}}, {"type": "text", "text": question}]
+    picture = f"data:image/jpeg;base64,{base64.b64encode(PICTURE.read_bytes()).decode()}"
+    question = "What kind of thing was put into the picture?"
+    parts = [{"type": "image_url", "image_url": {"url": picture}}, {"type": "text", "text": question}]
     answer = post(f"{url}/v1/chat/completions", {"messages": [{"role": "user", "content": parts}]})
-    print(f"{PHOTOGRAPH.name}: {question} {answer['choices'][0]['message']['content']}")
+    print(f"{PICTURE.name}: {question} {answer['choices'][0]['message']['content']}")
 
     drawn = post(f"{url}/v1/images/generations", {"prompt": "a rabbit", "n": 1, "seed": 1})
     (out / "rabbit.png").write_bytes(base64.b64decode(drawn["data"][0]["b64_json"]))
 
-    tokens = post(f"{url}/v1/tokenize", {"images": [photograph]})
+    tokens = post(f"{url}/v1/tokenize", {"images": [picture]})
     ids = [image["ids"] for image in tokens["data"]]
-    print(f"{PHOTOGRAPH.name}: {len(ids[0])} tokens of {tokens['vocab_size']}, the first are {ids[0][:8]}")
+    print(f"{PICTURE.name}: {len(ids[0])} tokens of {tokens['vocab_size']}, the first are {ids[0][:8]}")
     restored = post(f"{url}/v1/detokenize", {"ids": ids})
-    (out / "chelsea.png").write_bytes(base64.b64decode(restored["data"][0]["b64_json"]))
-    print(f"wrote {out / 'rabbit.png'} and {out / 'chelsea.png'}")
+    (out / "scene.png").write_bytes(base64.b64decode(restored["data"][0]["b64_json"]))
+    print(f"wrote {out / 'rabbit.png'} and {out / 'scene.png'}")
 
 
 def main() -> None:

@@ -77,5 +77,5 @@ def test_the_demonstration(live: Live, tmp_path: Path, capsys):
     spec.loader.exec_module(demo)
     demo.demonstrate(live.url, tmp_path)
     assert "64 tokens of 8192" in capsys.readouterr().out
-    for name in ("rabbit.png", "chelsea.png"):
+    for name in ("rabbit.png", "scene.png"):
         assert Image.open(io.BytesIO((tmp_path / name).read_bytes())).size == (64, 64)
