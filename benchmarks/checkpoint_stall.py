@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from tests.tiny import processes
+from benchmarks.ranks import run_ranks
 from torch import nn
 
 from semhitok import distributed
@@ -62,12 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        running = [processes.Process(target=work, args=(rank, folder, options)) for rank in range(WORLD)]
-        for each in running:
-            each.start()
-        for each in running:
-            each.join()
-        if any(each.exitcode for each in running):
+        if not run_ranks(work, [(rank, folder, options) for rank in range(WORLD)]):
             return 1
         still, whole = json.loads((folder / "found.json").read_text())
     one, all_of_it = statistics.median(still), statistics.median(whole)

@@ -19,9 +19,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from benchmarks.ranks import run_ranks
 from tests.data.records_on_disk import write_scenes
 from tests.mllm.tiny_mllm import image_tokenizer, processor
-from tests.tiny import optimizer, processes
+from tests.tiny import optimizer
 from tests.training.tasks.language_feed import ROW, feed
 from torch import Tensor
 from torch.distributed.tensor import DTensor
@@ -134,12 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_scenes(folder / "scenes", 24)
-        running = [processes.Process(target=work, args=(rank, folder, options)) for rank in range(WORLD)]
-        for each in running:
-            each.start()
-        for each in running:
-            each.join()
-        if any(each.exitcode for each in running):
+        if not run_ranks(work, [(rank, folder, options) for rank in range(WORLD)]):
             return 1
         found = json.loads((folder / "found.json").read_text())
     worst = 0.0

@@ -20,9 +20,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from benchmarks.ranks import run_ranks
 from tests.data.records_on_disk import write_scenes
 from tests.mllm.tiny_mllm import image_tokenizer, mllm, processor
-from tests.tiny import optimizer, processes
+from tests.tiny import optimizer
 from tests.training.tasks.language_feed import feed
 
 from semhitok import distributed
@@ -124,14 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("| ranks | setting | largest relative difference of the loss |\n|---|---|---|")
         for world in options.ranks:
             begun = time.perf_counter()
-            running = [
-                processes.Process(target=work, args=(rank, world, folder, options.steps)) for rank in range(world)
-            ]
-            for each in running:
-                each.start()
-            for each in running:
-                each.join()
-            if any(each.exitcode for each in running):
+            if not run_ranks(work, [(rank, world, folder, options.steps) for rank in range(world)]):
                 return 1
             found = json.loads((folder / f"losses_{world}.json").read_text())
             for setting, value in differences(found, expected).items():

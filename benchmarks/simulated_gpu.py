@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_flatten, tree_map_only
 
-aten = torch.ops.aten
 GPU_NAME, CPU = "simulated", torch.device("cpu")
 PACKAGE = "semhitok"
 # Their results, or the size of these, are needed by the host before it can go on.
@@ -135,11 +134,6 @@ class SimulatedGPU(TorchDispatchMode):
         self.waits.clear()
         step()
         return Counter(self.waits)
-
-
-def to_gpu(module: nn.Module) -> nn.Module:
-    """Move a module in place; call it within ``SimulatedGPU``."""
-    return module.to(GPU)
 
 
 def describe(waits: Iterable[tuple[tuple[str, str], int]]) -> str:

@@ -8,11 +8,12 @@ import io
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.served import Reply
 from PIL import Image
 from tests.mllm.tiny_mllm import TEXT_SIZE, WORDS, mllm
 from tests.tiny import tiny_images
@@ -28,15 +29,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 NAME = "tiny"
 
 
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
+class Answer(Reply):
+    """A response that may be an error."""
 
     @property
     def error(self) -> dict[str, Any]:
