@@ -33,7 +33,7 @@ HERE = {"127.0.0.1", "localhost", "::1"}
 WAIT = 60_000  # ms; the machine may be busy
 SHOTS = os.environ.get("SEMHITOK_SCREENSHOTS")
 PROMPTS = "a rabbit\ntwo bananas" if SHOTS else "two bananas"
-SECONDS = 10  # that a reconstruction may take
+SECONDS = 10  # that a reconstruction may take on a machine that does nothing else
 NAMELESS = """() => [...document.querySelectorAll('button, input, textarea, select, img, [role=button], svg[role=img]')]
   .filter((e) => e.getClientRects().length && getComputedStyle(e).visibility !== 'hidden' && !e.closest('[aria-hidden=true]'))
   .filter((e) => {
@@ -141,7 +141,8 @@ def test_a_dropped_photograph_comes_back(studio: Studio, tmp_path: Path):
     began = time.monotonic()
     studio.page.set_input_files("input[type=file] >> nth=0", tmp_path / "mine.png")
     studio.until(lambda: studio.sources(".slide img") not in ([], before))
-    assert time.monotonic() - began < SECONDS
+    others = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))  # that wait for each processor
+    assert time.monotonic() - began < SECONDS * others
     studio.page.get_by_role("button", name="astronaut", exact=True).first.click()
     studio.until(lambda: studio.sources(".slide img") == before)
     slider = studio.page.get_by_label("Border between the original on the left")

@@ -251,9 +251,9 @@ class SemHiTokModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
-        cls, pretrained_model_name_or_path: str | os.PathLike[str] = "nano", *args: Any, **kwargs: Any
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] = "mini", *args: Any, **kwargs: Any
     ) -> SemHiTokModel:
-        """Load a checkpoint: a folder, a hub id, or the name of one bundled with the package (``nano``).
+        """Load a checkpoint: a folder, a hub id, or the name of one bundled with the package (``mini``, ``nano``).
 
         ``encoder=False`` omits the teacher and the pixel encoder, which decoding and embedding do not need. Other arguments
         are as in transformers. Missing, unexpected or misshapen keys raise a ``ValueError`` that names them.
