@@ -10,7 +10,15 @@ from torch import nn
 
 from semhitok.quantizers import Quantizer
 from semhitok.quantizers.base import Float32Module
-from semhitok.training.optim import OptimizerConfig, build_adamw, learning_rate, parameter_groups, take_step
+from semhitok.training.optim import (
+    MuonWithAdamW,
+    OptimizerConfig,
+    build_adamw,
+    initialise_states,
+    learning_rate,
+    parameter_groups,
+    take_step,
+)
 
 
 def test_the_schedule_warms_up_linearly_and_falls_along_a_cosine():
@@ -124,3 +132,62 @@ def test_a_codebook_does_not_decay_whatever_its_name():
     decayed, plain = parameter_groups(model, weight_decay=0.1)
     assert decayed["params"] == [model[0].rotation]
     assert plain["params"] == [model[0].lattice_KD]
+
+
+def layered() -> nn.Sequential:
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Embedding(7, 6), nn.Linear(6, 6), nn.LayerNorm(6), nn.Linear(6, 5))
+
+
+def backward(model: nn.Module, step: int) -> None:
+    ids = torch.arange(8).add(step) % 7
+    model(ids).sin().square().sum().backward()
+
+
+def test_muon_takes_some_matrices_and_adamw_the_rest():
+    config = OptimizerConfig(learning_rate=0.01, warmup_steps=0, final_ratio=1.0, weight_decay=0.1, clip_norm=None)
+    ours, theirs = layered(), layered()
+    optimizer = MuonWithAdamW(ours, [ours[1].weight], config)
+    others = [each for name, each in theirs.named_parameters() if name not in ("1.weight", "3.weight")]
+    muon = torch.optim.Muon([theirs[1].weight], lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    adamw = torch.optim.AdamW(
+        [{"params": [theirs[3].weight], "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}],
+        lr=0.01,
+        betas=(config.beta1, config.beta2),
+    )
+    for step in range(4):
+        backward(ours, step)
+        backward(theirs, step)
+        take_step(optimizer, config, step, 4)
+        for each in (muon, adamw):
+            each.step()
+            each.zero_grad()
+    for (name, our), their in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(our, their, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_muon_goes_on_from_its_states():
+    config = OptimizerConfig(learning_rate=0.01, warmup_steps=0)
+    whole, halves = layered(), layered()
+    optimizer = MuonWithAdamW(whole, [whole[1].weight], config)
+    first = MuonWithAdamW(halves, [halves[1].weight], config)
+    initialise_states(first)  # changes nothing
+    for step in range(2):
+        backward(whole, step)
+        take_step(optimizer, config, step, 4)
+        backward(halves, step)
+        take_step(first, config, step, 4)
+    second = MuonWithAdamW(halves, [halves[1].weight], config)
+    second.load_state_dict(first.state_dict())
+    for step in range(2, 4):
+        backward(whole, step)
+        take_step(optimizer, config, step, 4)
+        backward(halves, step)
+        take_step(second, config, step, 4)
+    for ours, theirs in zip(whole.parameters(), halves.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_muon_needs_a_matrix():
+    with pytest.raises(ValueError, match="there is no matrix for it"):
+        MuonWithAdamW(layered(), [], OptimizerConfig())

@@ -47,7 +47,7 @@ def mllm_nano() -> LanguageRecipe:
         ),
         sft=LanguageStage(
             loop=_small_loop(steps=5000, batch_size=16),
-            task=LanguageConfig(optimizer=images, image_weight=0.2),
+            task=LanguageConfig(optimizer=images, muon=True, image_weight=0.2),
             mix=Mix(caption=2, text_to_image=3, chat=6),
             learn="answers",
             row_length=448,
@@ -68,8 +68,10 @@ def mllm_mini() -> LanguageRecipe:
     words, aligned = words_alone(), alignment()
     return LanguageRecipe(
         name="mllm_mini",
-        tokenizer="runs/mini/decoder/model",
-        size=SmallLanguageModel(heads=6, key_value_heads=6, context_length=1024, look_back=True),
+        tokenizer="mini",
+        size=SmallLanguageModel(
+            heads=6, key_value_heads=6, context_length=1024, look_back=True, answer_after_space=True
+        ),
         stages=("words", "align", "sft"),
         words=words,
         align=replace(
@@ -81,7 +83,7 @@ def mllm_mini() -> LanguageRecipe:
         pretrain=replace(words, described=1.0),
         sft=LanguageStage(
             loop=replace(_small_loop(steps=6500, batch_size=16), checkpoint_every=100),
-            task=LanguageConfig(optimizer=images, image_weight=0.2),
+            task=LanguageConfig(optimizer=images, muon=True, image_weight=0.2),
             mix=Mix(caption=2, text_to_image=3, chat=6),
             learn="answers",
             row_length=576,

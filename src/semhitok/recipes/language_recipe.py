@@ -30,6 +30,8 @@ class SmallLanguageModel:
         layers, width, heads, key_value_heads, feed_forward: sizes of the transformer.
         context_length: number of positions; rows may not be longer.
         look_back: start with heads in the first layer that attend to the tokens right before, see ``mllm.look_back``.
+        answer_after_space: the chat template writes a space before answers, whose first words are then the same tokens as in the
+            middle of a text, and can be copied from there.
     """
 
     vocab_size: int = 2000
@@ -40,6 +42,7 @@ class SmallLanguageModel:
     feed_forward: int = 384
     context_length: int = 512
     look_back: bool = False
+    answer_after_space: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def words_alone() -> LanguageStage:
     optimizer = OptimizerConfig(learning_rate=2e-3, warmup_steps=100, weight_decay=0.05, final_ratio=0.1)
     return LanguageStage(
         loop=LoopConfig(steps=4000, batch_size=8, log_every=50, checkpoint_every=250),
-        task=LanguageConfig(optimizer=optimizer),
+        task=LanguageConfig(optimizer=optimizer, muon=True),
         mix=Mix(chat=1),
         learn="answers",
         row_length=448,

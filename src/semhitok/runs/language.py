@@ -26,7 +26,13 @@ from semhitok.mllm.continuous import ContinuousProjector
 from semhitok.mllm.sequences import SequenceBuilder
 from semhitok.recipes.language_recipe import LanguageRecipe
 from semhitok.runs.language_data import check_tokens, data_sets, mixture, open_data_set, pretokenized, texts
-from semhitok.runs.language_models import load_language_model, small_language_model, train_bpe
+from semhitok.runs.language_models import (
+    CHAT_TEMPLATE,
+    SPACED_TEMPLATE,
+    load_language_model,
+    small_language_model,
+    train_bpe,
+)
 from semhitok.runs.memory_check import check_memory, free_memory
 from semhitok.runs.planning.language import LanguageCosts
 from semhitok.runs.preparation import learned_text_tokenizer
@@ -162,7 +168,10 @@ class _Language:
         chosen = sorted(entries, key=lambda entry: (entry.kind, str(entry.path)))
         outside = recipe.records.allow_outside
         sources = [open_records(entry.path, entry.kind, allow_outside=outside) for entry in chosen]
-        text_tokenizer = train_bpe(texts(sources), recipe.size.vocab_size)
+        spaced = recipe.size.answer_after_space
+        template = SPACED_TEMPLATE if spaced else CHAT_TEMPLATE
+        learned = texts(sources, before_answers=" " if spaced else "")
+        text_tokenizer = train_bpe(learned, recipe.size.vocab_size, chat_template=template)
         text_tokenizer.model_max_length = recipe.size.context_length
         return text_tokenizer
 

@@ -156,15 +156,21 @@ def pretokenized(
     return found if chosen is None else Chosen(found, chosen.indices)
 
 
-def texts(sources: Sequence[RecordSource]) -> Iterator[str]:
-    """The texts to learn a text tokenizer from, of at most TEXTS_TO_LEARN_FROM records of each source."""
+def texts(sources: Sequence[RecordSource], *, before_answers: str = "") -> Iterator[str]:
+    """The texts to learn a text tokenizer from, of at most TEXTS_TO_LEARN_FROM records of each source.
+
+    ``before_answers`` is what the chat template writes between the role and an answer.
+    """
     for source in sources:
         for index in range(min(len(source), TEXTS_TO_LEARN_FROM)):
             try:
                 record = source.read(index, index)
             except RecordError:
                 continue
-            yield from [turn.text for turn in record.turns] if record.kind == "chat" else [record.text]
+            if record.kind == "chat":
+                yield from (before_answers * (turn.role == "assistant") + turn.text for turn in record.turns)
+            else:
+                yield record.text
 
 
 def _place(data: Path, path: str) -> Path:

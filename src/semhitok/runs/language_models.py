@@ -25,14 +25,19 @@ CHAT_TEMPLATE = (
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+SPACED_TEMPLATE = CHAT_TEMPLATE.replace(
+    "|>{{ message['content'] }}", "|>{% if message['role'] == 'assistant' %} {% endif %}{{ message['content'] }}"
+)
+"""As ``CHAT_TEMPLATE``, with a space before answers."""
 
 
-def train_bpe(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+def train_bpe(texts: Iterable[str], vocab_size: int, *, chat_template: str = CHAT_TEMPLATE) -> PreTrainedTokenizerFast:
     """A byte-level BPE text tokenizer with a chat template; a deterministic function of the texts.
 
     Args:
         texts: texts to learn from.
         vocab_size: maximum number of ids, including the 256 bytes and five special tokens.
+        chat_template: one that uses ``ROLES`` and ends answers with ``END``.
 
     Raises:
         ValueError: ``vocab_size`` is too small for bytes and special tokens.
@@ -58,7 +63,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
         pad_token=PAD,
         eos_token=END,
         additional_special_tokens=list(ROLES),
-        chat_template=CHAT_TEMPLATE,
+        chat_template=chat_template,
     )
 
 

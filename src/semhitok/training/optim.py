@@ -1,10 +1,11 @@
-"""AdamW with warm-up and cosine decay, and the choice of parameters with weight decay."""
+"""AdamW and Muon with warm-up and cosine decay, and the choice of parameters with weight decay."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -95,11 +96,71 @@ def build_adamw(modules: nn.Module | Sequence[nn.Module], config: OptimizerConfi
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
 
 
-def initialise_states(optimizer: torch.optim.AdamW) -> None:
+class MuonWithAdamW:
+    """Muon (Jordan et al., 2024) for some matrices, AdamW for all other parameters; one schedule for both.
+
+    Muon's updates are orthogonal matrices, here of the size that AdamW's have (Liu et al., 2025, arXiv 2502.16982), so that rate and
+    weight decay mean the same for both.
+
+    Args:
+        modules: the trained modules.
+        matrices: the parameters of them that Muon takes, with two axes: weights of linear layers between others.
+        config: see ``OptimizerConfig``; Muon's momentum is 0.95.
+
+    Raises:
+        ValueError: there is no matrix.
+    """
+
+    def __init__(
+        self, modules: nn.Module | Sequence[nn.Module], matrices: Sequence[nn.Parameter], config: OptimizerConfig
+    ) -> None:
+        if not matrices:
+            raise ValueError("Muon has nothing to train: there is no matrix for it")
+        self.adamw, taken = build_adamw(modules, config), set(matrices)
+        for group in self.adamw.param_groups:
+            group["params"] = [each for each in group["params"] if each not in taken]
+        self.muon = torch.optim.Muon(
+            matrices, lr=config.learning_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
+        )
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The groups of both."""
+        return [*self.muon.param_groups, *self.adamw.param_groups]
+
+    def step(self) -> None:
+        """One step of both."""
+        self.muon.step()
+        self.adamw.step()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear all gradients."""
+        self.muon.zero_grad(set_to_none)
+        self.adamw.zero_grad(set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states of both."""
+        return {"muon": self.muon.state_dict(), "adamw": self.adamw.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        self.muon.load_state_dict(state["muon"])
+        self.adamw.load_state_dict(state["adamw"])
+
+
+Optimizer = torch.optim.AdamW | MuonWithAdamW
+
+
+def initialise_states(optimizer: Optimizer) -> None:
     """Create the moments that the first step would create, so that a checkpoint can be read into them.
 
     A step after it equals one without it, bit for bit; and what does not fit into memory is found before the first step.
     """
+    if isinstance(optimizer, MuonWithAdamW):
+        for parameter in (each for group in optimizer.muon.param_groups for each in group["params"]):
+            state = optimizer.muon.state[parameter]
+            state.setdefault("momentum_buffer", torch.zeros_like(parameter, memory_format=torch.preserve_format))
+        optimizer = optimizer.adamw
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             state = optimizer.state[parameter]
@@ -110,7 +171,7 @@ def initialise_states(optimizer: torch.optim.AdamW) -> None:
 
 
 def take_step(
-    optimizer: torch.optim.Optimizer, config: OptimizerConfig, step: int, total_steps: int
+    optimizer: torch.optim.Optimizer | MuonWithAdamW, config: OptimizerConfig, step: int, total_steps: int
 ) -> dict[str, float | Tensor]:
     """Finish an optimizer step: average gradients over ranks, clip, set the learning rate, update, clear gradients.
 

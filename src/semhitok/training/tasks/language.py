@@ -33,7 +33,7 @@ from semhitok.losses.large_head import large_head_loss
 from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
 from semhitok.mllm.continuous import ContinuousProjector
 from semhitok.training.compilation import repeated_blocks
-from semhitok.training.optim import build_adamw, initialise_states, take_step
+from semhitok.training.optim import MuonWithAdamW, Optimizer, build_adamw, initialise_states, take_step
 from semhitok.training.state import TrainState
 from semhitok.training.tasks.language_config import LanguageConfig
 from semhitok.training.tasks.lora import add_lora, merged_tensors
@@ -97,8 +97,17 @@ class LanguageTask:
                 precision=torch.bfloat16 if config.precision == "bf16" else None,
                 whole=model.image_tokenizer.parameters(),
             )
-        self.optimizer = build_adamw(self.trained, config.optimizer)
+        self.optimizer = self._build_optimizer(mesh)
         initialise_states(self.optimizer)
+
+    def _build_optimizer(self, mesh: distributed.DeviceMesh | None) -> Optimizer:
+        if not self.config.muon:
+            return build_adamw(self.trained, self.config.optimizer)
+        if mesh is not None:
+            raise ValueError("muon needs whole matrices: it cannot be used with --shard")
+        linear = [each for each in self.model.language_model.modules() if isinstance(each, nn.Linear)]
+        matrices = [each.get_parameter("weight") for each in linear if each is not self.model.lm_head]
+        return MuonWithAdamW(self.trained, matrices, self.config.optimizer)
 
     def _parts(self) -> distributed.ShardableParts:
         """The trained modules; their frozen parameters have ``requires_grad`` False."""

@@ -18,6 +18,8 @@ class LanguageConfig:
 
     Attributes:
         optimizer: AdamW and its schedule.
+        muon: the matrices of the language model's layers are trained by Muon, all else by AdamW, with the settings of ``optimizer``:
+            a small language model from scratch then learns what it would not learn in many times the steps.
         trained: ``all`` trains everything but the image tokenizer; ``lora`` low-rank updates of the language model's layers
             together with adapter, head and control rows, with the text embeddings frozen; ``adapter`` only the adapter
             (LLaVA-v1.5's first stage).
@@ -32,6 +34,7 @@ class LanguageConfig:
     """
 
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    muon: bool = False
     trained: Trained = "all"
     lora_rank: int = 16
     lora_alpha: float = 32.0
@@ -46,5 +49,7 @@ class LanguageConfig:
             raise ValueError(
                 f"lora_rank and chunk_tokens must be at least 1, got {self.lora_rank} and {self.chunk_tokens}"
             )
+        if self.muon and self.trained != "all":
+            raise ValueError(f"muon trains whole matrices: it goes with trained all, got {self.trained}")
         if not self.image_weight > 0:
             raise ValueError(f"image_weight must be above 0, got {self.image_weight}; a mix without images needs none")
