@@ -8,13 +8,15 @@ const LEAST_SIDE = 8;
 const AROUND = 0.5; // of a patch, shown around it in a swatch
 
 const $ = (id) => document.getElementById(id);
-const seconds = (from) => `${Math.round(performance.now() - from)} ms`;
+const milliseconds = (from) => `${Math.round(performance.now() - from)} ms`;
 
 let tokenizer;
 let ids; // of the picture
 let edited; // the same with changes
 let chosen = 0; // token
-let drawn = 0; // count what was asked for, so that what comes late is dropped
+let encoding = ""; // how long it took
+let shown = 0; // count what was asked for, so that what comes late is dropped
+let drawn = 0;
 let varied = 0;
 
 async function start() {
@@ -98,12 +100,15 @@ function listen() {
 // Picture -> tokens.
 
 async function show(blob, name, button = null) {
+  const now = ++shown;
   $("problem").hidden = true;
   try {
     const square = centreSquare(await readPicture(blob, name), tokenizer.size);
     const began = performance.now();
-    ids = await tokenizer.encode(square);
-    $("times").textContent = `encoded in ${seconds(began)}`;
+    const found = await tokenizer.encode(square);
+    if (now !== shown) return;
+    encoding = milliseconds(began);
+    ids = found;
     edited = ids.slice();
     varied++;
     const image = new ImageData(tokenizer.size, tokenizer.size);
@@ -116,6 +121,7 @@ async function show(blob, name, button = null) {
       other.setAttribute("aria-pressed", other === button);
     }
     await redraw();
+    if (now !== shown) return;
     say(`${name}: ${tokenizer.tokens} tokens. Choose a token to see and change its codes.`);
     choose(chosen);
   } catch (error) {
@@ -180,8 +186,8 @@ async function redraw() {
     if (now !== drawn) return;
     $("reconstruction").getContext("2d").putImageData(image, 0, 0);
   }
-  const encoded = $("times").textContent.split(",")[0];
-  $("times").textContent = `${encoded}, decoded in ${seconds(began)}`;
+  const legend = tokenizer.semantic ? " Tokens of one colour have one semantic code." : "";
+  $("times").textContent = `Encoded in ${encoding}, decoded in ${milliseconds(began)}.${legend}`;
   [...$("tokens").children].forEach((button, token) => {
     const code = tokenizer.colourCode(edited, token);
     button.style.background = `hsl(${(code * 137.508) % 360} ${45 + ((code * 7) % 35)}% ${38 + ((code * 11) % 34)}%)`;
@@ -209,13 +215,14 @@ function choose(token) {
     button.tabIndex = index === token ? 0 : -1;
   });
   const [height, width] = [100 / tokenizer.rows, 100 / tokenizer.columns];
-  Object.assign($("mark").style, {
-    left: `${columnOf(token) * width}%`,
-    top: `${rowOf(token) * height}%`,
-    width: `${width}%`,
-    height: `${height}%`,
-  });
-  $("mark").hidden = false;
+  for (const mark of document.querySelectorAll(".mark")) {
+    Object.assign(mark.style, {
+      left: `${columnOf(token) * width}%`,
+      top: `${rowOf(token) * height}%`,
+      width: `${width}%`,
+      height: `${height}%`,
+    });
+  }
   $("place").textContent = `Token in ${placeOf(token)}`;
   const codes = tokenizer.codesOf(edited, token);
   const id = own(edited, token).join(", ");
