@@ -66,7 +66,9 @@ def line(name: str, onnx: bool) -> str:
         with tempfile.TemporaryDirectory() as scratch:
             for write in (export_programs, export_onnx) if onnx else (export_programs,):
                 _, agreements = write(model, Path(scratch) / write.__name__, name=name, images=IMAGES)
-                cells += [f"{100 * found.equal_ids:.2f} % {found.pixel_difference:.1e}" for found in agreements.values()]
+                cells += [
+                    f"{100 * found.equal_ids:.2f} % {found.pixel_difference:.1e}" for found in agreements.values()
+                ]
     except ValueError as error:
         cells.append(str(error))
     return " | ".join(cells)

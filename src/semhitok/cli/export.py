@@ -41,7 +41,7 @@ class Arguments:
     """With onnx and pt2: image file or folder of images on which the export is compared with the model; up to 1,000 are read.
     By default, 8 random images."""
     name: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: the name of OUT)")] = None
-    """Title of the model card, or name in the metadata of a graph."""
+    """Title of the model card; with onnx and pt2, the name in the metadata, by default that of the model."""
     license: Annotated[str | None, tyro.conf.arg(metavar="SPDX", help_behavior_hint="")] = None
     """Licence of the weights, such as apache-2.0."""
     figures: OptionalPath = None
@@ -67,7 +67,9 @@ def main(arguments: list[str]) -> int:
 
 def _check(options: Arguments) -> None:
     if options.format == "checkpoint" and options.images is not None:
-        raise UsageError("--images belongs to --format onnx and pt2: a checkpoint is compared with the weights themselves")
+        raise UsageError(
+            "--images belongs to --format onnx and pt2: a checkpoint is compared with the weights themselves"
+        )
     if options.format != "checkpoint" and (options.figures is not None or options.data):
         raise UsageError(f"--figures and --data belong to a model card, which --format {options.format} does not write")
 
@@ -102,8 +104,12 @@ def _graphs(options: Arguments) -> ExportedCheckpoint:
         files = image_files([options.images])[:MOST_IMAGES]
         images = TokenizerImageProcessor(size=size)(files)["pixel_values"]
     write = export_onnx if options.format == "onnx" else export_programs
-    exported, agreements = write(model, options.out, name=_title(options), images=images, licence=options.license)
-    print(f"exported {options.model}; compared with the model on {len(images)} {'images' if options.images else 'random images'}")
+    exported, agreements = write(
+        model, options.out, name=options.name or Path(options.model).name, images=images, licence=options.license
+    )
+    print(
+        f"exported {options.model}; compared with the model on {len(images)} {'images' if options.images else 'random images'}"
+    )
     for precision, agreement in agreements.items():
         print(f"{precision}: {agreement}")
     return exported

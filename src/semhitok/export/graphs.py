@@ -61,7 +61,8 @@ def trace(model: Tokenizer) -> dict[str, ExportedProgram]:
     """
     check_graphs_possible(model)
     example = torch.zeros(EXAMPLES, 3, model.config.image_size, model.config.image_size)
-    ids = model.encode(example).ids  # also fills what is computed once and kept, which would otherwise hold symbols
+    ids = model.encode(example).ids
+    model.decode(ids)  # both fill what is computed once and kept, which would otherwise hold symbols
     return {
         "encoder": _traced("encoder", Encoder(model), example),
         "decoder": _traced("decoder", Decoder(model), ids),
@@ -134,7 +135,7 @@ def _traced(side: str, graph: nn.Module, example: Tensor) -> ExportedProgram:
 
 
 class _Parts:
-    """What runs while a graph is traced: the parts that have begun and not ended, and those that have fixed the batch size."""
+    """What runs while a graph is traced: the parts that have begun and not ended, and the first that has fixed the batch size."""
 
     def __init__(self) -> None:
         self.running: list[str] = []
@@ -146,20 +147,24 @@ def _parts(graph: nn.Module) -> Iterator[_Parts]:
     parts, batch = _Parts(), []
 
     def begin(name: str, inputs: tuple[Any, ...]) -> None:
-        parts.running.append(name)
         if not batch and inputs and isinstance(inputs[0], Tensor):
             batch.append(inputs[0].shape[0])
+        note()  # what encloses it may have fixed the number of images before
+        parts.running.append(name)
 
-    def end(name: str) -> None:
+    def end() -> None:
+        note()
         parts.running.pop()
-        if batch and not isinstance(batch[0], int) and is_concrete_int(batch[0]):
-            parts.fixing.append(name)
+
+    def note() -> None:
+        if batch and not isinstance(batch[0], int) and is_concrete_int(batch[0]) and not parts.fixing:
+            parts.fixing.extend(parts.running[-1:])
 
     hooks = []
     for path, module in graph.named_modules():
         name = f"{path.removeprefix('tokenizer').removeprefix('.') or 'the tokenizer'} ({type(module).__name__})"
         hooks.append(module.register_forward_pre_hook(lambda _, inputs, name=name: begin(name, inputs)))
-        hooks.append(module.register_forward_hook(lambda *_, name=name: end(name)))
+        hooks.append(module.register_forward_hook(lambda *_: end()))
     try:
         yield parts
     finally:

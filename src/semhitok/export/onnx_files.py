@@ -119,9 +119,7 @@ def _write(side: str, program: ExportedProgram, folder: Path, texts: dict[str, s
     with tempfile.TemporaryDirectory() as scratch:
         plain, small = Path(scratch) / "plain.onnx", Path(scratch) / "small.onnx"
         onnx.save(graph, str(plain))
-        quantize_dynamic(
-            plain, small, op_types_to_quantize=["MatMul"], weight_type=QuantType.QInt8, per_channel=True
-        )
+        quantize_dynamic(plain, small, op_types_to_quantize=["MatMul"], weight_type=QuantType.QInt8, per_channel=True)
         for found, file in ((graph, f"{side}.onnx"), (onnx.load(str(small)), QUANTIZED[side])):
             onnx.helper.set_model_props(found, texts)
             onnx.save(_halved(found), str(folder / file))
