@@ -59,8 +59,9 @@ async function addExamples() {
     const button = document.createElement("button");
     const image = document.createElement("img");
     image.src = `examples/${file}`;
-    image.alt = `example: ${name}`;
+    image.alt = "";
     button.type = "button";
+    button.setAttribute("aria-label", `example: ${name}`);
     button.append(image);
     button.addEventListener("click", async () => show(await (await fetch(image.src)).blob(), name, button));
     const item = document.createElement("li");
