@@ -1,6 +1,6 @@
 """A tokenizer beside its exported files: equal ids, pixels, sizes, and times on the CPU.
 
-    python -m benchmarks.exported_models [MODEL] [--images PATH] [--count 1000] [--rounds 7] [--aot]
+    python -m benchmarks.exported_models [MODEL] [--images PATH] [--count 1000] [--rounds 7] [--aot] [--onnx FOLDER]
 
 Ids and pixels are compared on ``--images`` (a folder; random images without it). Times are those of the same images in one run:
 eager torch, onnxruntime in fp32 and int8, and with ``--aot`` the program as compiled by AOTInductor, which needs a C++ compiler;
@@ -52,7 +52,8 @@ def main() -> None:
     parser.add_argument("model", nargs="?", default="nano", help="a bundled name, a folder, a run")
     parser.add_argument("--images", type=Path, help="folder of images")
     parser.add_argument("--count", type=int, default=1000, help="images to compare on")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds of the times")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds of the times; 0 for none")
+    parser.add_argument("--onnx", type=Path, help="files that `semhitok export MODEL FOLDER --format onnx` has written")
     parser.add_argument("--aot", action="store_true", help="compile with AOTInductor, too: minutes")
     options = parser.parse_args()
     model = load_tokenizer(options.model, "cpu")
@@ -64,14 +65,16 @@ def main() -> None:
         images = TokenizerImageProcessor(size=size)(files)["pixel_values"]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        written, _ = export_onnx(model, folder / "onnx", name=options.model, images=images[:FEW])
+        onnx = options.onnx or folder / "onnx"
+        if options.onnx is None:
+            export_onnx(model, onnx, name=options.model, images=images[:FEW])
         runs: dict[str, tuple[Run, ...]] = {
-            f"onnxruntime {name}": tuple(session(folder / "onnx" / f"{side}{suffix}.onnx") for side in SIDES)
+            f"onnxruntime {name}": tuple(session(onnx / f"{side}{suffix}.onnx") for side in SIDES)
             for name, suffix in (("fp32", ""), ("int8", ".int8"))
         }
         print(f"{options.model}, {torch.get_num_threads()} threads, {len(images)} images\n\n| file | MB |\n|---|---|")
-        for name, count in written.sizes.items():
-            print(f"| {name} | {count / 2**20:.2f} |")
+        for file in sorted(onnx.glob("*.onnx")):
+            print(f"| {file.name} | {file.stat().st_size / 2**20:.2f} |")
         if options.aot:
             export_programs(model, folder / "pt2", name=options.model, images=images[:FEW])
             begun = time.perf_counter()
@@ -87,6 +90,8 @@ def main() -> None:
                 f"{found.mean_pixel_difference:.1e} |",
                 flush=True,
             )
+        if not options.rounds:
+            return
         print("\n| batch | side | eager | " + " | ".join(runs) + " |\n|---|---|---|" + "---|" * len(runs))
         for batch in BATCHES:
             some = images[:batch]

@@ -58,10 +58,10 @@ def export_onnx(
     with atomic_directory(folder) as unfinished, quietly():
         for side, program in programs.items():
             _write(side, program, unfinished, as_texts(metadata))
-        agreements = {
-            precision: compare(model, *(session(unfinished / f"{side}{suffix}.onnx") for side in SIDES), images)
-            for precision, suffix in (("fp32", ""), ("int8", ".int8"))
-        }
+        agreements = {}
+        for precision, suffix in (("fp32", ""), ("int8", ".int8")):
+            encode, decode = (session(unfinished / f"{side}{suffix}.onnx") for side in SIDES)
+            agreements[precision] = compare(model, encode, decode, images)
         agreements["fp32"].check("the exported graph in onnxruntime")
         stated = metadata | {"agreement": {precision: found.as_json() for precision, found in agreements.items()}}
         write_text(unfinished / METADATA, json.dumps(stated, indent=1) + "\n")

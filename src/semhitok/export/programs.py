@@ -32,7 +32,8 @@ def export_programs(
     with atomic_directory(folder) as unfinished, quietly():
         for side, program in programs.items():
             torch.export.save(program, unfinished / f"{side}.pt2", extra_files={METADATA: json.dumps(metadata)})
-        agreement = compare(model, *(_program(unfinished / f"{side}.pt2") for side in SIDES), images)
+        encode, decode = (_program(unfinished / f"{side}.pt2") for side in SIDES)
+        agreement = compare(model, encode, decode, images)
         agreement.check("the exported program")
         write_text(
             unfinished / METADATA, json.dumps(metadata | {"agreement": {"fp32": agreement.as_json()}}, indent=1) + "\n"
