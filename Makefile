@@ -5,7 +5,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := $(VENV)/bin
 
-.PHONY: demo demo-studio demo-server test screenshots lint bench bench-full clean
+.PHONY: demo demo-studio demo-server try test screenshots lint bench bench-full clean
 
 $(VENV)/core: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -37,13 +37,21 @@ $(VENV)/studio: $(VENV)/core
 demo-studio: $(VENV)/studio
 	$(BIN)/semhitok studio
 
+$(VENV)/onnx: $(VENV)/core
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[onnx]"
+	touch $@
+
+# The page docs/try/ with the tokenizer and onnxruntime-web beside it (docs/export.md); needs npm.
+try: $(VENV)/onnx
+	$(BIN)/python docs/try_page.py
+
 # Two processes, each with whole files: fixtures of a module are built once.
 test: $(VENV)/dev lint
 	$(BIN)/pytest -n 2 --dist loadfile
 
-# The pictures of docs/studio.md, from Chromium.
+# The pictures of docs/studio.md and docs/export.md, from Chromium.
 screenshots: $(VENV)/dev
-	SEMHITOK_SCREENSHOTS=docs/images $(BIN)/pytest tests/studio/test_page.py
+	SEMHITOK_SCREENSHOTS=docs/images $(BIN)/pytest tests/studio/test_page.py tests/docs/test_try_page.py
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check src tests benchmarks examples

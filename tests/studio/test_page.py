@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,31 +17,21 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 from PIL import Image
+from tests.browser import BROWSER, HERE, NAMELESS, NO_BROWSER
 
 from semhitok.studio.workspace import Workspace
 
 pytest.importorskip("gradio", reason="the extra `studio` is not installed")
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
-    pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed (Debian: apt-get install chromium)"),
+    pytest.mark.skipif(BROWSER is None, reason=NO_BROWSER),
     pytest.mark.filterwarnings("ignore:::gradio"),  # its own use of pandas
 ]
 
-HERE = {"127.0.0.1", "localhost", "::1"}
 WAIT = 60_000  # ms; the machine may be busy
 SHOTS = os.environ.get("SEMHITOK_SCREENSHOTS")
 PROMPTS = "a rabbit\ntwo bananas" if SHOTS else "two bananas"
 SECONDS = 10  # that a reconstruction may take on a machine that does nothing else
-NAMELESS = """() => [...document.querySelectorAll('button, input, textarea, select, img, [role=button], svg[role=img]')]
-  .filter((e) => e.getClientRects().length && getComputedStyle(e).visibility !== 'hidden' && !e.closest('[aria-hidden=true]'))
-  .filter((e) => {
-    if (e.tagName === 'IMG') return !e.hasAttribute('alt');
-    const by = (e.getAttribute('aria-labelledby') || '').split(' ').map((id) => document.getElementById(id)?.textContent || '');
-    const labels = [...(e.labels || [])].map((label) => label.textContent);
-    return ![e.getAttribute('aria-label'), e.title, e.textContent, ...by, ...labels].some((text) => text && text.trim());
-  }).map((e) => e.outerHTML.slice(0, 200))"""
-"""Controls without a name for screen readers, and pictures without a description."""
 
 _connections: list[Any] | None = None  # what this process connects to, while a studio is open
 

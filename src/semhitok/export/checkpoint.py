@@ -68,9 +68,7 @@ def write_checkpoint(
     """
     if {parameter.dtype for parameter in model.parameters()} != {torch.float32}:
         raise ValueError("the model to export must be in float32: load it with dtype=torch.float32")
-    foreign = sorted(entry.name for entry in folder.iterdir() if entry.name not in files) if folder.is_dir() else []
-    if foreign or folder.is_file():
-        raise ValueError(f"{folder} holds {', '.join(foreign[:3]) or 'data'}: export to a new or empty folder")
+    check_folder(folder, files)
     config = vars(model.config)
     earlier = dict(config)
     config.update(fields)
@@ -89,6 +87,13 @@ def write_checkpoint(
         config.clear()
         config.update(earlier)
     return ExportedCheckpoint(folder, {file.name: file.stat().st_size for file in sorted(folder.iterdir())})
+
+
+def check_folder(folder: Path, files: frozenset[str]) -> None:
+    """Raise ``ValueError`` if a folder to export to is a file or holds other files than those of an export."""
+    foreign = sorted(entry.name for entry in folder.iterdir() if entry.name not in files) if folder.is_dir() else []
+    if foreign or folder.is_file():
+        raise ValueError(f"{folder} holds {', '.join(foreign[:3]) or 'data'}: export to a new or empty folder")
 
 
 def in_bfloat16(tensor: Tensor) -> Tensor:

@@ -17,8 +17,12 @@ def exact_fp32(device: torch.device) -> Iterator[None]:
     """Matrix products and convolutions of fp32 tensors without autocast and without reduced precision (TF32, bf16).
 
     Autocast is a setting of the thread; the precision of products is one of the process. The latter is changed while any thread
-    is inside and restored when the last one leaves; other threads compute in true fp32 meanwhile.
+    is inside and restored when the last one leaves; other threads compute in true fp32 meanwhile. A graph of ``torch.export`` holds
+    neither: its runtime decides.
     """
+    if torch.compiler.is_exporting():
+        yield
+        return
     with _switch, torch.autocast(device.type, enabled=False):
         yield
 

@@ -93,7 +93,7 @@ class EMAQuantizer(Float32Module, Quantizer):
             squared error of the features to their (constant) codes.
         """
         z_ND = rearrange(z_BND, "b n d -> (b n) d").float()
-        ids_BN = rearrange(nearest_code(z_ND.detach(), self.codebook_KD), "(b n) -> b n", b=len(z_BND))
+        ids_BN = rearrange(nearest_code(z_ND.detach(), self.codebook_KD), "(b n) -> b n", b=z_BND.shape[0])
         codes_BND = self.lookup(ids_BN)
         return Quantized(
             codes=straight_through(z_BND, codes_BND),

@@ -43,7 +43,7 @@ class VanillaQuantizer(Float32Module, Quantizer):
     def forward(self, z_BND: Tensor) -> Quantized:
         """Quantize (B,N,D) features to the nearest codes, straight-through in their dtype; ids in [0,K), two losses."""
         z_ND = rearrange(z_BND.detach(), "b n d -> (b n) d")
-        ids_BN = rearrange(nearest_code(z_ND, self.codebook_KD), "(b n) -> b n", b=len(z_BND))
+        ids_BN = rearrange(nearest_code(z_ND, self.codebook_KD), "(b n) -> b n", b=z_BND.shape[0])
         codes_BND = self.lookup(ids_BN)
         return Quantized(straight_through(z_BND, codes_BND), ids_BN, codebook_losses(z_BND.float(), codes_BND))
 
@@ -90,7 +90,7 @@ class NormalizedQuantizer(Float32Module, Quantizer):
     def forward(self, z_BND: Tensor) -> Quantized:
         """Quantize (B,N,D) features to unit-length codes, straight-through to the normalised features, with two losses."""
         z_ND = rearrange(z_BND.detach(), "b n d -> (b n) d")
-        ids_BN = rearrange(nearest_cosine(z_ND, self.codebook_KD), "(b n) -> b n", b=len(z_BND))
+        ids_BN = rearrange(nearest_cosine(z_ND, self.codebook_KD), "(b n) -> b n", b=z_BND.shape[0])
         codes_BND = self.lookup(ids_BN)
         unit_BND = F.normalize(z_BND.float(), dim=-1)
         codes = straight_through(unit_BND, codes_BND).to(z_BND.dtype)

@@ -37,16 +37,21 @@ def nearest_in_group(z_ND: Tensor, codebook_KmD: Tensor, groups_N: Tensor, exist
     """
     if len(codebook_KmD) == 1 and exists_Km is None:
         return nearest_cosine(z_ND, codebook_KmD[0])
-    ids = []
-    for z_nD, groups_n in zip(z_ND.float().split(LOOKUP_CHUNK), groups_N.split(LOOKUP_CHUNK), strict=True):
-        candidates_nmD = codebook_KmD[groups_n]
-        products_nm = (candidates_nmD * z_nD[:, None]).sum(-1)
-        # The length of z does not affect the argmax.
-        cosines_nm = products_nm / candidates_nmD.norm(dim=-1).clamp_min(1e-12)
-        if exists_Km is not None:
-            cosines_nm = cosines_nm.masked_fill(~exists_Km[groups_n], -torch.inf)
-        ids.append(cosines_nm.argmax(1))
-    return torch.cat(ids)
+    z_ND = z_ND.float()
+    if torch.compiler.is_exporting():  # any number of vectors cannot be split into a fixed number of chunks
+        return _nearest_candidate(z_ND, codebook_KmD, groups_N, exists_Km)
+    chunks = zip(z_ND.split(LOOKUP_CHUNK), groups_N.split(LOOKUP_CHUNK), strict=True)
+    return torch.cat([_nearest_candidate(z_nD, codebook_KmD, groups_n, exists_Km) for z_nD, groups_n in chunks])
+
+
+def _nearest_candidate(z_nD: Tensor, codebook_KmD: Tensor, groups_n: Tensor, exists_Km: Tensor | None) -> Tensor:
+    candidates_nmD = codebook_KmD[groups_n]
+    products_nm = (candidates_nmD * z_nD[:, None]).sum(-1)
+    # The length of z does not affect the argmax.
+    cosines_nm = products_nm / candidates_nmD.norm(dim=-1).clamp_min(1e-12)
+    if exists_Km is not None:
+        cosines_nm = cosines_nm.masked_fill(~exists_Km[groups_n], -torch.inf)
+    return cosines_nm.argmax(1)
 
 
 def members(groups_N: Tensor, order_N: Tensor, groups: int, most: int) -> Tensor:

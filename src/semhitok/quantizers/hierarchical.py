@@ -99,7 +99,7 @@ class HierarchicalQuantizer(Float32Module, Quantizer):
             rearrange(self.grouping(semantic_ids_BN), "b n -> (b n)"),
             self._exists(),
         )
-        ids_BN = rearrange(ids_N, "(b n) -> b n", b=len(z_BND))
+        ids_BN = rearrange(ids_N, "(b n) -> b n", b=z_BND.shape[0])
         codes_BND = self.lookup(semantic_ids_BN, ids_BN)
         codes = straight_through(unit_BND, codes_BND).to(z_BND.dtype)
         return Quantized(codes, ids_BN, codebook_losses(unit_BND, codes_BND))

@@ -66,8 +66,8 @@ class IndexBackpropagationQuantizer(Float32Module, Quantizer):
             soft_ND = logits_NK.softmax(dim=-1) @ self.codebook_KD.detach()
         chosen_ND = codes_ND + (soft_ND - soft_ND.detach())
         losses |= {"index": F.mse_loss(chosen_ND, z_ND), **entropy_terms(logits_NK / self.temperature)}
-        codes_BND = rearrange(chosen_ND, "(b n) d -> b n d", b=len(z_BND))
-        return Quantized(codes_BND.to(z_BND.dtype), rearrange(ids_N, "(b n) -> b n", b=len(z_BND)), losses)
+        codes_BND = rearrange(chosen_ND, "(b n) d -> b n d", b=z_BND.shape[0])
+        return Quantized(codes_BND.to(z_BND.dtype), rearrange(ids_N, "(b n) -> b n", b=z_BND.shape[0]), losses)
 
     def lookup(self, ids: Tensor) -> Tensor:
         """Codes of ids of any shape (...) -> (...,D), fp32; gradients reach the codebook."""

@@ -58,6 +58,8 @@ def largest_product(z_ND: Tensor, codebook_KD: Tensor, *, chunk: tuple[int, int]
 
 def _smallest(z_ND: Tensor, codes_KD: Tensor, bias_K: Tensor, scale: float, chunk: tuple[int, int] | None) -> Tensor:
     """argmin over k of ``scale * z @ c_k + bias_k`` for every vector z."""
+    if torch.compiler.is_exporting():  # tiles of a number of vectors that is not known would be a loop without end
+        return torch.addmm(bias_K, z_ND, codes_KD.T, alpha=scale).argmin(1)
     count, size = len(z_ND), len(codes_KD)
     tile_n, tile_k = chunk or (CPU_TILE if z_ND.device.type == "cpu" else ACCELERATOR_TILE)
     tile_n, tile_k = min(tile_n, count), min(tile_k, size)

@@ -68,7 +68,7 @@ class MultiCodebookQuantizer(Float32Module, Quantizer):
         chunks_CMc = rearrange(unit_BND.detach(), "b n (c d) -> c (b n) d", c=len(self.codebooks_CKc))
         pairs = zip(chunks_CMc, self.codebooks_CKc, strict=True)
         ids_CM = torch.stack([nearest_cosine(chunk_Mc, codebook_Kc) for chunk_Mc, codebook_Kc in pairs])
-        ids_BNC = rearrange(ids_CM, "c (b n) -> b n c", b=len(z_BND))
+        ids_BNC = rearrange(ids_CM, "c (b n) -> b n c", b=z_BND.shape[0])
         codes_BND = self.lookup(ids_BNC)
         codes = straight_through(unit_BND, codes_BND).to(z_BND.dtype)
         losses = codebook_losses(unit_BND, codes_BND)

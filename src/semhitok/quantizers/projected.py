@@ -69,7 +69,7 @@ class ProjectedQuantizer(Float32Module, Quantizer):
         """Quantize (B,N,D) features, straight-through in their dtype; ids (B,N), losses ``codebook`` and ``commitment``."""
         z_ND = rearrange(z_BND.detach(), "b n d -> (b n) d")
         codes_KD = self.codes()
-        ids_BN = rearrange(nearest_code(z_ND, codes_KD.detach()), "(b n) -> b n", b=len(z_BND))
+        ids_BN = rearrange(nearest_code(z_ND, codes_KD.detach()), "(b n) -> b n", b=z_BND.shape[0])
         codes_BND = F.embedding(ids_BN, codes_KD)
         return Quantized(straight_through(z_BND, codes_BND), ids_BN, codebook_losses(z_BND.float(), codes_BND))
 

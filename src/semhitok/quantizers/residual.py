@@ -69,7 +69,7 @@ class ResidualQuantizer(Float32Module, Quantizer):
             left_MD = z_MD.detach() - sum_MD.detach()
             codebook.append(F.mse_loss(sum_MD, z_MD.detach()))
             commitment.append(F.mse_loss(z_MD, sum_MD.detach()))
-        ids_BNC = rearrange(torch.stack(ids), "c (b n) -> b n c", b=len(z_BND))
+        ids_BNC = rearrange(torch.stack(ids), "c (b n) -> b n c", b=z_BND.shape[0])
         codes = straight_through(z_BND, self.lookup(ids_BNC))
         losses = {"codebook": torch.stack(codebook).mean(), "commitment": torch.stack(commitment).mean()}
         return Quantized(codes, ids_BNC, losses)

@@ -65,7 +65,7 @@ class SharedIndexQuantizer(Float32Module, Quantizer):
         unit_BND = self.normalise(z_BND)
         weighted_ND = self._weighted(rearrange(unit_BND.detach(), "b n d -> (b n) d"))
         codes_KD = self.normalise(self.codebook_KD.detach())
-        ids_BN = rearrange(nearest_code(weighted_ND, self._weighted(codes_KD)), "(b n) -> b n", b=len(z_BND))
+        ids_BN = rearrange(nearest_code(weighted_ND, self._weighted(codes_KD)), "(b n) -> b n", b=z_BND.shape[0])
         codes_BND = self.lookup(ids_BN)
         parts = zip(unit_BND.split(self.dims, dim=-1), codes_BND.split(self.dims, dim=-1), strict=True)
         semantic, pixel = (codebook_losses(*part) for part in parts)

@@ -184,7 +184,7 @@ class Teacher(nn.Module):
         if isinstance(backbone, Siglip2VisionModel):  # takes flattened patches and their grid
             patches_BNC = rearrange(normalised_BCHW, "b c (h p) (w q) -> b (h w) (p q c)", p=self.stride, q=self.stride)
             mask_BN = torch.ones(patches_BNC.shape[:2], dtype=torch.long, device=patches_BNC.device)
-            shapes_B2 = torch.tensor([[h, w]] * len(patches_BNC), device=patches_BNC.device)
+            shapes_B2 = torch.tensor([[h, w]], device=patches_BNC.device).expand(patches_BNC.shape[0], 2)
             outputs = backbone(patches_BNC, mask_BN, shapes_B2, output_hidden_states=True)
         elif "interpolate_pos_encoding" in inspect.signature(backbone.forward).parameters:
             outputs = backbone(normalised_BCHW, interpolate_pos_encoding=True, output_hidden_states=True)
