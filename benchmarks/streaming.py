@@ -49,7 +49,6 @@ BUCKET = "s3://bucket/train"
 CHECKPOINT = 10  # steps
 STOPS = 5
 FAILING, STALLING, AWAY = 0.05, 0.005, 30.0  # shares of the requests for tars; seconds
-AWAY_AFTER = 8.0  # seconds after the start of the first processes that are not killed
 SILENCE, GIVEN_UP = 60.0, 5.0  # seconds for which a stalled request gets no answer, and after which it is repeated
 SMALL_PIECE, SMALL_CACHE = 2**16, 40 * 2**20  # bytes; two windows take 25 MB
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -208,8 +207,7 @@ def _largest(folder: Path, found: list[int]) -> Iterator[None]:
 
     def watch() -> None:
         while not stopped.wait(0.5):
-            files = [path for path in folder.glob("??/*") if path.is_file()]
-            sizes.append(sum(path.stat().st_size for path in files if path.exists()))
+            sizes.append(sum(size for _, _, size in piece_cache.stored_files(folder)))
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -245,7 +243,8 @@ def campaign(samples: int, shards: int, *, seed: int, faults: bool, seconds: flo
                 last = number == len(plan) - 1
                 steps = left if last or number < STOPS else left // 2
                 if faults and number == STOPS:
-                    threading.Timer(AWAY_AFTER, set_faults, (server, FAILING, STALLING, AWAY)).start()
+                    first = out / f"{position}-0.jsonl"
+                    threading.Thread(target=_go_away_at_the_first_step, args=(server, first), daemon=True).start()
                 kill = chance.uniform(0.5, 1.5) * seconds if number < STOPS else None
                 done = read(world, position, steps, out, settings, kill)
                 if done < steps:
@@ -260,13 +259,19 @@ def campaign(samples: int, shards: int, *, seed: int, faults: bool, seconds: flo
         steps = _steps(out, kept)
         warnings.simplefilter("ignore")
         planned = IndexedImages(BUCKET, settings).order(1).indices(0, samples).tolist()
+        result |= {"first_batch_s": _first(out), "longest_pause_s": _longest_pause(out)}
     piece_cache.PIECE = piece
-    result |= {"first_batch_s": _first(out), "longest_pause_s": _longest_pause(out)}
     seen = [index for step in steps for index in step["indices"]]
     counts, bad = Counter(seen), {name for step in steps for name in step["bad"]}
     result |= {"read": len(seen), "different": len(counts), "repeated": len(seen) - len(counts), "bad": len(bad)}
     result["as_planned"] = sum(ours == theirs for ours, theirs in zip(seen, planned, strict=False))
     return result
+
+
+def _go_away_at_the_first_step(server: str, file: Path) -> None:
+    while not (file.exists() and file.stat().st_size):
+        time.sleep(0.1)
+    set_faults(server, FAILING, STALLING, AWAY)
 
 
 def _steps(out: Path, kept: Sequence[tuple[int, World, int]]) -> list[dict[str, Any]]:

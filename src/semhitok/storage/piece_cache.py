@@ -87,7 +87,7 @@ class PieceCache:
 
     def _shrink(self) -> None:
         os.truncate(self.settings.cache / ADDED, 0)
-        files = sorted(_files(self.settings.cache), key=lambda entry: entry[1])
+        files = sorted(stored_files(self.settings.cache), key=lambda entry: entry[1])
         total = sum(size for _, _, size in files)
         for path, used, size in files:
             unfinished = path.name.startswith(UNFINISHED)
@@ -109,7 +109,7 @@ def _stored(path: Path, size: int) -> bytes | None:
     return found if len(found) == size else None
 
 
-def _files(folder: Path) -> Iterator[tuple[Path, float, int]]:
+def stored_files(folder: Path) -> Iterator[tuple[Path, float, int]]:
     """Path, time of the last use and size of every file in the cache; others may remove some meanwhile."""
     for path in folder.glob("??/*"):
         with suppress(OSError):
