@@ -196,7 +196,9 @@ def _truncate(shards: int, settings: ReadSettings) -> int:
         kept = 9 * entry.size // 10
         index = read_index(BUCKET, entry, PieceCache(settings))
         lost += int((index["offset"] + index["length"] > kept).sum())
-        write_object(f"{BUCKET}/{entry.name}", read_object(f"{BUCKET}/{entry.name}", ByteRange(0, kept), settings), settings)
+        write_object(
+            f"{BUCKET}/{entry.name}", read_object(f"{BUCKET}/{entry.name}", ByteRange(0, kept), settings), settings
+        )
     return lost
 
 

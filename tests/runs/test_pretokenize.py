@@ -213,7 +213,9 @@ def test_a_parquet_file_is_read_in_any_order_without_holding_it(tmp_path: Path):
 
 
 def test_drafts_are_told_apart_and_keep_the_stored_size(tokenizer: Any, tmp_path: Path):
-    large = Image.fromarray(np.kron(tiny_images(1, seed=1, size=16)[0].permute(1, 2, 0).numpy(), np.ones((16, 16, 1), np.uint8)))
+    large = Image.fromarray(
+        np.kron(tiny_images(1, seed=1, size=16)[0].permute(1, 2, 0).numpy(), np.ones((16, 16, 1), np.uint8))
+    )
     buffer = io.BytesIO()
     large.resize((320, 240)).save(buffer, "JPEG")
     (tmp_path / "folder").mkdir()
@@ -223,7 +225,10 @@ def test_drafts_are_told_apart_and_keep_the_stored_size(tokenizer: Any, tmp_path
     for part in (1, 2):  # of the folder in one or two shards
         shards = find_shards(tmp_path / "folder", images_per_shard=part)
         list(tokenize_shards(shards, tmp_path / f"out-{part}", tokenizer, drafts))
-    table, form = pq.read_table(tmp_path / "out-2" / "000000.parquet"), read_format(tmp_path / "out-2" / "000000.parquet")[0]
+    table, form = (
+        pq.read_table(tmp_path / "out-2" / "000000.parquet"),
+        read_format(tmp_path / "out-2" / "000000.parquet")[0],
+    )
     assert (table["width"].to_pylist(), table["height"].to_pylist(), form.jpeg) == ([320, 320], [240, 240], "draft")
     draft = load_image(buffer.getvalue(), draft_side=tokenizer.config.image_size)
     assert draft.width < 320

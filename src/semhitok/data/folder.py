@@ -23,9 +23,7 @@ class ImageFolder:
         ValueError: the path is not a folder or has no image files.
     """
 
-    def __init__(
-        self, path: str | os.PathLike[str], recursive: bool = True, *, draft_side: int | None = None
-    ) -> None:
+    def __init__(self, path: str | os.PathLike[str], recursive: bool = True, *, draft_side: int | None = None) -> None:
         self.path, self.draft_side = Path(path), draft_side
         if not self.path.is_dir():
             raise ValueError(f"{path}: is not a folder.")
