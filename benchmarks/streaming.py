@@ -49,7 +49,7 @@ BUCKET = "s3://bucket/train"
 CHECKPOINT = 10  # steps
 STOPS = 5
 FAILING, STALLING, AWAY = 0.05, 0.005, 30.0  # shares of the requests for tars; seconds
-SILENCE, GIVEN_UP = 60.0, 5.0  # seconds for which a stalled request gets no answer, and after which it is repeated
+SILENCE, GIVEN_UP = 60.0, 10.0  # seconds for which a stalled request gets no answer, and after which it is repeated
 SMALL_PIECE, SMALL_CACHE = 2**16, 40 * 2**20  # bytes; two windows take 25 MB
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1"}
 
