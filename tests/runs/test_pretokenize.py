@@ -281,6 +281,17 @@ def test_what_was_made_otherwise_is_refused(data: Path, tokens: Path, tokenizer:
         next(run(tokenizer, pieces=find_shards(other)))
 
 
+def test_parquet_without_images_is_told(tokenizer: Any, tmp_path: Path):
+    import pyarrow as pa
+
+    pq.write_table(pa.table({"url": ["a"], "text": ["b"]}), tmp_path / "links.parquet")
+    (tmp_path / "torn.parquet").write_bytes((tmp_path / "links.parquet").read_bytes()[:-9])
+    links, torn = tokenize_shards(find_shards(tmp_path), tmp_path / "out", tokenizer, READING)
+    assert "has no column `image` with images, only url, text" in (links.error or "")
+    assert "is not a parquet file, or is damaged" in (torn.error or "")
+    assert not list(tmp_path.glob("out/*"))
+
+
 def test_a_damaged_shard_does_not_stop_the_others(data: Path, tokenizer: Any, tmp_path: Path):
     folder = write_shards(tmp_path / "data", 2)
     whole = (folder / "train-0000.tar").read_bytes()
