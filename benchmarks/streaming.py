@@ -4,16 +4,17 @@
 
 Needs ``pip install semhitok[storage] moto[server]``. A moto server on loopback holds webdataset tars. 4 processes with 2 workers each read
 an epoch in batches; they are killed five times at random places, go on from the last multiple of ``CHECKPOINT`` steps, and the
-rest is read by 2 and then by 8 processes. With ``--faults``, 5 % of the requests for tars fail, one tar is truncated, and the server is away for
-30 s. Then the opening of a synthetic index of 50 million samples is timed.
+rest is read by 2 and then by 8 processes. With ``--faults``, 5 % of the requests for tars fail, one in 200 is accepted and never answered, 1 % of
+the tars (at least one) are truncated, and the server is away for 30 s; pieces and cache are small then, so that the server is needed all
+the time. Then the opening of a synthetic index of 50 million samples is timed.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import json
-import logging
 import multiprocessing
 import os
 import random
@@ -32,86 +33,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from benchmarks.s3_server import s3_server, set_faults
 from PIL import Image
 
 from semhitok.data.feed import StreamFeed
 from semhitok.data.indexed_shards import IndexedImages
-from semhitok.data.shard_index import TABLE, ShardEntry, index_shards
-from semhitok.storage.objects import _filesystems, read_object, write_object
+from semhitok.data.shard_index import TABLE, ShardEntry, index_shards, read_index, read_table
+from semhitok.storage import piece_cache
+from semhitok.storage.byte_ranges import ByteRange
+from semhitok.storage.objects import read_object, write_object
 from semhitok.storage.patience import ReadSettings
+from semhitok.storage.piece_cache import PieceCache
 
 BUCKET = "s3://bucket/train"
 CHECKPOINT = 10  # steps
 STOPS = 5
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1"}
-
-
-class Faults:
-    """A WSGI application that refuses some requests for tars, and all while the server is away."""
-
-    def __init__(self, application: Any) -> None:
-        self.application, self.share, self.away_until = application, 0.0, 0.0
-        self.requests = self.refused = 0
-        self._random = random.Random(0)
-
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
-        if environ["PATH_INFO"] == "/faults":
-            return self._set(environ["QUERY_STRING"], start_response)
-        tar = environ["REQUEST_METHOD"] == "GET" and environ["PATH_INFO"].endswith(".tar")
-        self.requests += tar
-        if time.monotonic() < self.away_until or (tar and self._random.random() < self.share):
-            self.refused += 1
-            start_response("503 Service Unavailable", [("Content-Length", "0")])
-            return [b""]
-        return self.application(environ, start_response)
-
-    def _set(self, query: str, start_response: Any) -> list[bytes]:
-        share, away = (float(part) for part in query.split(","))
-        self.share, self.away_until = share, time.monotonic() + away
-        body = json.dumps({"requests": self.requests, "refused": self.refused}).encode()
-        start_response("200 OK", [("Content-Length", str(len(body)))])
-        return [body]
-
-
-def _serve(port: Any) -> None:
-    from moto.server import DomainDispatcherApplication, create_backend_app
-    from werkzeug.serving import make_server
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    os.environ.pop("AWS_ENDPOINT_URL", None)
-    server = make_server("127.0.0.1", 0, Faults(DomainDispatcherApplication(create_backend_app)), threaded=True)
-    port.send(server.server_port)
-    server.serve_forever()
-
-
-@contextmanager
-def s3_server() -> Iterator[str]:
-    """A moto server in a process of its own, found by every client through the environment; yields its address."""
-    ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.get_context("fork").Process(target=_serve, args=(theirs,), daemon=True)
-    process.start()
-    before = dict(os.environ)
-    os.environ.update(CREDENTIALS, AWS_ENDPOINT_URL=f"http://127.0.0.1:{ours.recv()}")
-    try:
-        import s3fs
-
-        _filesystems.clear()  # of an earlier server
-        s3fs.S3FileSystem.clear_instance_cache()
-        s3fs.S3FileSystem(skip_instance_cache=True).mkdir("bucket")
-        yield os.environ["AWS_ENDPOINT_URL"]
-    finally:
-        process.kill()
-        process.join()
-        os.environ.clear()
-        os.environ.update(before)
-
-
-def set_faults(server: str, share: float, away: float = 0.0) -> dict[str, int]:
-    """Refuse a share of the requests for tars, and everything for some seconds; returns the counts so far."""
-    import urllib.request
-
-    with urllib.request.urlopen(f"{server}/faults?{share},{away}") as answer:
-        return json.loads(answer.read())
+FAILING, STALLING, AWAY = 0.05, 0.005, 30.0  # shares of the requests for tars; seconds
+GIVEN_UP = 10.0  # seconds after which a request without an answer is repeated
+SMALL_PIECE, SMALL_CACHE = 2**16, 40 * 2**20  # bytes; two windows take 25 MB
 
 
 def upload(samples: int, shards: int, settings: ReadSettings) -> None:
@@ -139,16 +78,18 @@ class World:
 
 
 def _rank(rank: int, world: World, start: int, steps: int, out: Path, settings: ReadSettings) -> None:
-    """Read some steps and write the indices of each to a file, step by step."""
+    """Read some steps and write the indices of each to a file, with the samples newly found bad and the seconds since the start."""
     warnings.simplefilter("ignore")
+    begun, told = time.monotonic(), set[str]()
     feed = StreamFeed(IndexedImages(BUCKET, settings), 8, 8, seed=1, workers=world.workers)
     batches = feed.batches(start, world.batch, rank, world.ranks)
     with (out / f"{start}-{rank}.jsonl").open("w") as file:
         for _ in range(steps):
             indices = next(batches).indices_B.tolist()
-            file.write(json.dumps(indices) + "\n")
+            step = {"indices": indices, "bad": sorted(feed.bad.keys() - told), "at": time.monotonic() - begun}
+            told |= feed.bad.keys()
+            file.write(json.dumps(step) + "\n")
             file.flush()
-        file.write(json.dumps({"bad": sorted(feed.bad)}) + "\n")
 
 
 def read(world: World, start: int, steps: int, out: Path, settings: ReadSettings, kill_after: float | None) -> int:
@@ -169,67 +110,117 @@ def read(world: World, start: int, steps: int, out: Path, settings: ReadSettings
     return min(len(_lines(out / f"{start}-{rank}.jsonl")) for rank in range(world.ranks))
 
 
-def _lines(path: Path) -> list[list[int]]:
-    if not path.exists():
-        return []
-    found = [line for line in path.read_text().split("\n")[:-1] if line.startswith("[")]
-    return [json.loads(line) for line in found]
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The steps in a rank's file; the last line of one that was killed may be incomplete."""
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
+
+
+def _truncate(shards: int, settings: ReadSettings) -> int:
+    """Cut off the last tenth of 1 % of the tars, at least of one; returns the number of samples that are lost."""
+    entries, lost = read_table(BUCKET, settings), 0
+    for entry in entries[: max(1, shards // 100)]:
+        kept = 9 * entry.size // 10
+        index = read_index(BUCKET, entry, PieceCache(settings))
+        lost += int((index["offset"] + index["length"] > kept).sum())
+        write_object(
+            f"{BUCKET}/{entry.name}", read_object(f"{BUCKET}/{entry.name}", ByteRange(0, kept), settings), settings
+        )
+    return lost
+
+
+@contextmanager
+def _largest(folder: Path, found: list[int]) -> Iterator[None]:
+    """Append the largest size in bytes that a folder has meanwhile, looked at twice a second."""
+    stopped, sizes = threading.Event(), [0]
+
+    def watch() -> None:
+        while not stopped.wait(0.5):
+            sizes.append(sum(size for _, _, size in piece_cache.stored_files(folder)))
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        watcher.join()
+        found.append(max(sizes))
 
 
 def campaign(samples: int, shards: int, *, seed: int, faults: bool, seconds: float, batch: int = 80) -> dict[str, Any]:
     """See the module; ``seconds`` is about the time between two kills. The epoch must be a whole number of batches."""
     chance, result = random.Random(seed), {"samples": samples, "shards": shards, "kills": 0, "worlds": []}
+    piece = piece_cache.PIECE
     with tempfile.TemporaryDirectory() as temporary, s3_server() as server:
-        settings = ReadSettings(timeout=20, patience=300, cache=Path(temporary) / "cache", cache_limit=10**9)
-        out = Path(temporary) / "read"
+        limit, timeout = (SMALL_CACHE, GIVEN_UP) if faults else (10**9, 20)
+        settings = ReadSettings(timeout=timeout, patience=300, cache=Path(temporary) / "cache", cache_limit=limit)
+        out, largest = Path(temporary) / "read", list[int]()
         out.mkdir()
         upload(samples, shards, settings)
         index_shards(BUCKET, settings)
         if faults:
-            whole = read_object(f"{BUCKET}/train-0000.tar", None, settings)
-            write_object(f"{BUCKET}/train-0000.tar", whole[: 9 * len(whole) // 10], settings)
-            set_faults(server, 0.05)
+            result["lost"] = _truncate(shards, settings)
+            set_faults(server, FAILING, STALLING)
+            piece_cache.PIECE = SMALL_PIECE
         begun, position, kept = time.monotonic(), 0, []
         total = samples // batch
         plan = [World(4, 2, batch)] * STOPS + [World(2, 2, batch), World(8, 2, batch)]
-        for number, world in enumerate(plan):
-            left = total - position // batch
-            last = number == len(plan) - 1
-            steps = left if last or number < STOPS else left // 2
-            if faults and number == STOPS:
-                threading.Timer(2.0, set_faults, (server, 0.05, 30.0)).start()
-            kill = chance.uniform(0.5, 1.5) * seconds if number < STOPS else None
-            done = read(world, position, steps, out, settings, kill)
-            if done < steps:
-                done -= done % CHECKPOINT
-                result["kills"] += 1
-            kept.append((position, world, done))
-            result["worlds"].append((world.ranks, done))
-            position += done * batch
+        with _largest(settings.cache, largest):
+            for number, world in enumerate(plan):
+                left = total - position // batch
+                last = number == len(plan) - 1
+                steps = left if last or number < STOPS else left // 2
+                if faults and number == STOPS:
+                    first = out / f"{position}-0.jsonl"
+                    threading.Thread(target=_go_away_at_the_first_step, args=(server, first), daemon=True).start()
+                kill = chance.uniform(0.5, 1.5) * seconds if number < STOPS else None
+                done = read(world, position, steps, out, settings, kill)
+                if done < steps:
+                    done -= done % CHECKPOINT
+                    result["kills"] += 1
+                kept.append((position, world, done))
+                result["worlds"].append((world.ranks, done))
+                position += done * batch
         result["seconds"] = round(time.monotonic() - begun, 1)
-        result["server"] = set_faults(server, 0)
-        seen, bad = _seen(out, kept), _bad(out)
+        result["server"] = set_faults(server, 0, 0)
+        result["largest_cache_mib"] = round(largest[0] / 2**20, 1)
+        steps = _steps(out, kept)
         warnings.simplefilter("ignore")
         planned = IndexedImages(BUCKET, settings).order(1).indices(0, samples).tolist()
-    counts = Counter(seen)
+        result |= {"first_batch_s": _first(out), "longest_pause_s": _longest_pause(out)}
+    piece_cache.PIECE = piece
+    seen = [index for step in steps for index in step["indices"]]
+    counts, bad = Counter(seen), {name for step in steps for name in step["bad"]}
     result |= {"read": len(seen), "different": len(counts), "repeated": len(seen) - len(counts), "bad": len(bad)}
     result["as_planned"] = sum(ours == theirs for ours, theirs in zip(seen, planned, strict=False))
     return result
 
 
-def _seen(out: Path, kept: Sequence[tuple[int, World, int]]) -> list[int]:
-    """The indices of all steps that were kept, in order of position."""
-    seen = []
+def _go_away_at_the_first_step(server: str, file: Path) -> None:
+    while not (file.exists() and file.stat().st_size):
+        time.sleep(0.1)
+    set_faults(server, FAILING, STALLING, AWAY)
+
+
+def _steps(out: Path, kept: Sequence[tuple[int, World, int]]) -> list[dict[str, Any]]:
+    """The steps that were kept, those of all ranks, in order of position."""
+    found = []
     for start, world, steps in kept:
         ranks = [_lines(out / f"{start}-{rank}.jsonl") for rank in range(world.ranks)]
-        seen += [index for step in range(steps) for lines in ranks for index in lines[step]]
-    return seen
+        found += [lines[step] for step in range(steps) for lines in ranks]
+    return found
 
 
-def _bad(out: Path) -> set[str]:
-    """Names of the samples that some process could not read, of those that came to their end."""
-    lines = [line for path in out.glob("*.jsonl") for line in path.read_text().split("\n") if line.startswith("{")]
-    return {name for line in lines for name in json.loads(line)["bad"]}
+def _first(out: Path) -> list[float]:
+    """Seconds from the start to the first batch: the median of all processes, and the most."""
+    times = sorted(lines[0]["at"] for path in out.glob("*.jsonl") if (lines := _lines(path)))
+    return [round(times[len(times) // 2], 2), round(times[-1], 2)] if times else []
+
+
+def _longest_pause(out: Path) -> float:
+    """Seconds between two steps of a process, the most."""
+    times = [[step["at"] for step in _lines(path)] for path in out.glob("*.jsonl")]
+    return round(max((b - a for at in times for a, b in itertools.pairwise(at)), default=0.0), 1)
 
 
 def open_large(samples: int = 50_000_000, per_shard: int = 1000) -> dict[str, float]:

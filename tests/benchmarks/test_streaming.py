@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from benchmarks.streaming import BUCKET, STOPS, campaign, s3_server, upload
+from benchmarks.s3_server import s3_server
+from benchmarks.streaming import BUCKET, STOPS, campaign, upload
 
 from semhitok.cli import main
 from semhitok.data.indexed_shards import IndexedImages

@@ -12,7 +12,8 @@ import pytest
 import torch
 from tests.mllm.tiny_mllm import CONTEXT, TEXT_SIZE, WORDS, mllm, processor
 
-from semhitok.data.records import Picture, parse_record
+from semhitok.data.record_parsing import parse_record
+from semhitok.data.records import Picture
 from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
 from semhitok.mllm.sequences import SequenceBuilder
 

@@ -19,7 +19,8 @@ from benchmarks.measuring import memory_is_measurable, peak_memory
 from PIL import Image, ImageFile
 
 from semhitok.data import images
-from semhitok.data.images import MAX_PIXELS, ImageError, load_image
+from semhitok.data.images import MAX_PIXELS, ImageError, load_image, stored_size
+from semhitok.data.transforms import fit_image
 from semhitok.storage import byte_ranges
 
 SIDE = 16
@@ -376,3 +377,54 @@ def test_conversion_in_strips_is_that_of_the_whole(mode: str, monkeypatch: pytes
 def test_large_pictures_of_few_bytes_take_bounded_memory(mode: str) -> None:
     """79 million transparent or 16-bit pixels, which took 984 and 1,438 MiB when they were converted as a whole."""
     assert peak_memory(large_picture, mode) < 768 * 2**20
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_an_image_that_is_passed_on_is_not_rotated_again(tmp_path: Path, kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path / "a", Image.fromarray(np.repeat(ramp(3), 2, axis=1)), kind, exif=exif)
+    once = load_image(path)
+    assert once.size == ((16, 32) if orientation in (6, 8) else (32, 16))
+    np.testing.assert_array_equal(np.asarray(load_image(once)), np.asarray(once))
+
+
+def photograph(path: Path, width: int, height: int, kind: str = "JPEG", **options: object) -> Path:
+    """Smooth, as photographs are, with an edge."""
+    y, x = np.mgrid[:height, :width]
+    waves = [127 + 80 * np.sin(x / width * a + y / height * b) + 40 * (x > y) for a, b in ((5, 3), (2, 9), (7, 1))]
+    return save(path, Image.fromarray(np.stack(waves, axis=-1).astype(np.uint8)), kind, quality=90, **options)
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "decoded"),
+    [
+        ((640, 480), 64, (320, 240)),
+        ((640, 480), 120, (320, 240)),
+        ((640, 480), 121, (640, 480)),
+        ((1024, 1030), 64, (128, 129)),
+    ],
+)
+def test_a_draft_is_smaller_and_nearly_the_same(tmp_path: Path, size: tuple, side: int, decoded: tuple) -> None:
+    path = photograph(tmp_path / "a.jpg", *size)
+    full, draft = load_image(path), load_image(path, draft_side=side)
+    assert (full.size, stored_size(full)) == (size, size)
+    assert (draft.size, stored_size(draft)) == (decoded, size)
+    ours, theirs = (np.asarray(fit_image(image, side, side)).astype(int) for image in (draft, full))
+    assert np.abs(ours - theirs).mean() < 1
+
+
+def test_a_draft_keeps_what_a_full_image_has(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = photograph(tmp_path / "a.jpg", 640, 480, exif=exif)
+    draft = load_image(path, draft_side=64)
+    assert (draft.size, stored_size(draft)) == ((240, 320), (480, 640))
+    with pytest.raises(ImageError, match="640 x 480 pixels are more than the 1,000"):
+        load_image(path, max_pixels=1000, draft_side=64)
+    whole = photograph(tmp_path / "a.png", 640, 480, "PNG")
+    assert load_image(whole, draft_side=64).tobytes() == load_image(whole).tobytes()
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(ImageError, match="truncated"):
+        load_image(path, draft_side=64)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import pickle
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import numpy as np
 import pytest
-from tests.data.pictures_on_disk import png, sample_files, write_tar
+from tests.data.pictures_on_disk import picture, png, sample_files, write_tar
 from tests.storage.flaky_store import FlakyStore
 
 from semhitok.data.block_order import BlockOrder
@@ -228,3 +229,24 @@ def test_a_tar_that_cannot_be_indexed_does_not_stop_the_others(local: Path, sett
     with pytest.raises(ValueError, match=r"1 of 3 tars cannot be indexed, the first: .*train-0001\.tar"):
         index_shards(str(local), settings)
     assert (local / f"train-0002.tar{SUFFIX}").is_file()
+
+
+def test_names_in_a_tar_lead_nowhere(tmp_path: Path, settings: ReadSettings):
+    (tmp_path / "secret.png").write_bytes(png(99))
+    names = ["../secret.png", str(tmp_path / "secret.png"), "x/../../secret.png"]
+    path = write_tar(tmp_path / "train" / "a.tar", {name: png(number) for number, name in enumerate(names)})
+    with tarfile.open(path, "a") as tar:
+        for name, kind in (("link.png", tarfile.SYMTYPE), ("hard.png", tarfile.LNKTYPE)):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, str(tmp_path / "secret.png")
+            tar.addfile(member)
+    before = sorted(tmp_path.rglob("*"))
+    plain = TarShards(path)
+    index_shards(str(tmp_path / "train"), settings)
+    for source in (plain, IndexedImages(tmp_path / "train", settings)):
+        assert len(source) == 3  # links are no images
+        for number in range(3):
+            assert source.load(number).image.tobytes() == picture(number).tobytes()
+    written = set(tmp_path.rglob("*")) - set(before)
+    assert written == {tmp_path / "train" / TABLE, tmp_path / "train" / f"a.tar{SUFFIX}"}
+    assert (tmp_path / "secret.png").read_bytes() == png(99)

@@ -13,9 +13,10 @@ import pytest
 from benchmarks.hostile_data import hostile
 from tests.data.records_on_disk import png, scene, write_lines, write_scenes, write_tar
 
-from semhitok.data import record_sources
+from semhitok.data import json_records
 from semhitok.data.images import ImageError
-from semhitok.data.record_sources import JsonLines, Pretokenized, RecordTars, open_records
+from semhitok.data.json_records import JsonLines
+from semhitok.data.record_sources import Pretokenized, RecordTars, open_records
 from semhitok.data.records import RecordError, Turn
 
 
@@ -335,8 +336,8 @@ def test_records_much_too_long_are_not_read(tmp_path: Path, monkeypatch: pytest.
     ]
     source = JsonLines(write_lines(tmp_path / "long.jsonl", lines), "chat")
     tars = open_records(write_tar(tmp_path / "long.tar", [{".txt": b"a" * 300}, {".txt": b"a"}]), "text")
-    monkeypatch.setattr(record_sources, "MAX_DESCRIPTION_BYTES", 200)
-    monkeypatch.setattr(record_sources, "MAX_IMAGES", 3)
+    monkeypatch.setattr(json_records, "MAX_DESCRIPTION_BYTES", 200)
+    monkeypatch.setattr(json_records, "MAX_IMAGES", 3)
     for refused, index, message in (
         (source, 0, r"line 1: has 329 bytes, up to 200 are accepted"),
         (source, 1, r"line 2: has 4 images, up to 3 are accepted"),

@@ -212,6 +212,40 @@ def test_a_parquet_file_is_read_in_any_order_without_holding_it(tmp_path: Path):
         assert len(images._parts) <= KEPT
 
 
+def test_drafts_are_told_apart_and_keep_the_stored_size(tokenizer: Any, tmp_path: Path):
+    large = Image.fromarray(
+        np.kron(tiny_images(1, seed=1, size=16)[0].permute(1, 2, 0).numpy(), np.ones((16, 16, 1), np.uint8))
+    )
+    buffer = io.BytesIO()
+    large.resize((320, 240)).save(buffer, "JPEG")
+    (tmp_path / "folder").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / "folder" / name).write_bytes(buffer.getvalue())
+    drafts = Reading(batch_size=4, draft=True)
+    for part in (1, 2):  # of the folder in one or two shards
+        shards = find_shards(tmp_path / "folder", images_per_shard=part)
+        list(tokenize_shards(shards, tmp_path / f"out-{part}", tokenizer, drafts))
+    table, form = (
+        pq.read_table(tmp_path / "out-2" / "000000.parquet"),
+        read_format(tmp_path / "out-2" / "000000.parquet")[0],
+    )
+    assert (table["width"].to_pylist(), table["height"].to_pylist(), form.jpeg) == ([320, 320], [240, 240], "draft")
+    draft = load_image(buffer.getvalue(), draft_side=tokenizer.config.image_size)
+    assert draft.width < 320
+    (wanted,) = encode_images(tokenizer, [draft])
+    assert np.array_equal(joint_ids(tmp_path / "out-1" / "000001.parquet"), wanted.ids.numpy())
+    with pytest.raises(ValueError, match=r"was written with another jpeg \(draft, now full\)"):
+        list(tokenize_shards(shards, tmp_path / "out-2", tokenizer, READING))
+
+
+def test_files_from_before_there_were_drafts_are_read(tokens: Path, tmp_path: Path):
+    table = pq.read_table(tokens / "train-0000.parquet")
+    content = json.loads(table.schema.metadata[b"semhitok"])
+    del content["jpeg"]
+    pq.write_table(table.replace_schema_metadata({b"semhitok": json.dumps(content).encode()}), tmp_path / "old.parquet")
+    assert read_format(tmp_path / "old.parquet")[0] == read_format(tokens / "train-0000.parquet")[0]
+
+
 def test_several_codes_per_token_come_back(data: Path, tmp_path: Path):
     model = tiny_unitok(text=False).eval()
     list(tokenize_shards(find_shards(data)[:1], tmp_path, model, READING))
@@ -245,6 +279,17 @@ def test_what_was_made_otherwise_is_refused(data: Path, tokens: Path, tokenizer:
         file.write(bytes(10240))
     with pytest.raises(ValueError, match="was made from other data called train-0000"):
         next(run(tokenizer, pieces=find_shards(other)))
+
+
+def test_parquet_without_images_is_told(tokenizer: Any, tmp_path: Path):
+    import pyarrow as pa
+
+    pq.write_table(pa.table({"url": ["a"], "text": ["b"]}), tmp_path / "links.parquet")
+    (tmp_path / "torn.parquet").write_bytes((tmp_path / "links.parquet").read_bytes()[:-9])
+    links, torn = tokenize_shards(find_shards(tmp_path), tmp_path / "out", tokenizer, READING)
+    assert "has no column `image` with images, only url, text" in (links.error or "")
+    assert "is not a parquet file, or is damaged" in (torn.error or "")
+    assert not list(tmp_path.glob("out/*"))
 
 
 def test_a_damaged_shard_does_not_stop_the_others(data: Path, tokenizer: Any, tmp_path: Path):

@@ -128,6 +128,18 @@ def test_the_cache_keeps_its_limit_and_the_pieces_used_last(settings: ReadSettin
     assert not (settings.cache / "none").exists()
 
 
+def test_the_limit_holds_for_all_processes_together(settings: ReadSettings, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(piece_cache, "PIECE", 1000)
+    fsspec.filesystem("flaky").pipe_file("/bucket/large.tar", bytes(48_000))
+    small = ReadSettings(timeout=1, patience=0.5, cache=settings.cache, cache_limit=32_000)
+    caches = [PieceCache(small) for _ in range(24)]  # as each of so many workers has one
+    for number in range(48):
+        caches[number % 24].read("flaky://bucket/large.tar", 48_000, ByteRange(1000 * number, 10))
+        stored = sum(path.stat().st_size for path in settings.cache.glob("??/*"))
+        assert stored <= 32_000
+    assert stored > 24_000
+
+
 def test_a_folder_that_cannot_be_written_only_costs_time(settings: ReadSettings, tmp_path: Path):
     (tmp_path / "file").write_text("")
     blocked = ReadSettings(timeout=1, patience=0.5, cache=tmp_path / "file" / "cache", cache_limit=10**6)

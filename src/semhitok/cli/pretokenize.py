@@ -43,6 +43,9 @@ class Arguments:
     """Number of images per batch; the last one of a shard is filled up."""
     readers: Count = 4
     """Threads that read and decode images while the model computes."""
+    draft: bool = False
+    """Decode JPEG files at 1/2, 1/4 or 1/8 of their size where twice the model's image size is left: faster, and a few ids differ.
+    The token files say so."""
     images_per_shard: Count = 1000
     """Images of a token file, if the data are a folder of images."""
     worker: Annotated[int | None, tyro.conf.arg(metavar="N"), default("$RANK, or 0")] = None
@@ -67,7 +70,7 @@ def main(arguments: list[str]) -> int:
 
     import_pyarrow()
     shards = find_shards(options.data, options.images_per_shard)
-    reading = Reading(options.fit, options.batch_size, options.readers)
+    reading = Reading(options.fit, options.batch_size, options.readers, options.draft)
     if options.ray is None:
         from semhitok.inference.loading import load_tokenizer
 

@@ -15,17 +15,16 @@ class ImageFolder:
     """The image files of a folder, sorted by path; ``.json``, ``.txt`` and ``.cls`` of the same stem describe them.
 
     Args:
-
-
         path: the folder. Hidden files and folders are skipped, links are followed.
         recursive: whether to include subfolders.
+        draft_side: see ``load_image``.
 
     Raises:
         ValueError: the path is not a folder or has no image files.
     """
 
-    def __init__(self, path: str | os.PathLike[str], recursive: bool = True) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | os.PathLike[str], recursive: bool = True, *, draft_side: int | None = None) -> None:
+        self.path, self.draft_side = Path(path), draft_side
         if not self.path.is_dir():
             raise ValueError(f"{path}: is not a folder.")
         sizes = dict(files_below(self.path, recursive))
@@ -50,7 +49,7 @@ class ImageFolder:
     def load(self, index: int) -> Sample:
         """See ``ImageSource``."""
         name = self._names[index]
-        image = load_image(self.path / name)
+        image = load_image(self.path / name, draft_side=self.draft_side)
         beside = {suffix: str(PurePosixPath(name).with_suffix(suffix)) for suffix in METADATA_SUFFIXES}
         try:
             contents = {s: read_file(self.path / n) for s, n in beside.items() if n in self._descriptions}

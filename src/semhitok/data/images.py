@@ -7,6 +7,8 @@ Conversion of each kind to 8-bit RGB:
 * 16-bit grey: scaled by 255 / 65535, not clipped; 16-bit RGB: Pillow's own reduction to the upper 8 bits;
 * EXIF orientation: applied; animated: the first frame;
 * file extensions are ignored, only the content matters.
+
+A result says nothing about orientation any more, so that an image which is passed on is not rotated again.
 """
 
 from __future__ import annotations
@@ -46,6 +48,8 @@ MAX_SCANNED_PIXELS = 3_000_000_000
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "MPO", "PPM", "JPEG2000", "TGA", "QOI", "AVIF")
 
 _STRIP_PIXELS = 1_000_000  # converted at a time, so that intermediate images of a large picture stay small
+_STORED_SIZE = "semhitok_stored_size"  # in ``info``
+_SAYS_ORIENTATION = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # where Pillow finds it in ``info``
 _READ_TEXTS = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")  # compressible PNG texts that state the orientation
 
 _TRANSPOSE_OF_ORIENTATION = {
@@ -57,6 +61,7 @@ _TRANSPOSE_OF_ORIENTATION = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_TURNED = [_TRANSPOSE_OF_ORIENTATION[orientation] for orientation in (5, 6, 7, 8)]  # width becomes height
 
 
 class ImageError(ValueError):
@@ -64,7 +69,11 @@ class ImageError(ValueError):
 
 
 def load_image(
-    source: str | os.PathLike[str] | bytes | Image.Image, *, name: str | None = None, max_pixels: int = MAX_PIXELS
+    source: str | os.PathLike[str] | bytes | Image.Image,
+    *,
+    name: str | None = None,
+    max_pixels: int = MAX_PIXELS,
+    draft_side: int | None = None,
 ) -> Image.Image:
     """Decode an image as 8-bit RGB (conversions are listed in the module docstring).
 
@@ -72,6 +81,9 @@ def load_image(
         source: a path, the bytes of a file, or an image opened by Pillow.
         name: name for errors; by default the path.
         max_pixels: images with more pixels are rejected before they are decoded.
+        draft_side: side of the square that is made of the image, in pixels: a JPEG file may then be decoded at 1/2, 1/4 or 1/8 of
+            its size, as long as both sides stay twice as long. That is faster and changes pixels slightly (docs/data.md). By
+            default files are decoded in full.
 
     Raises:
         ImageError: the file is missing, not a regular file, empty, truncated, corrupt or not an image; it has more than
@@ -81,16 +93,21 @@ def load_image(
     if isinstance(source, Image.Image):
         return _to_rgb(source, name or str(getattr(source, "filename", "") or "image"), max_pixels)
     if isinstance(source, bytes):
-        return _decode(source, name or "image bytes", max_pixels)
+        return _decode(source, name or "image bytes", max_pixels, draft_side)
     name = name or os.fspath(source)
     try:
         data = read_file(Path(source))
     except (OSError, ValueError) as error:
         raise ImageError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}.") from error
-    return _decode(data, name, max_pixels)
+    return _decode(data, name, max_pixels, draft_side)
 
 
-def _decode(data: bytes, name: str, max_pixels: int) -> Image.Image:
+def stored_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height in pixels of what ``load_image`` decoded, also if it did so at a fraction of the size."""
+    return image.info.get(_STORED_SIZE, image.size)
+
+
+def _decode(data: bytes, name: str, max_pixels: int, draft_side: int | None) -> Image.Image:
     if not data:
         raise ImageError(f"{name}: the file is empty.")
     data = _without_long_texts(data)
@@ -107,7 +124,7 @@ def _decode(data: bytes, name: str, max_pixels: int) -> Image.Image:
             raise ImageError(f"{name}: cannot be decoded: {error}.") from error
         with image:
             _check_scans(image, data, name)
-            return _to_rgb(image, name, max_pixels)
+            return _to_rgb(image, name, max_pixels, draft_side)
 
 
 def _without_long_texts(data: bytes) -> bytes:
@@ -162,12 +179,14 @@ def _decode_strictly() -> Undo:
 _decoding = ProcessSwitch(_decode_strictly)
 
 
-def _to_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
+def _to_rgb(image: Image.Image, name: str, max_pixels: int, draft_side: int | None = None) -> Image.Image:
     width, height = image.size
     if width * height > max_pixels:
         raise ImageError(f"{name}: {width} x {height} pixels are more than the {max_pixels:,} that are accepted.")
     if min(width, height) < MIN_SIDE:
         raise ImageError(f"{name}: {width} x {height} pixels are too few, both sides must be {MIN_SIDE} or more.")
+    if draft_side is not None and image.format == "JPEG":
+        image.draft(None, (2 * draft_side, 2 * draft_side))  # pyright: ignore[reportArgumentType]  None keeps the mode
     try:
         with _decoding:
             image.load()
@@ -179,7 +198,12 @@ def _to_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
     except Exception as error:  # decoders of corrupt data raise OSError, SyntaxError, ValueError, struct.error, ...
         raise ImageError(f"{name}: truncated or corrupt: {str(error).rstrip('.')}.") from error
     transpose = _TRANSPOSE_OF_ORIENTATION.get(_orientation(image))
-    return converted if transpose is None else converted.transpose(transpose)
+    upright = converted if transpose is None else converted.transpose(transpose)
+    for place in _SAYS_ORIENTATION:
+        upright.info.pop(place, None)
+    if image.size != (width, height):
+        upright.info[_STORED_SIZE] = (height, width) if transpose in _TURNED else (width, height)
+    return upright
 
 
 def _convert_mode(image: Image.Image) -> Image.Image:

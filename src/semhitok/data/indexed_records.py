@@ -6,7 +6,8 @@ import os
 
 from semhitok.data.block_order import BlockOrder
 from semhitok.data.indexed_shards import IndexedShards, described_fields
-from semhitok.data.records import Picture, Record, RecordError, RecordKind, given_ids, parse_record, whatever_is_wrong
+from semhitok.data.record_parsing import given_ids, parse_record
+from semhitok.data.records import Picture, Record, RecordError, RecordKind, whatever_is_wrong
 from semhitok.data.sample import digest_of_lines
 from semhitok.data.tar_index import main_image
 from semhitok.storage.patience import ReadSettings

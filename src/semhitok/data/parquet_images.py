@@ -27,17 +27,18 @@ class ParquetImages:
 
     Args:
         path: the file.
+        draft_side: see ``load_image``.
 
     Raises:
         ValueError: it is damaged, or has no column of images.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, draft_side: int | None = None) -> None:
         import_pyarrow()
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
 
-        self.path = path
+        self.path, self.draft_side = path, draft_side
         try:
             with ParquetFile(path) as file:
                 self._groups = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
@@ -76,7 +77,7 @@ class ParquetImages:
         if "caption" not in row and isinstance(row.get("text"), str):
             row["caption"] = row.pop("text")
         name = f"{self.path.name}: {key}"
-        return Sample(load_image(self._located(stored, name), name=name), key, row)
+        return Sample(load_image(self._located(stored, name), name=name, draft_side=self.draft_side), key, row)
 
     def _located(self, stored: Any, name: str) -> bytes | Path:
         stored = {"bytes": stored} if isinstance(stored, bytes) else stored or {}

@@ -5,36 +5,23 @@ Sources hold names and offsets but no open files, so they can be pickled and rea
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from semhitok.data.indexed_records import IndexedRecords
-from semhitok.data.json_places import elements, lines
-from semhitok.data.records import (
-    Picture,
-    Record,
-    RecordError,
-    RecordKind,
-    given_ids,
-    images_of_messages,
-    parse_record,
-    short,
-    whatever_is_wrong,
-)
-from semhitok.data.sample import MAX_DESCRIPTION_BYTES, METADATA_SUFFIXES, digest_of_lines, parse_metadata
+from semhitok.data.json_records import JsonLines, check_length
+from semhitok.data.record_parsing import given_ids, parse_record
+from semhitok.data.records import Picture, Record, RecordError, RecordKind, whatever_is_wrong
+from semhitok.data.sample import METADATA_SUFFIXES, digest_of_lines, parse_metadata
 from semhitok.data.shard_index import has_table
 from semhitok.data.tar_index import index_tar, main_image
 from semhitok.data.token_records import TokenRecords, holds_tokens
-from semhitok.storage.byte_ranges import ByteRange, lies_in, read_range, read_ranges
+from semhitok.storage.byte_ranges import ByteRange, read_ranges
 from semhitok.storage.objects import address, is_remote
-
-MAX_IMAGES = 4096
-"""Records with more images are rejected before their paths are looked up."""
 
 
 class RecordSource(Protocol):
@@ -56,83 +43,6 @@ class RecordSource(Protocol):
         ...
 
 
-class JsonLines:
-    """The lines of a ``.jsonl`` file, or the elements of a ``.json`` array as LLaVA has it; paths of images are relative to it.
-
-    Opening reads the file once and keeps 16 bytes per record.
-
-    Args:
-        path: the file.
-        kind: of the records.
-        allow_outside: whether images may lie outside the file's folder; else ``..``, absolute paths and links that lead out
-            of it are refused.
-
-    Raises:
-        ValueError: the file does not exist, has no records, or is a ``.json`` that is no array.
-    """
-
-    def __init__(self, path: str | os.PathLike[str], kind: RecordKind, *, allow_outside: bool = False) -> None:
-        self.path = Path(path)
-        self.allow_outside = allow_outside
-        self.kind: RecordKind = kind
-        if not self.path.is_file():
-            raise ValueError(f"{path}: no such file.")
-        places = elements(self.path) if self.path.suffix == ".json" else lines(self.path)
-        self._places = np.asarray(list(places), dtype=np.int64).reshape(-1, 2)
-        if len(self) == 0:
-            raise ValueError(f"{path}: is empty, lines of JSON or an array are needed.")
-
-    @property
-    def fingerprint(self) -> str:
-        """See ``RecordSource``."""
-        return digest_of_lines([self.path.name, self.kind, *"0", *map(str, self._places[:, 1])])
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def name(self, index: int) -> str:
-        """See ``RecordSource``."""
-        return f"{self.path.name} {'element' if self.path.suffix == '.json' else 'line'} {index + 1}"
-
-    def read(self, index: int, choice: int) -> Record:
-        """See ``RecordSource``."""
-        name = self.name(index)
-        begin, end = map(int, self._places[index])
-        with whatever_is_wrong(name):
-            _check_length(end - begin, name)
-            line = read_range(self.path, begin, end - begin)
-            try:
-                fields = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise RecordError(f"{name}: is not JSON ({error})") from error
-            if not isinstance(fields, dict):
-                raise RecordError(f"{name}: must be a JSON object, got {type(fields).__name__}")
-            return parse_record(fields, self.kind, name, self._pictures(fields, name), choice)
-
-    def _pictures(self, fields: Mapping[str, Any], name: str) -> list[Picture]:
-        if "image_ids" in fields:
-            return [given_ids(fields, name)]
-        images = fields.get("images") or fields.get("image") or images_of_messages(fields)
-        images = [images] if isinstance(images, str) else images
-        if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
-            raise RecordError(f"{name}: images must be paths, got {short(images)}")
-        if len(images) > MAX_IMAGES:
-            raise RecordError(f"{name}: has {len(images):,} images, up to {MAX_IMAGES:,} are accepted")
-        return [Picture(f"{name}: {image}", self._place(image, name)) for image in images]
-
-    def _place(self, image: str, name: str) -> Path:
-        folder = self.path.parent
-        try:
-            inside = self.allow_outside or lies_in(folder / image, folder)
-        except (OSError, ValueError) as error:  # NUL, half a surrogate pair
-            raise RecordError(f"{name}: no file can be named {short(image)} ({error})") from error
-        if not inside:
-            raise RecordError(
-                f"{name}: the image {short(image)} lies outside {folder}, which allow_outside would have to permit"
-            )
-        return folder / image
-
-
 class RecordTars:
     """The samples of webdataset tars: ``KEY.json`` or ``KEY.txt`` (a caption or text), and an image such as ``KEY.webp``.
 
@@ -140,8 +50,6 @@ class RecordTars:
 
     Args:
         shards: tar files, or folders of them.
-
-
         kind: kind of the records.
 
     Raises:
@@ -181,7 +89,7 @@ class RecordTars:
         shard, name, places = self._samples[index]
         described = {suffix: place for suffix, place in places.items() if suffix in METADATA_SUFFIXES}
         with whatever_is_wrong(name):
-            _check_length(max(place.size for place in described.values()), name)
+            check_length(max(place.size for place in described.values()), name)
             contents = dict(zip(described, read_ranges(shard, list(described.values())), strict=True))
             fields, wrong = parse_metadata(contents)
             if wrong and not fields:
@@ -299,11 +207,6 @@ def open_records(
         f"{path}: records are read from a .jsonl file, a .json array, a .tar file or a folder of .tar files, or from the "
         ".parquet files of `semhitok pretokenize`."
     )
-
-
-def _check_length(size: int, name: str) -> None:
-    if size > MAX_DESCRIPTION_BYTES:
-        raise RecordError(f"{name}: has {size:,} bytes, up to {MAX_DESCRIPTION_BYTES:,} are accepted")
 
 
 _Sample = tuple[Path, str, dict[str, ByteRange]]

@@ -37,30 +37,31 @@ class Shard:
     stamp: str
     part: tuple[int, int] | None = None
 
-    def open(self) -> ImageSource:
-        """Its images, in order.
+    def open(self, draft_side: int | None = None) -> ImageSource:
+        """Its images, in order; ``draft_side`` as for ``load_image``.
 
         Raises:
             ValueError: it cannot be read, or holds no images.
         """
         if self.part is not None:
-            return Subset(_folder(self.path), range(*self.part))
+            return Subset(_folder(self.path, draft_side), range(*self.part))
         if is_remote(self.path):
-            return _FetchedTar(address(self.path))
-        return ParquetImages(self.path) if self.path.suffix == ".parquet" else TarShards(self.path)
+            return _FetchedTar(address(self.path), draft_side)
+        kind = ParquetImages if self.path.suffix == ".parquet" else TarShards
+        return kind(self.path, draft_side=draft_side)
 
 
 class _FetchedTar(TarShards):
     """A tar of an object store, on local disk for as long as it is used."""
 
-    def __init__(self, location: str) -> None:
+    def __init__(self, location: str, draft_side: int | None) -> None:
         settings = ReadSettings()
         folder, _, name = location.rpartition("/")
         self._folder = tempfile.TemporaryDirectory()
         copy = Path(self._folder.name) / name
         try:
             download(location, sizes_of_tars(folder, settings)[name], copy, settings)
-            super().__init__(copy)
+            super().__init__(copy, draft_side=draft_side)
         except (OSError, KeyError) as error:
             raise ValueError(f"{location}: cannot be fetched: {error}") from error
 
@@ -119,6 +120,6 @@ def _parts(folder: Path, size: int) -> list[Shard]:
 
 
 @lru_cache(maxsize=1)
-def _folder(path: Path) -> ImageFolder:
+def _folder(path: Path, draft_side: int | None = None) -> ImageFolder:
     """Listed once in a process, not for each of its parts."""
-    return ImageFolder(path)
+    return ImageFolder(path, draft_side=draft_side)

@@ -35,13 +35,16 @@ class TarShards:
     Args:
         path: a tar file, a folder of ``*.tar``, a glob pattern (both sorted by name), a pattern such as ``{0000..0003}.tar``, or a
             list of tar files.
+        draft_side: see ``load_image``.
 
     Raises:
         ValueError: there are no tar files or no images in them, or a tar is compressed, truncated or corrupt.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> None:
-        self.shards = find_tars(path)
+    def __init__(
+        self, path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, draft_side: int | None = None
+    ) -> None:
+        self.shards, self.draft_side = find_tars(path), draft_side
         self._entries = [entry for shard in self.shards for entry in _index_shard(shard)]
         if not self._entries:
             raise ValueError(f"{self.shards[0]}: neither this nor the tars after it hold an image.")
@@ -70,7 +73,8 @@ class TarShards:
         except OSError as error:
             raise ImageError(f"{name}: cannot be read: {error.strerror or error}.") from error
         contents = {member.suffix: content for member, content in zip(descriptions, others, strict=True)}
-        return Sample(image=load_image(data, name=name), key=key, metadata=usable_metadata(contents, name, str(shard)))
+        image = load_image(data, name=name, draft_side=self.draft_side)
+        return Sample(image=image, key=key, metadata=usable_metadata(contents, name, str(shard)))
 
 
 def find_tars(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:

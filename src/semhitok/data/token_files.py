@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -47,6 +47,7 @@ class TokenFormat:
             semantic part.
         semantic_codes: K; None as above.
         batch_size: images of a batch: results may differ in the last bit between sizes.
+        jpeg: whether JPEG files were decoded in ``full``, or at a fraction of their size where that was enough (``draft``).
     """
 
     tokenizer: str
@@ -59,6 +60,7 @@ class TokenFormat:
     subcodebook_sizes: int | tuple[int, ...] | None = None
     semantic_codes: int | None = None
     batch_size: int = 32
+    jpeg: Literal["full", "draft"] = "full"
 
     @property
     def id_columns(self) -> dict[str, np.dtype]:
@@ -182,6 +184,7 @@ def _parse(path: Path, content: bytes | None) -> tuple[TokenFormat, dict[str, st
         values = json.loads(content)
         if values["version"] > VERSION:
             raise ValueError(f"{path}: has version {values['version']} of the format, up to {VERSION} is read.")
+        values.setdefault("jpeg", "full")  # files from before there were drafts
         known = {field.name: values[field.name] for field in fields(TokenFormat)}
         rows, columns = known["grid"]
         sizes = known["subcodebook_sizes"]

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from semhitok.data.block_order import WINDOW, BlockOrder
-from semhitok.data.records import Picture, Record, RecordKind, parse_record, whatever_is_wrong
+from semhitok.data.record_parsing import parse_record
+from semhitok.data.records import Picture, Record, RecordKind, whatever_is_wrong
 from semhitok.data.sample import digest_of_lines
 from semhitok.data.token_files import TokenFormat, is_token_file, read_format
 

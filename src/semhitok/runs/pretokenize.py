@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from semhitok.data.images import ImageError
+from semhitok.data.images import ImageError, stored_size
 from semhitok.data.reading import in_threads
 from semhitok.data.sample import ImageSource
 from semhitok.data.shards import Shard
@@ -41,11 +41,13 @@ class Reading:
         fit: how they are made square.
         batch_size: images of a batch.
         readers: threads that read and decode.
+        draft: decode JPEG files at a fraction of their size where that is enough, see ``load_image``.
     """
 
     fit: FitMode = "crop"
     batch_size: int = 32
     readers: int = 4
+    draft: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ def token_format(tokenizer: Tokenizer, reading: Reading) -> TokenFormat:
         subcodebook_sizes=sizes[0] if sizes and len(set(sizes)) == 1 else sizes,
         semantic_codes=tokenizer.semantic_codebook_size,
         batch_size=reading.batch_size,
+        jpeg="draft" if reading.draft else "full",
     )
 
 
@@ -127,7 +130,7 @@ def tokenize_shard(shard: Shard, out: Path, tokenizer: Tokenizer, form: TokenFor
     if done is not None:
         return ShardResult(shard.name, done, _count_lines(rejects), done_before=True)
     try:
-        source = shard.open()
+        source = shard.open(form.image_size if form.jpeg == "draft" else None)
     except ValueError as error:
         return ShardResult(shard.name, error=str(error))
     layout = schema(form, {"name": shard.name, "stamp": shard.stamp})
@@ -197,7 +200,8 @@ def _encoded(
             sample = source.load(index)
         except ImageError as error:
             return source.key(index), str(error)
-        row = TokenRow(sample.key, sample.image.height, sample.image.width, _without_images(sample.metadata))
+        width, height = stored_size(sample.image)
+        row = TokenRow(sample.key, height, width, _without_images(sample.metadata))
         return to_uint8(fit_image(sample.image, side, side, form.fit)), row  # pyright: ignore[reportArgumentType]
 
     places: list[int] = []

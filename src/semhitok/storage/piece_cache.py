@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
+
 from semhitok.storage.atomic import UNFINISHED
 from semhitok.storage.byte_ranges import ByteRange
 from semhitok.storage.objects import read_object
@@ -19,12 +21,14 @@ PIECE = 4 * 2**20
 """Bytes of a piece: some forty photographs, so that a request's delay counts little."""
 WAITING = 60.0  # seconds to wait for another process that fetches the same piece
 ABANDONED = 3600.0  # seconds after which an unfinished piece belongs to a process that was killed
+ADDED = "added"
+"""File in the cache to which every process appends the size (8 bytes) of each piece that it stores; emptied when pieces are removed."""
 
 
 class PieceCache:
     """Reads ranges of objects through files of one piece each; the least recently used go when the limit is reached.
 
-    A disk that is full or cannot be written only makes it slower. An object is known by address and size: one that is replaced
+    The limit holds for all processes of the machine together, which count what they add in one file. A disk that is full or cannot be written only makes it slower. An object is known by address and size: one that is replaced
     by another of the same size needs another address, or the folder to be emptied.
 
     Args:
@@ -33,7 +37,6 @@ class PieceCache:
 
     def __init__(self, settings: ReadSettings) -> None:
         self.settings = settings
-        self._added = 0
 
     def read(self, location: str, size: int, place: ByteRange) -> bytes:
         """A range of an object of ``size`` bytes; fewer bytes if it ends earlier. Raises ``OSError``."""
@@ -71,13 +74,20 @@ class PieceCache:
                 unfinished.replace(path)
             finally:
                 unfinished.unlink(missing_ok=True)
-            self._added += len(piece)
-        if self._added * 16 > self.settings.cache_limit:
-            self._added = 0
-            self._shrink()
+            if self._added(len(piece)) * 16 > self.settings.cache_limit:
+                self._shrink()
+
+    def _added(self, size: int) -> int:
+        """Bytes that all processes have added since pieces were last removed, with ``size`` more."""
+        with (self.settings.cache / ADDED).open("ab+") as file:  # small appends of several processes do not mix
+            file.write(size.to_bytes(8, "little"))
+            file.seek(0)
+            found = file.read()
+        return int(np.frombuffer(found[: len(found) // 8 * 8], "<u8").sum())
 
     def _shrink(self) -> None:
-        files = sorted(_files(self.settings.cache), key=lambda entry: entry[1])
+        os.truncate(self.settings.cache / ADDED, 0)
+        files = sorted(stored_files(self.settings.cache), key=lambda entry: entry[1])
         total = sum(size for _, _, size in files)
         for path, used, size in files:
             unfinished = path.name.startswith(UNFINISHED)
@@ -86,7 +96,7 @@ class PieceCache:
             if unfinished and time.time() - used < ABANDONED:
                 continue
             with suppress(OSError):
-                path.unlink()
+                path.unlink(missing_ok=True)  # another process may have removed it just now
                 total -= size
 
 
@@ -99,7 +109,7 @@ def _stored(path: Path, size: int) -> bytes | None:
     return found if len(found) == size else None
 
 
-def _files(folder: Path) -> Iterator[tuple[Path, float, int]]:
+def stored_files(folder: Path) -> Iterator[tuple[Path, float, int]]:
     """Path, time of the last use and size of every file in the cache; others may remove some meanwhile."""
     for path in folder.glob("??/*"):
         with suppress(OSError):

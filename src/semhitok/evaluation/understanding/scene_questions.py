@@ -10,7 +10,7 @@ from typing import Any, get_args
 from torch import Tensor
 
 from semhitok.data.reading import BadImage, SizedImages
-from semhitok.data.records import description
+from semhitok.data.record_parsing import description
 from semhitok.data.sources import Subset, open_source
 from semhitok.scenes.questions import Kind, Negative, Question
 
