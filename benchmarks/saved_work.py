@@ -1,0 +1,169 @@
+"""What training no longer computes, gathers or launches: each figure before and after.
+
+    python -m benchmarks.saved_work [--timed]
+
+Counted, not measured, so that it does not depend on the machine: FLOPs and bytes on shapes alone, operations as PyTorch dispatches them. Only
+``--timed`` measures: attention of packed rows on this processor, both ways in turn.
+
+Shapes: B rows of R positions, C codebooks of K codes, N vectors, D channels.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from benchmarks.measuring import interleaved
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AutoModel, Qwen2Config, SiglipVisionConfig
+
+from semhitok.data.packing import pack
+from semhitok.losses.large_head import CPU_CHUNK, chunk_tokens_for
+from semhitok.mllm.packed_attention import PackedSequences, by_sequence
+from semhitok.quantizers.lookup import nearest_cosine, smallest_in_batches
+from semhitok.recipes import RECIPES
+from semhitok.runs.planning.trace import count_flops, peak_bytes, shapes_only, without_weights
+from semhitok.teachers import Teacher, TeacherConfig
+from semhitok.training.codebook_maintenance import CodebookMaintainer
+from semhitok.training.state import TrainState
+
+Figures = tuple[str, float, float, str]
+SIGLIP_LARGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+
+
+class Operations(TorchDispatchMode):
+    """Counts the operations that a device would be given; views are none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+def teacher() -> list[Figures]:
+    """The last layer but one of SigLIP-large at 256 px, for 32 images."""
+
+    def cost(whole: bool) -> tuple[float, float]:
+        config = SiglipVisionConfig(**SIGLIP_LARGE, image_size=256, patch_size=16, attn_implementation="sdpa")
+        with shapes_only():
+            made = without_weights(lambda: Teacher(TeacherConfig(config, image_size=256)))
+            images, tensors = torch.zeros(32, 3, 256, 256), [*made.parameters(), *made.buffers()]
+            found = (lambda *given: None) if whole else None
+            with patch("semhitok.teachers.tower.find_layers", found) if found else patch.dict({}):
+                return count_flops(lambda: made(images)) / 32, peak_bytes(lambda: made(images), [*tensors, images])
+
+    before, after = cost(True), cost(False)
+    return [
+        ("teacher, one image", before[0] / 1e9, after[0] / 1e9, "GFLOP"),
+        ("teacher, 32 images, memory beside the weights", before[1] / 2**20, after[1] / 2**20, "MiB"),
+    ]
+
+
+def replacements() -> list[Figures]:
+    """Vectors gathered from all ranks over an interval of the paper's recipe, batch 256 of 256 tokens on one rank's behalf."""
+    recipe, found = RECIPES["semhitok_256"](), []
+    for name, config, width in (("semantic", recipe.semantic.task, 48), ("pixel", recipe.pixel.task, 16)):
+        maintainer = CodebookMaintainer(None, config, torch.device("cpu"), seed_name=name)
+        seen = [(torch.empty(256, 256, width, device="meta"), torch.empty(0))]
+        states = (TrainState(total_steps=10**6, step=step) for step in range(config.revive_every))
+        kept = sum(maintainer._is_kept(seen, state) for state in states)
+        size = 256 * 256 * width * 4 / 2**20
+        what = f"vectors gathered in {config.revive_every} steps, {name} codebook"
+        found.append((what, config.revive_every * size, kept * size, "MiB"))
+    return found
+
+
+def head() -> list[Figures]:
+    """Operations per byte of the head's weight and its gradient, of Qwen2's ids and the joint codebook."""
+    chunk = chunk_tokens_for("cuda", 348_672)
+    return [(f"head, {CPU_CHUNK} and {chunk} tokens at a time", CPU_CHUNK / 2, chunk / 2, "FLOP per byte")]
+
+
+def codes() -> list[Figures]:
+    """Operations of the lookup of one image of UniTok: 8 codebooks of 4,096 codes, 256 tokens."""
+    z_CND, codes_CKD = torch.randn(8, 256, 8), torch.nn.functional.normalize(torch.randn(8, 4096, 8), dim=-1)
+    ids, counts = [], []
+    bias_CK = torch.zeros(8, 4096)
+    for look_up in (
+        lambda: torch.stack(
+            [
+                smallest_in_batches(*(part[None] for part in each), -1.0)[0]
+                for each in zip(z_CND, codes_CKD, bias_CK, strict=True)
+            ]
+        ),
+        lambda: smallest_in_batches(z_CND, codes_CKD, bias_CK, -1.0),
+    ):
+        with Operations() as operations:
+            ids.append(look_up())
+        counts.append(operations.count)
+    assert torch.equal(*ids)
+    assert torch.equal(ids[0], torch.stack([nearest_cosine(*each) for each in zip(z_CND, codes_CKD, strict=True)]))
+    return [("lookup of 8 codes on a GPU", *map(float, counts), "operations")]
+
+
+def packed_rows(rows: int, length: int) -> torch.Tensor:
+    """Positions (B,R) of rows packed with sequences of an image and 10 to 200 words."""
+    lengths = (266 + torch.randint(10, 200, (20 * rows,), generator=torch.Generator().manual_seed(0))).tolist()
+    found = torch.zeros(rows, length, dtype=torch.int64)
+    for row, packed in enumerate(pack(lengths, length, rows)):
+        begin = 0
+        for count in [*(lengths[each] for each in packed), length - sum(lengths[each] for each in packed)]:
+            found[row, begin : begin + count] = torch.arange(count)
+            begin += count
+    return found
+
+
+def attention(*, timed: bool) -> list[Figures]:
+    """Two layers of Qwen2-0.5B's attention alone: 4 rows of 2,048 positions; or small ones, measured."""
+    size: dict[str, Any] = {"hidden_size": 896, "num_attention_heads": 14, "num_key_value_heads": 2}
+    if timed:
+        size = {"hidden_size": 256, "num_attention_heads": 4, "num_key_value_heads": 4}
+    config = Qwen2Config(**size, intermediate_size=32, num_hidden_layers=2, vocab_size=8, attn_implementation="sdpa")
+    positions = packed_rows(2 if timed else 4, 2048)
+    embeds = torch.randn(*positions.shape, config.hidden_size)
+
+    def sides(model: Any) -> tuple[Callable[[], None], Callable[[], None]]:
+        def masked() -> None:
+            model(inputs_embeds=embeds, position_ids=positions, use_cache=False).last_hidden_state.sum().backward()
+
+        def apart() -> None:
+            with by_sequence(model):
+                options = {"position_ids": positions, "packed_sequences": PackedSequences.of(positions)}
+                model(inputs_embeds=embeds, use_cache=False, **options).last_hidden_state.sum().backward()
+
+        return masked, apart
+
+    model = AutoModel.from_config(config)
+    if timed:
+        times = interleaved(dict(zip(("masked", "apart"), sides(model), strict=True)), rounds=3)
+        return [
+            (
+                "attention of 2 x 2,048 positions, 2 layers",
+                *(min(each.cpu) * 1e3 for each in times.values()),
+                "ms of processor time",
+            )
+        ]
+    before, after = map(count_flops, sides(model))
+    projections = 6 * positions.numel() * sum(each.numel() for each in model.layers.parameters() if each.ndim == 2)
+    return [
+        ("products of attention, 4 rows of 2,048", (before - projections) / 1e9, (after - projections) / 1e9, "GFLOP")
+    ]
+
+
+def main() -> None:
+    """Print the table."""
+    found = [*teacher(), *replacements(), *head(), *codes(), *attention(timed=False)]
+    found += attention(timed=True) if "--timed" in sys.argv else []
+    print("| | before | now | |\n|---|---|---|---|")
+    for what, before, after, unit in found:
+        print(f"| {what} | {before:,.1f} | {after:,.1f} | {unit} |")
+
+
+if __name__ == "__main__":
+    main()
