@@ -10,13 +10,17 @@ Shapes: B rows of R positions, C codebooks of K codes, N vectors, D channels.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
 from benchmarks.measuring import interleaved
+from tests.mllm.tiny_mllm import image_tokenizer, mllm
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModel, Qwen2Config, SiglipVisionConfig
 
@@ -27,10 +31,16 @@ from semhitok.quantizers.lookup import nearest_cosine, smallest_in_batches
 from semhitok.recipes import RECIPES
 from semhitok.runs.planning.trace import count_flops, peak_bytes, shapes_only, without_weights
 from semhitok.teachers import Teacher, TeacherConfig
+from semhitok.tokenizers import SemHiTokModel
+from semhitok.tokenizers.image_processing import TokenizerImageProcessor
 from semhitok.training.codebook_maintenance import CodebookMaintainer
+from semhitok.training.compilation import compile_blocks, repeated_blocks
 from semhitok.training.state import TrainState
+from semhitok.training.tasks.pixel import PixelTask
+from semhitok.training.tasks.pixel_config import PixelConfig
 
 Figures = tuple[str, float, float, str]
+EXAMPLES = Path(__file__).parents[1] / "examples"
 SIGLIP_LARGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
 
 
@@ -62,6 +72,25 @@ def teacher() -> list[Figures]:
     return [
         ("teacher, one image", before[0] / 1e9, after[0] / 1e9, "GFLOP"),
         ("teacher, 32 images, memory beside the weights", before[1] / 2**20, after[1] / 2**20, "MiB"),
+    ]
+
+
+def teacher_in_bf16() -> list[Figures]:
+    """Semantic ids of the example images that change in ``nano``, and the L1 of the reconstructions with them."""
+    model = SemHiTokModel.from_pretrained("nano").eval()
+    files = sorted(file for name in ("photographs", "scenes") for file in (EXAMPLES / name).glob("*.jpg"))
+    images = TokenizerImageProcessor(size=model.config.image_size)(files)["pixel_values"]
+    ids, errors = [], []
+    for precision in ("fp32", "bf16"):
+        config = PixelConfig(perceptual_weight=0.0, adversarial_weight=0.0, teacher_precision=precision)
+        with torch.no_grad():
+            ids.append(PixelTask(model, config)._semantic_ids(images))
+            errors.append(float((model(images, ids[-1]).reconstruction - images).abs().mean()))
+    changed = 100 * float((ids[0] != ids[1]).float().mean())
+    count = f"{len(images)} images"
+    return [
+        (f"semantic ids changed by a teacher in bf16, {count}", 0.0, changed, "%"),
+        (f"L1 with these ids, {count}", 1e3 * errors[0], 1e3 * errors[1], "thousandths"),
     ]
 
 
@@ -105,6 +134,27 @@ def codes() -> list[Figures]:
     assert torch.equal(*ids)
     assert torch.equal(ids[0], torch.stack([nearest_cosine(*each) for each in zip(z_CND, codes_CKD, strict=True)]))
     return [("lookup of 8 codes on a GPU", *map(float, counts), "operations")]
+
+
+def generation() -> list[Figures]:
+    """Graphs compiled while a model with two compiled layers generates images and text; and those of ``CompiledSteps``."""
+    found = []
+    for compile_layers in (_every_call, compile_blocks):
+        torch._dynamo.reset()
+        graphs: list[Any] = []
+        model = mllm(tokenizer=image_tokenizer()).eval()
+        compile_layers(
+            model.language_model, backend=lambda graph, _, graphs=graphs: graphs.append(graph) or graph.forward
+        )
+        model.generate_images(torch.tensor([[5, 6, 7]]))
+        model.generate(torch.tensor([[5, 6, 7, 8]]), max_new_tokens=4, do_sample=False)
+        found.append(float(len(graphs)))
+    return [("graphs compiled by generation after --compile, 2 layers", found[0], found[1], "graphs")]
+
+
+def _every_call(model: Any, *, backend: Any) -> None:
+    for block in repeated_blocks(model):
+        block.compile(backend=backend)
 
 
 def packed_rows(rows: int, length: int) -> torch.Tensor:
@@ -158,11 +208,11 @@ def attention(*, timed: bool) -> list[Figures]:
 
 def main() -> None:
     """Print the table."""
-    found = [*teacher(), *replacements(), *head(), *codes(), *attention(timed=False)]
-    found += attention(timed=True) if "--timed" in sys.argv else []
+    parts = [replacements, head, codes, teacher, teacher_in_bf16, generation, partial(attention, timed=False)]
+    parts += [partial(attention, timed=True)] if "--timed" in sys.argv else []
     print("| | before | now | |\n|---|---|---|---|")
-    for what, before, after, unit in found:
-        print(f"| {what} | {before:,.1f} | {after:,.1f} | {unit} |")
+    for what, before, after, unit in itertools.chain.from_iterable(part() for part in parts):
+        print(f"| {what} | {before:,.1f} | {after:,.1f} | {unit} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -25,11 +25,10 @@ def test_the_same_images_from_one_graph(several: bool):
         return graph.forward
 
     compiled = CompiledSteps(model, backend=backend)
-    for prompts, mask in ((PROMPTS, MASK), (PROMPTS[:, 1:], None), (PROMPTS, MASK)):
-        for sampling in (Sampling(temperature=0.0), Sampling(seed=4)):
-            options: dict[str, Any] = {"guidance": 3.0, "sampling": sampling}
-            expected = model.generate_images(prompts, mask, **options)
-            assert torch.equal(model.generate_images(prompts, mask, compiled=compiled, **options), expected)
+    for prompts, mask in ((PROMPTS, MASK), (PROMPTS[:, 1:], None)):
+        options: dict[str, Any] = {"guidance": 3.0, "sampling": Sampling(seed=4)}
+        expected = model.generate_images(prompts, mask, **options)
+        assert torch.equal(model.generate_images(prompts, mask, compiled=compiled, **options), expected)
     assert len(graphs) == 1, "neither another prompt nor another token compiles anything"
 
 

@@ -252,16 +252,17 @@ def test_lora_trains_low_rank_changes_and_exports_them_merged(scenes: Path, tmp_
     assert changed(copy_of(model), resumed.model) == set()
 
 
-@pytest.mark.parametrize("kind", ["qwen2, tied", "qwen3", "llama", "several codes"])
-@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "recompute"), [("qwen2, tied", True), ("qwen3", False), ("llama", False), ("several codes", True)]
+)
 def test_attending_by_sequence_changes_rounding_only(scenes: Path, kind: str, recompute: bool):
-    """Losses, gradients and the weights after three steps, beside whole rows under a mask."""
+    """Losses, gradients and the weights after two steps, beside whole rows under a mask."""
     found = []
     for attention in ("masked", "sequences"):
         model = codes_mllm() if kind == "several codes" else mllm(kind, image_tokenizer())
         made = task(model, attention=attention, checkpoint_activations=recompute)
         kinds = ("caption", "text_to_image", "chat")
-        metrics = take_steps(made, feed(model, scenes, kinds=kinds), 3, batch_size=4)
+        metrics = take_steps(made, feed(model, scenes, kinds=kinds), 2, batch_size=4)
         assert model.language_model.config._attn_implementation == "sdpa"
         found.append((metrics, copy_of(made.trained)))
     (masked, weights), (by_sequence, others) = found
