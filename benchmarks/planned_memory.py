@@ -32,6 +32,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from semhitok import distributed
+from semhitok.losses.large_head import CPU_CHUNK
 from semhitok.mllm import SemHiTokForConditionalGeneration
 from semhitok.runs.planning.language import LanguageCosts
 from semhitok.training.state import TrainState
@@ -91,7 +92,9 @@ def model_of(options: argparse.Namespace) -> SemHiTokForConditionalGeneration:
 def measure(options: argparse.Namespace, scenes: Path, recompute: bool, precision: Any) -> dict[str, float]:
     """The peak of the second step on this rank, and the plan."""
     model = model_of(options)
-    config = LanguageConfig(optimizer=optimizer(), precision=precision, checkpoint_activations=recompute)
+    config = LanguageConfig(
+        optimizer=optimizer(), precision=precision, checkpoint_activations=recompute, chunk_tokens=CPU_CHUNK
+    )
     costs = LanguageCosts(type(model.config).from_dict(model.config.to_dict()), config, ROW)
     planned = costs.memory(options.rows, WORLD, recompute=recompute)
     mesh = distributed.shard_mesh("full", torch.device("cpu"))

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from benchmarks.simulated_gpu import GPU, SimulatedGPU, describe
 from tests.data.records_on_disk import write_scenes
@@ -23,7 +24,8 @@ from tests.tiny import Distance, optimizer, pixel_config, pixels, semantic_confi
 from tests.tiny_unitok_training import captioned_feed, unitok_config, unitok_model
 from tests.training.tasks.language_feed import feed
 
-from semhitok.data.feed import Batch
+from semhitok.data.feed import Batch, MemoryFeed, StreamFeed
+from semhitok.data.sources import ImageFolder
 from semhitok.losses import PatchDiscriminator
 from semhitok.mllm import Sampling
 from semhitok.mllm.image_generation import stream_tokens
@@ -141,6 +143,22 @@ def inference() -> dict[str, Waits]:
     return found
 
 
+def feeds(scenes: Path) -> dict[str, Waits]:
+    """The waits for one batch of each feed, read and copied to the GPU; call it within ``SimulatedGPU``."""
+    found, counter = {}, SimulatedGPU()
+    images = torch.randint(256, (8, 3, 32, 32), dtype=torch.uint8)
+    extras = {"ids": np.zeros((8, 2, 16), dtype=np.int32)}
+    in_memory = MemoryFeed(images, seed=0, flip=True, extras=extras, device=GPU)
+    photographs = ImageFolder(Path(__file__).parents[1] / "examples" / "scenes")
+    streamed = StreamFeed(photographs, 32, 32, seed=0, flip=True, device=GPU, workers=0)
+    packed = feed(mllm(tokenizer=image_tokenizer()), scenes, kinds=("caption", "text_to_image"), device=GPU)
+    for name, each in {"in memory": in_memory, "streamed": streamed, "packed rows": packed}.items():
+        batches = each.batches(0, 4)
+        next(batches)
+        found[f"batch, {name}"] = counter.count(lambda batches=batches: next(batches))
+    return found
+
+
 def count(scenes: Path) -> tuple[dict[str, list[float]], dict[str, Waits]]:
     """The losses of every task on the simulated GPU, and all waits by name; their places are lines of the package."""
     losses: dict[str, list[float]] = {}
@@ -148,7 +166,7 @@ def count(scenes: Path) -> tuple[dict[str, list[float]], dict[str, Waits]]:
     with SimulatedGPU():
         for name, build in tasks(scenes).items():
             losses[name], found[f"step: {name}"] = steps(*build(GPU), GPU)
-        return losses, found | generation() | inference()
+        return losses, found | feeds(scenes) | generation() | inference()
 
 
 def main() -> None:

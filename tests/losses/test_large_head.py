@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from semhitok.losses.large_head import BLOCK_ROWS, large_head_loss
+from semhitok.losses.large_head import BLOCK_ROWS, GPU_CHUNK_BYTES, chunk_tokens_for, large_head_loss
 
 
 def inputs(tokens: int = 23, rows: int = 301, width: int = 8) -> tuple[Tensor, Tensor, Tensor]:
@@ -121,3 +121,23 @@ def test_what_does_not_fit_is_refused(change: dict, message: str):
     hidden, weight, targets = inputs(tokens=1)
     with pytest.raises(ValueError, match=message):
         large_head_loss(**({"hidden_ND": hidden, "weight_VD": weight, "targets_N": targets} | change))
+
+
+def test_a_gpu_gets_chunks_as_large_as_the_bytes_allow():
+    assert chunk_tokens_for("cpu", 10**6) == 128
+    for rows in (1000, 40_000, 152_064, 348_672, 500_000):
+        chunk = chunk_tokens_for("cuda", rows)
+        assert 1024 <= chunk <= 4096
+        assert 4 * chunk * rows <= GPU_CHUNK_BYTES
+        assert chunk == 4096 or 8 * chunk * rows > GPU_CHUNK_BYTES, "twice as many would fit"
+    assert chunk_tokens_for("cuda", 10**7) == 1024  # fewer would be slower, more would not fit
+
+
+def test_the_default_chunk_is_the_devices(monkeypatch: pytest.MonkeyPatch):
+    given = []
+    monkeypatch.setattr("semhitok.losses.large_head.chunk_tokens_for", lambda *seen: given.append(seen) or 7)
+    hidden, weight, targets = inputs()
+    assert torch.equal(
+        large_head_loss(hidden, weight, targets)[1], large_head_loss(hidden, weight, targets, chunk_tokens=7)[1]
+    )
+    assert given == [("cpu", 301)]

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from semhitok.quantizers.lookup import nearest_code, nearest_cosine
+from semhitok.quantizers.lookup import nearest_code, nearest_cosine, nearest_cosine_of_each, smallest_in_batches
 
 
 def squared_distances(z_ND: Tensor, codebook_KD: Tensor) -> Tensor:
@@ -86,3 +87,17 @@ def test_low_precision_vectors_are_compared_in_fp32() -> None:
 
 def test_no_vectors_no_ids() -> None:
     assert nearest_code(torch.empty(0, 4), torch.randn(3, 4)).shape == (0,)
+
+
+@pytest.mark.parametrize("chunk", [None, (7, 5), (30, 100), (4, 40)])
+@pytest.mark.parametrize("count", [1, 30])
+def test_codebooks_looked_up_at_once_equal_one_after_the_other(chunk: tuple[int, int] | None, count: int) -> None:
+    """What accelerators do, on the CPU; with ties, whose lowest index wins."""
+    z_CND, codes_CKD = torch.randn(3, count, 4), F.normalize(torch.randn(3, 20, 4), dim=-1).repeat(1, 2, 1)
+    one_by_one = torch.stack([nearest_cosine(*pair) for pair in zip(z_CND, codes_CKD, strict=True)])
+    assert torch.equal(nearest_cosine_of_each(z_CND, codes_CKD), one_by_one)
+    found = smallest_in_batches(z_CND, codes_CKD, torch.zeros(3, 40), -1.0, chunk=chunk)
+    assert torch.equal(found, one_by_one)
+    bias_CK = codes_CKD.square().sum(-1) * 2  # codes of several lengths
+    nearest = smallest_in_batches(z_CND, codes_CKD * 2, bias_CK * 2, -2.0, chunk=chunk)
+    assert torch.equal(nearest, torch.stack([nearest_code(*pair) for pair in zip(z_CND, codes_CKD * 2, strict=True)]))

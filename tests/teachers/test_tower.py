@@ -26,6 +26,8 @@ from transformers import (
 )
 
 from semhitok.teachers import Teacher, TeacherConfig
+from semhitok.teachers.early_end import find_layers, input_of_layer
+from semhitok.training.compilation import compile_blocks
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.3, 0.4]
 SMALL = {
@@ -293,3 +295,47 @@ def test_refuses_a_tower_that_masks_its_patches():
     config = ViTMAEConfig(**SMALL, image_size=64, patch_size=16)
     with pytest.raises(ValueError, match="not one token for each of 4x4 patches"):
         Teacher(TeacherConfig(config))(torch.zeros(1, 3, 64, 64))
+
+
+def test_what_comes_after_the_layer_is_not_computed(tower):
+    """Nor kept, nor changed: the teacher's modules and its state stay what they are."""
+    _, folder, _ = tower
+    pixel_values = torch.rand(2, 3, 48, 48) * 2 - 1
+    for layer, computed in ((-2, 2), (-1, 3), (1, 1), (0, 0)):
+        teacher = Teacher.from_pretrained(folder, layer=layer)
+        names, calls = list(teacher.state_dict()), []
+        layers = teacher.backbone.get_submodule(find_layers(teacher.backbone, 3))
+        for each in layers:
+            each.register_forward_hook(lambda *given, calls=calls: calls.append(given))
+        first = teacher(pixel_values)
+        assert len(calls) == computed
+        assert torch.equal(first, teacher(pixel_values))
+        assert list(teacher.state_dict()) == names
+        assert len(layers) == 3
+
+
+def test_a_tower_whose_layers_are_not_found_is_run_as_a_whole(tower, monkeypatch):
+    _, folder, _ = tower
+    teacher, pixel_values = Teacher.from_pretrained(folder), torch.rand(2, 3, 48, 48) * 2 - 1
+    found = teacher(pixel_values)
+    monkeypatch.setattr("semhitok.teachers.tower.find_layers", lambda *given: None)
+    assert torch.equal(found, teacher(pixel_values))
+
+
+def test_layers_are_found_if_there_is_one_list_of_them():
+    model = torch.nn.ModuleDict({"a": torch.nn.ModuleList([torch.nn.Identity()] * 2)})
+    assert find_layers(model, 2) == "a"
+    assert find_layers(model, 3) is None
+    model["b"] = torch.nn.ModuleList([torch.nn.Identity()] * 2)
+    assert find_layers(model, 2) is None
+    with pytest.raises(ValueError, match="ModuleDict does not call its a"):
+        input_of_layer(model, "a", 0, lambda run: None)
+
+
+def test_a_compiled_layer_is_still_the_one_that_runs(tower):
+    _, folder, _ = tower
+    teacher, pixel_values = Teacher.from_pretrained(folder), torch.rand(2, 3, 48, 48) * 2 - 1
+    expected, graphs = teacher(pixel_values), []
+    compile_blocks(teacher, backend=lambda graph, _: graphs.append(graph) or graph)
+    torch.testing.assert_close(teacher(pixel_values), expected)
+    assert graphs

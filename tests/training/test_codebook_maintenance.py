@@ -7,7 +7,7 @@ import torch
 from tests.tiny import pixel_task, pixels, semantic_config, take_steps, tiny_feed, tiny_model
 from tests.tiny_unitok_training import captioned_feed, unitok_model, unitok_task
 
-from semhitok.training.codebook_maintenance import Reservoir
+from semhitok.training.codebook_maintenance import CodebookMaintainer, Reservoir
 from semhitok.training.state import TrainState
 from semhitok.training.tasks.semantic import SemanticTask
 
@@ -103,3 +103,26 @@ def test_a_quantizer_of_one_code_per_token_serves_unitok(kind: str):
     assert model.decode(ids).shape == (2, 3, 32, 32)
     with pytest.raises(ValueError, match=f"quantizer {kind} has one code per token: num_codebooks must be 1, got 2"):
         unitok_model(quantizer=kind)
+
+
+@pytest.mark.parametrize("size", [1, 128, 300, 512, 10**6])
+def test_only_vectors_that_a_replacement_can_use_are_gathered(size: int, monkeypatch: pytest.MonkeyPatch):
+    """128 vectors a step, intervals of 4 steps: what replaces dead codes is what gathering every step gives."""
+    config = {"initialise_step": 2, "revive_every": 4, "revive_below": 0.5, "reservoir_size": size}
+
+    def train() -> tuple[list[dict[str, float]], int]:
+        gathered, add = [], Reservoir.add
+        monkeypatch.setattr(Reservoir, "add", lambda self, *columns: (gathered.append(1), add(self, *columns))[1])
+        task = SemanticTask(tiny_model(), semantic_config(**config))
+        metrics = take_steps(task, tiny_feed(), 15)
+        monkeypatch.setattr(Reservoir, "add", add)
+        return [{name: float(value) for name, value in step.items()} for step in metrics], len(gathered)
+
+    few, count = train()
+    monkeypatch.setattr(CodebookMaintainer, "_is_kept", lambda *given: True)
+    every, everything = train()
+    assert few == every
+    assert any(step.get("revived", 0) > 0 for step in few)
+    kept = min(4, max(1, size // 128))
+    assert everything == 3 + 10  # steps 0 to 2 for k-means; steps 2 to 11, since codes are replaced until step 12
+    assert count == 3 + len([step for step in range(2, 12) if step % 4 >= 4 - kept])

@@ -24,11 +24,22 @@ from semhitok.data.loading import LoadedImages, data_fingerprint, load_into_memo
 from semhitok.data.randomness import SampleOrder
 from semhitok.data.sample import ImageSource
 from semhitok.data.transforms import flip_images, random_flips, to_float
+from semhitok.transfer import to_device
 from semhitok.types import FitMode
 
 CaptionReader = Callable[[Sequence[str | None]], Mapping[str, Tensor]]
 
 __all__ = ["Batch", "CaptionReader", "Feed", "LoadedImages", "MemoryFeed", "StreamFeed", "load_into_memory"]
+
+
+class PerImage(Protocol):
+    """Values of each image and variant: a numpy array, or several files that are indexed like one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def ndim(self) -> int: ...
+    def __getitem__(self, places: tuple[np.ndarray, np.ndarray], /) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -89,7 +100,7 @@ class _Augmentation:
     """Adds flips and extras to a batch whose images are on the device; shared by both feeds."""
 
     def __init__(
-        self, length: int, seed: int, flip: bool, extras: Mapping[str, np.ndarray] | None, device: torch.device | str
+        self, length: int, seed: int, flip: bool, extras: Mapping[str, PerImage] | None, device: torch.device | str
     ) -> None:
         self.seed, self.flip, self.device = seed, flip, torch.device(device)
         self.extras = dict(extras or {})
@@ -101,14 +112,14 @@ class _Augmentation:
 
     def batch(self, images_BCHW: Tensor, indices: np.ndarray, positions: np.ndarray) -> Batch:
         flipped = random_flips(self.seed, positions) if self.flip else np.zeros(len(positions), dtype=bool)
-        flipped_B = torch.from_numpy(flipped).to(self.device)
+        flipped_B = to_device(torch.from_numpy(flipped), self.device)
         variants = flipped.astype(np.int64)
         extras = {name: np.ascontiguousarray(array[indices, variants]) for name, array in self.extras.items()}
         return Batch(
             images_BCHW=flip_images(images_BCHW, flipped_B) if self.flip else images_BCHW,
-            indices_B=torch.from_numpy(indices).to(self.device),
+            indices_B=to_device(torch.from_numpy(indices), self.device),
             flipped_B=flipped_B,
-            extras={name: torch.from_numpy(array).to(self.device) for name, array in extras.items()},
+            extras={name: to_device(torch.from_numpy(array), self.device) for name, array in extras.items()},
         )
 
 
@@ -136,7 +147,7 @@ class MemoryFeed:
         *,
         seed: int,
         flip: bool = False,
-        extras: Mapping[str, np.ndarray] | None = None,
+        extras: Mapping[str, PerImage] | None = None,
         device: torch.device | str = "cpu",
         fingerprint: str | None = None,
     ) -> None:
@@ -159,7 +170,7 @@ class MemoryFeed:
         """See ``Feed``."""
         for positions in _local_positions(start, batch_size, rank, world):
             indices = self._order.indices(int(positions[0]), len(positions))
-            images = self._images[torch.from_numpy(indices).to(self._images.device)]
+            images = self._images[to_device(torch.from_numpy(indices), self._images.device)]
             yield self._augmentation.batch(images, indices, positions)
 
 
@@ -187,7 +198,7 @@ class StreamFeed:
         seed: int,
         mode: FitMode = "crop",
         flip: bool = False,
-        extras: Mapping[str, np.ndarray] | None = None,
+        extras: Mapping[str, PerImage] | None = None,
         device: torch.device | str = "cpu",
         workers: int = 2,
         from_captions: CaptionReader | None = None,
@@ -222,11 +233,11 @@ class StreamFeed:
         for decoded, positions in zip(loader, answered, strict=False):
             read, bad_reads = read + len(positions), bad_reads + len(decoded.bad)
             self._report(decoded, read, bad_reads, complete=len(decoded.indices) == len(positions))
-            images = torch.from_numpy(decoded.images).to(self._augmentation.device)
+            images = to_device(torch.from_numpy(decoded.images), self._augmentation.device)
             batch = self._augmentation.batch(images, decoded.indices, positions)
             if from_captions is not None:
                 found = from_captions(decoded.captions)
-                batch.extras.update({name: value.to(images.device) for name, value in found.items()})
+                batch.extras.update({name: to_device(value, images.device) for name, value in found.items()})
             yield batch
 
     def _report(self, decoded: Decoded, read: int, bad_reads: int, complete: bool) -> None:

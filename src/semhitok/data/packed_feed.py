@@ -19,6 +19,7 @@ from semhitok.data.images import ImageError
 from semhitok.data.packing import IGNORED, PackedRows, TokenSequence
 from semhitok.data.sample import digest_of_lines
 from semhitok.data.transforms import fit_image, to_array
+from semhitok.transfer import to_device
 from semhitok.types import FitMode
 
 INPUT_IDS, LABELS, POSITION_IDS = "input_ids", "labels", "position_ids"
@@ -118,10 +119,10 @@ class PackedFeed:
                 first = next(iter(self.bad.values()))
                 count = f"{bad} of {read}, {self._max_bad_share:.0%} are accepted"
                 raise ValueError(f"too many records cannot be used ({count}); the first: {first}")
-            extras = {name: torch.from_numpy(array).to(self._device) for name, array in found.arrays.items()}
+            extras = {name: to_device(torch.from_numpy(array), self._device) for name, array in found.arrays.items()}
             size = len(found.images)
             yield Batch(
-                images_BCHW=torch.from_numpy(found.images).to(self._device),
+                images_BCHW=to_device(torch.from_numpy(found.images), self._device),
                 indices_B=torch.zeros(size, dtype=torch.long, device=self._device),
                 flipped_B=torch.zeros(size, dtype=torch.bool, device=self._device),
                 extras=extras,

@@ -5,7 +5,10 @@
 
 Tokens are processed in chunks. A chunk's logits are turned in place into their gradient, which is accumulated into those of
 hidden states and weight at once, so the backward pass only scales them. With 348,672 rows the logits of 4,096 tokens take
-5.7 GB in fp32, and twice that with their gradient; a chunk of 128 takes 0.2 GB.
+5.7 GB in fp32, and twice that with their gradient; a chunk of 128 takes 0.2 GB, one of 1,024 takes 1.4 GB.
+
+Each chunk reads the weight twice and reads and writes its fp32 gradient: 12 bytes for 6 n operations of a weight's element, n/2
+operations per byte. A GPU of 300 operations per byte needs more than 600 tokens; a CPU does not.
 
 ``torch.nn.functional.linear_cross_entropy`` (torch 2.13) can also work in chunks, but returns one reduced number, while text and
 images are logged separately, and older versions of torch do not have it.
@@ -21,9 +24,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK_TOKENS = 128
+CPU_CHUNK, GPU_CHUNKS = 128, (4096, 2048, 1024)
+GPU_CHUNK_BYTES = 2 * 2**30
+"""Most bytes of a chunk's logits in fp32; with the smallest of ``GPU_CHUNKS`` they may be more."""
 # Rows whose gradient is computed at a time if it must be cast, which limits the size of the copy.
 BLOCK_ROWS = 16384
+
+
+def chunk_tokens_for(device_type: str, rows: int) -> int:
+    """n for a head of ``rows`` rows: 128 on a CPU, otherwise 1,024 to 4,096, as many as ``GPU_CHUNK_BYTES`` allow."""
+    if device_type == "cpu":
+        return CPU_CHUNK
+    return next((chunk for chunk in GPU_CHUNKS if 4 * chunk * rows <= GPU_CHUNK_BYTES), GPU_CHUNKS[-1])
 
 
 def large_head_loss(
@@ -32,7 +44,7 @@ def large_head_loss(
     targets_N: Tensor,
     *,
     factors_N: Tensor | None = None,
-    chunk_tokens: int = CHUNK_TOKENS,
+    chunk_tokens: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Cross entropy of ``hidden @ weight.T`` against ``targets``.
 
@@ -43,7 +55,7 @@ def large_head_loss(
         weight_VD: (V,D) rows of the head; its gradient is computed only if it requires one.
         targets_N: (N,) int64 in [0, V).
         factors_N: (N,) weights of the tokens in the sum; None is 1 for all.
-        chunk_tokens: n, the number of tokens whose logits are held at a time.
+        chunk_tokens: n, the number of tokens whose logits are held at a time; by default ``chunk_tokens_for`` the device.
 
     Returns:
         The weighted sum over tokens, an fp32 scalar with first-order gradients, and the unweighted loss of each token, (N,)
@@ -52,6 +64,8 @@ def large_head_loss(
     Raises:
         ValueError: the shapes do not match, a target is out of range, or chunk_tokens is below 1.
     """
+    if chunk_tokens is None:
+        chunk_tokens = chunk_tokens_for(hidden_ND.device.type, len(weight_VD))
     if chunk_tokens < 1:
         raise ValueError(f"chunk_tokens must be at least 1, got {chunk_tokens}")
     if hidden_ND.ndim != 2 or hidden_ND.shape[1] != weight_VD.shape[1] or targets_N.shape != hidden_ND.shape[:1]:

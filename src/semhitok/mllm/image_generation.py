@@ -12,7 +12,8 @@ per token, D channels, V ids of one code.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,6 +24,7 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from semhitok.mllm.code_head import CodeHead
+from semhitok.mllm.compiled_steps import CompiledSteps
 from semhitok.mllm.configuration import SemHiTokMLLMConfig
 from semhitok.mllm.prompts import check_guidance, check_prompt, with_begin
 from semhitok.mllm.sampling import Sampling
@@ -69,6 +71,7 @@ def stream_tokens(
     sampling: Sampling | None = None,
     pixel_values: Tensor | None = None,
     visual_codes: Tensor | None = None,
+    compiled: CompiledSteps | None = None,
 ) -> Iterator[Tensor]:
     """The ids of one image for each prompt, token by token.
 
@@ -81,6 +84,7 @@ def stream_tokens(
         sampling: see ``Sampling``; by default from the unmodified distribution.
         pixel_values: (I,3,H,W) images of the prompts, see ``fill_images``.
         visual_codes: (B,L,C) codes of images in the prompts that are already ids, if C > 1.
+        compiled: run the pass of each token compiled, see ``CompiledSteps``.
 
     Returns:
         N tensors, (B) or (B,C), ids of the image tokenizer.
@@ -97,7 +101,8 @@ def stream_tokens(
         if len(negative_ids) not in (1, len(input_ids)):
             raise ValueError(f"negative_ids must hold 1 or {len(input_ids)} prompts, got {len(negative_ids)}")
         prompts = prompts.above(_Prompts.of(model, negative_ids, negative_attention_mask, None))
-    return _steps(model, prompts, guidance, sampling or Sampling())
+    advance = _growing(model, prompts) if compiled is None else _of_fixed_size(model, prompts, compiled)
+    return _steps(model, advance, guidance, sampling or Sampling())
 
 
 @dataclass(frozen=True)
@@ -143,13 +148,27 @@ class _Prompts:
         )
 
 
+Advance = Generator[Tensor, Tensor, None]
+"""Yields hidden states (R,D) after the prompts, and after each token whose ids, (R) or (R,C), are sent."""
+
+
 @torch.no_grad()
-def _steps(model: ImageTextModel, prompts: _Prompts, guidance: float, sampling: Sampling) -> Iterator[Tensor]:
-    vocabulary = model.vocabulary
-    count, codes = vocabulary.image_tokens, vocabulary.codes_per_token
+def _steps(model: ImageTextModel, advance: Advance, guidance: float, sampling: Sampling) -> Iterator[Tensor]:
+    count, codes = model.vocabulary.image_tokens, model.vocabulary.codes_per_token
     copies = 1 if guidance == 1.0 else 2
-    padded = not bool(prompts.mask_RL.all())
+    with closing(advance):
+        hidden_RD = next(advance)
+        for step in range(count):
+            chosen_R = _next_token(model, hidden_RD, step * codes, guidance, sampling)
+            yield chosen_R[: len(chosen_R) // copies]
+            if step < count - 1:
+                hidden_RD = advance.send(chosen_R)
+
+
+def _growing(model: ImageTextModel, prompts: _Prompts) -> Advance:
+    """With a cache that grows by each token."""
     mask_RL = prompts.mask_RL
+    padded = not bool(mask_RL.all())
     places_RL = (mask_RL.cumsum(dim=1) - 1).clamp_min(0)
     outputs = model.body(
         prompts.ids_RL,
@@ -158,12 +177,9 @@ def _steps(model: ImageTextModel, prompts: _Prompts, guidance: float, sampling: 
         position_ids=places_RL,
         use_cache=True,
     )
-    for step in range(count):
+    while True:
         assert outputs.last_hidden_state is not None
-        chosen_R = _next_token(model, outputs.last_hidden_state[:, -1], step * codes, guidance, sampling)
-        yield chosen_R[: len(chosen_R) // copies]
-        if step == count - 1:
-            return
+        chosen_R = yield outputs.last_hidden_state[:, -1]
         mask_RL, places_RL = F.pad(mask_RL, (0, 1), value=1), places_RL[:, -1:] + 1
         outputs = model.body(
             inputs_embeds=rearrange(model.embed_visual(chosen_R), "r d -> r 1 d"),
@@ -172,6 +188,22 @@ def _steps(model: ImageTextModel, prompts: _Prompts, guidance: float, sampling: 
             past_key_values=outputs.past_key_values,
             use_cache=True,
         )
+
+
+def _of_fixed_size(model: ImageTextModel, prompts: _Prompts, compiled: CompiledSteps) -> Advance:
+    """With a cache of fixed length; the prompts are not compiled."""
+    rows, length = prompts.ids_RL.shape
+    with compiled.cache(rows, length + model.vocabulary.image_tokens) as (cache, size):
+        mask_RM = F.pad(prompts.mask_RL, (0, size - length), value=1)  # nothing sees what comes later
+        places_RL = (prompts.mask_RL.cumsum(dim=1) - 1).clamp_min(0)
+        options = {"attention_mask": mask_RM, "position_ids": places_RL, "past_key_values": cache, "use_cache": True}
+        hidden = model.body(prompts.ids_RL, prompts.codes_RLC, **options).last_hidden_state
+        assert hidden is not None
+        places_R1 = places_RL[:, -1:]
+        while True:
+            chosen_R = yield hidden[:, -1]
+            places_R1 = places_R1 + 1
+            hidden = compiled.advance(model.embed_visual(chosen_R)[:, None], mask_RM, places_R1, cache)
 
 
 def _next_token(

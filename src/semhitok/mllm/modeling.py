@@ -20,19 +20,18 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.utils import logging
 from transformers.utils.generic import can_return_tuple
 
-from semhitok.data.packing import IGNORED
 from semhitok.mllm.adapter import Adapter
 from semhitok.mllm.code_head import CodeHead
 from semhitok.mllm.configuration import SemHiTokMLLMConfig
 from semhitok.mllm.filling import ImageFillingMixin, filled_labels
 from semhitok.mllm.generation import ImageTextGenerationMixin
+from semhitok.mllm.next_token_loss import next_token_loss
 from semhitok.mllm.pretrained_parts import check_text_logits, feature_dims, image_marks, layers_and_head, mean_row
 from semhitok.mllm.quantization import leave_parts_out
 from semhitok.mllm.shared_tokenizer import load_shared_weights
@@ -368,7 +367,7 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageFillingMixin, Image
         if labels is not None:
             if not every or text_only:
                 raise ValueError("a loss needs all logits: leave logits_to_keep and text_only at their defaults")
-            total, count = self._next_token_loss(logits, hidden_BLD, labels, visual_codes)
+            total, count = next_token_loss(logits, hidden_BLD, labels, visual_codes, self.vocabulary, self.code_head)
             loss = total / (count.clamp_min(1) if num_items_in_batch is None else num_items_in_batch)
         return CausalLMOutputWithPast(
             loss=loss,  # pyright: ignore[reportArgumentType]
@@ -377,27 +376,3 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageFillingMixin, Image
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
-
-    def _next_token_loss(
-        self, logits_BLV: Tensor, hidden_BLD: Tensor, labels_BL: Tensor, visual_codes_BLC: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """The summed cross entropy of next text and image tokens, in fp32, and the number of labels."""
-        count = (labels_BL[:, 1:] != IGNORED).sum()
-        if self.code_head is None:
-            return _token_loss(logits_BLV, labels_BL), count
-        assert visual_codes_BLC is not None, "images have been embedded by their codes"
-        visual_BL = self.vocabulary.is_visual(labels_BL)
-        text = _token_loss(logits_BLV, labels_BL.masked_fill(visual_BL, IGNORED))
-        next_BL = visual_BL[:, 1:]
-        image = self.code_head.loss(hidden_BLD[:, :-1][next_BL], visual_codes_BLC[:, 1:][next_BL])
-        return text + image, count
-
-
-def _token_loss(logits_BLV: Tensor, labels_BL: Tensor) -> Tensor:
-    """Summed cross entropy of the next tokens, in fp32."""
-    return F.cross_entropy(
-        rearrange(logits_BLV[:, :-1].float(), "b l v -> (b l) v"),
-        rearrange(labels_BL[:, 1:], "b l -> (b l)"),
-        ignore_index=IGNORED,
-        reduction="sum",
-    )

@@ -19,7 +19,7 @@ from semhitok.distributed import gather_in_sample_order
 from semhitok.quantizers.base import Float32Module, Quantizer, codebook_losses, straight_through
 from semhitok.quantizers.dead_codes import replace_dead
 from semhitok.quantizers.kmeans import shared_kmeans
-from semhitok.quantizers.lookup import nearest_cosine
+from semhitok.quantizers.lookup import nearest_cosine_of_each
 from semhitok.types import Quantized
 
 BOUND = 1 / 36
@@ -66,9 +66,7 @@ class MultiCodebookQuantizer(Float32Module, Quantizer):
         """
         unit_BND = self.normalise(z_BND)
         chunks_CMc = rearrange(unit_BND.detach(), "b n (c d) -> c (b n) d", c=len(self.codebooks_CKc))
-        pairs = zip(chunks_CMc, self.codebooks_CKc, strict=True)
-        ids_CM = torch.stack([nearest_cosine(chunk_Mc, codebook_Kc) for chunk_Mc, codebook_Kc in pairs])
-        ids_BNC = rearrange(ids_CM, "c (b n) -> b n c", b=z_BND.shape[0])
+        ids_BNC = rearrange(nearest_cosine_of_each(chunks_CMc, self.codebooks_CKc), "c (b n) -> b n c", b=z_BND.shape[0])
         codes_BND = self.lookup(ids_BNC)
         codes = straight_through(unit_BND, codes_BND).to(z_BND.dtype)
         losses = codebook_losses(unit_BND, codes_BND)

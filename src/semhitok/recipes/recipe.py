@@ -83,8 +83,9 @@ class Recipe:
             files ``vgg16-397923af.pth`` and ``lpips_vgg.pth`` must be in the cache's ``weights`` folder.
         perceptual_depth: deepest VGG layer used; shallower is faster.
         data: how images are read.
-        cache_limit: teacher features of at most this many bytes are computed once and kept on disk. Features and stage-1
-            ids are cached only for data in memory; otherwise the teacher runs in every step.
+        cache_limit: teacher features of at most this many bytes are computed once and kept on disk, for data in memory. Stage-1
+            ids are computed once in any case, but for streamed data of which they would take more bytes than this, or of
+            which a stage sees no image twice; then the teacher runs in every step.
         semantic, pixel, pixel_finetune, decoder: the stages. ``joint`` uses the losses of the first two and the loop
             settings of ``pixel``.
         joint_gradient: in stage ``joint``, the pixel losses also reach the semantic branch.

@@ -4,7 +4,7 @@ A run lives in one directory::
 
     semantic/ pixel/ pixel-finetune/ decoder/   one run of the training loop each, with ``model/`` once it has ended
     joint/                                      the same, replacing the first two
-    cache/                                      teacher features and stage-1 ids
+    cache/                                      teacher features and stage-1 ids; ids of streamed images in many files
     */recipe.json                               the recipe that each stage was last run with
 """
 
@@ -100,8 +100,9 @@ class _SemHiTok:
                 provenance = {"perceptual": f"{recipe.perceptual} to {recipe.perceptual_depth}"}
         if stage in ("semantic", "joint"):
             extras = self.images.features(model, recipe.cache_limit)
-        else:
-            extras = self.images.semantic_ids(model)
+        else:  # a dry run takes one step only
+            samples = 0 if self.options.dry_run else loop.steps * loop.batch_size
+            extras = self.images.semantic_ids(model, samples=samples, limit=recipe.cache_limit)
         task = self._task(stage, model)
         feed = self.images.feed(seed=derive_seed(loop.seed, stage), device=model.device, extras=extras)
         return PreparedStage(model, task, feed, f"{loop.batch_size} images", model, evaluate, provenance)

@@ -9,6 +9,7 @@ import inspect
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -28,6 +29,7 @@ from semhitok.storage.configuration import sentence_about
 from semhitok.storage.foreign_code import load_without_foreign_code
 from semhitok.storage.weights import list_keys, load_weights
 from semhitok.teachers.configuration import EFFICIENTNET_LITE0_BLOCKS, TeacherConfig
+from semhitok.teachers.early_end import find_layers, input_of_layer
 from semhitok.teachers.efficientnet import EfficientNetLiteConfig, EfficientNetLiteModel, convert_efficientnet_lite
 
 
@@ -176,21 +178,26 @@ class Teacher(nn.Module):
         return features_BND.to(self.backbone.dtype)
 
     def _hidden_state(self, normalised_BCHW: Tensor, h: int, w: int) -> Tensor:
+        """The hidden state of ``config.layer``; nothing after it is computed and no other one is kept."""
         backbone, layer = self.backbone, self.config.layer
-        if isinstance(
-            backbone, EfficientNetLiteModel
-        ):  # keeping every layer would cost memory, and only the last is supported
+        if isinstance(backbone, EfficientNetLiteModel):  # only its last layer is supported
             return backbone(normalised_BCHW).last_hidden_state
+        deepest = backbone.config.num_hidden_layers
+        index, layers = layer % (deepest + 1), find_layers(backbone, deepest)
+        if index < deepest and layers is not None:
+            return input_of_layer(backbone, layers, index, lambda begun: self._run(begun, normalised_BCHW, h, w))
+        return self._run(backbone, normalised_BCHW, h, w, output_hidden_states=True).hidden_states[layer]
+
+    def _run(self, backbone: PreTrainedModel, normalised_BCHW: Tensor, h: int, w: int, **options: bool) -> Any:
+        """The tower's own forward pass with interpolated position encodings."""
         if isinstance(backbone, Siglip2VisionModel):  # takes flattened patches and their grid
             patches_BNC = rearrange(normalised_BCHW, "b c (h p) (w q) -> b (h w) (p q c)", p=self.stride, q=self.stride)
             mask_BN = torch.ones(patches_BNC.shape[:2], dtype=torch.long, device=patches_BNC.device)
             shapes_B2 = torch.tensor([[h, w]], device=patches_BNC.device).expand(patches_BNC.shape[0], 2)
-            outputs = backbone(patches_BNC, mask_BN, shapes_B2, output_hidden_states=True)
-        elif "interpolate_pos_encoding" in inspect.signature(backbone.forward).parameters:
-            outputs = backbone(normalised_BCHW, interpolate_pos_encoding=True, output_hidden_states=True)
-        else:  # DINOv2 always interpolates; others have rotary encodings
-            outputs = backbone(normalised_BCHW, output_hidden_states=True)
-        return outputs.hidden_states[layer]
+            return backbone(patches_BNC, mask_BN, shapes_B2, **options)
+        if "interpolate_pos_encoding" in inspect.signature(backbone.forward).parameters:
+            return backbone(normalised_BCHW, interpolate_pos_encoding=True, **options)
+        return backbone(normalised_BCHW, **options)  # DINOv2 always interpolates; others have rotary encodings
 
 
 def _check_backbone(config: PreTrainedConfig) -> None:

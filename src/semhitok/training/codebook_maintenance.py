@@ -113,7 +113,7 @@ class CodebookMaintainer:
                 self.usage.update(ids)
         if not self.frozen:
             self.quantizer.absorb(seen)
-        if self._waits(state) or self._replaces(state):
+        if self._waits(state) or (self._replaces(state) and self._is_kept(seen, state)):
             groups = [found.flatten() for _, ids in seen if (found := self.quantizer.groups(ids)) is not None]
             columns = [torch.cat([vectors_BND.float().flatten(0, 1) for vectors_BND, _ in seen])]
             self.reservoir.add(*columns, *([torch.cat(groups)] if groups else []))
@@ -147,6 +147,15 @@ class CodebookMaintainer:
     def _replaces(self, state: TrainState) -> bool:
         """Whether dead codes are replaced at the end of this interval, provided that codes are initialised."""
         return not self.frozen and state.step < self.config.revive_until * state.total_steps
+
+    def _is_kept(self, seen: Sequence[tuple[Tensor, Tensor]], state: TrainState) -> bool:
+        """Whether this step's vectors will still be in the reservoir when the interval ends.
+
+        Every step adds as many. Those of earlier steps would be gathered over the ranks only to be dropped again.
+        """
+        rows = distributed.world_size() * sum(vectors_BND.shape[:-1].numel() for vectors_BND, _ in seen)
+        later = self.config.revive_every - 1 - state.step % self.config.revive_every
+        return later * rows + rows <= self.config.reservoir_size or not later
 
     def _end_interval(self, state: TrainState) -> dict[str, float]:
         """Compute usage metrics, replace dead codes and reset the counts."""

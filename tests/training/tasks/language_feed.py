@@ -29,4 +29,5 @@ def feed(
     vocabulary = model.vocabulary
     codes = (vocabulary.codes_per_token,) if vocabulary.codes_per_token > 1 else ()
     form = RowFormat(model.config.tokenizer_config.image_size, (vocabulary.image_tokens, *codes), pad_id=0)
-    return PackedFeed(PackedRows(Mixture(sources, [1.0] * len(sources), 7), build, ROW, 4), form)
+    rows = PackedRows(Mixture(sources, [1.0] * len(sources), 7), build, ROW, 4)
+    return PackedFeed(rows, form, device=options.get("device", "cpu"))

@@ -250,3 +250,30 @@ def test_lora_trains_low_rank_changes_and_exports_them_merged(scenes: Path, tmp_
     resumed = task(mllm(tokenizer=image_tokenizer()), "lora", lora_rank=2)
     resumed.load_state_dict(made.state_dict())
     assert changed(copy_of(model), resumed.model) == set()
+
+
+@pytest.mark.parametrize(
+    ("kind", "recompute"), [("qwen2, tied", True), ("qwen3", False), ("llama", False), ("several codes", True)]
+)
+def test_attending_by_sequence_changes_rounding_only(scenes: Path, kind: str, recompute: bool):
+    """Losses, gradients and the weights after two steps, beside whole rows under a mask."""
+    found = []
+    for attention in ("masked", "sequences"):
+        model = codes_mllm() if kind == "several codes" else mllm(kind, image_tokenizer())
+        made = task(model, attention=attention, checkpoint_activations=recompute)
+        kinds = ("caption", "text_to_image", "chat")
+        metrics = take_steps(made, feed(model, scenes, kinds=kinds), 2, batch_size=4)
+        assert model.language_model.config._attn_implementation == "sdpa"
+        found.append((metrics, copy_of(made.trained)))
+    (masked, weights), (by_sequence, others) = found
+    for one, other in zip(masked, by_sequence, strict=True):
+        assert other == pytest.approx(one, rel=1e-4)
+    torch.testing.assert_close(others, weights, rtol=1e-3, atol=2e-4)
+
+
+def test_a_window_cannot_attend_by_sequence(scenes: Path):
+    model = mllm(tokenizer=image_tokenizer())
+    model.language_model.config.layer_types = ["full_attention", "sliding_attention"]
+    made = task(model, attention="sequences")
+    with pytest.raises(ValueError, match="Qwen2Model has layers with a sliding window"):
+        take_steps(made, feed(model, scenes), 1, batch_size=4)

@@ -204,3 +204,17 @@ def test_not_a_number_stops_the_run_and_keeps_the_last_checkpoint(tmp_path: Path
     assert all(tensor.isfinite().all() for tensor in tensors.values())
     assert torch.equal(load_file(tmp_path / "nan_batch.safetensors")["images"], tiny_batch(start=40).images_BCHW)
     assert not (tmp_path / "model").exists()
+
+
+def test_a_teacher_in_bf16_finds_nearly_the_same_codes():
+    """Only the teacher is rounded; whatever follows is what it is with features of the same values."""
+    model, batch = tiny_model(), next(tiny_feed().batches(0, 8))
+    exact = pixel_task(model)._semantic_ids(batch.pixel_values())
+    assert torch.equal(exact, model.encode_semantic(batch.pixel_values()).ids)
+    found = pixel_task(model, teacher_precision="bf16")._semantic_ids(batch.pixel_values())
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        features = model.teacher_features(batch.pixel_values()).float()
+    with torch.no_grad():
+        assert torch.equal(found, model.semantic.quantize(features).ids)
+    assert (found == exact).float().mean() > 0.8
+    assert not torch.equal(features, model.teacher_features(batch.pixel_values()))

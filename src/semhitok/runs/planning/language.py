@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from transformers import AutoModel
 
+from semhitok.losses.large_head import chunk_tokens_for
 from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMConfig
 from semhitok.mllm.adapter import Adapter
 from semhitok.mllm.code_head import CodeHead
@@ -195,7 +196,8 @@ class LanguageCosts:
 
         one, kept = self._layer_bytes(rows, sharded, recompute)
         around = self._around_layers(rows)
-        chunk = min(self.task.chunk_tokens, rows * self.row_length)
+        chunk = self.task.chunk_tokens or chunk_tokens_for("cuda", self.config.vocabulary.size)
+        chunk = min(chunk, rows * self.row_length)
         logits = chunk * self.config.vocabulary.size * (FP32 + (2 * BF16 if mixed else 0)) + (
             head * BF16 if mixed else 0
         )

@@ -7,6 +7,7 @@ D channels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ from semhitok.distributed import broadcast_parameters
 from semhitok.losses.large_head import large_head_loss
 from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
 from semhitok.mllm.continuous import ContinuousProjector
-from semhitok.training.compilation import repeated_blocks
+from semhitok.mllm.packed_attention import PackedSequences, by_sequence, is_possible
+from semhitok.training.compilation import has_compiled_blocks, repeated_blocks
 from semhitok.training.optim import MuonWithAdamW, Optimizer, build_adamw, initialise_states, take_step
 from semhitok.training.state import TrainState
 from semhitok.training.tasks.language_config import LanguageConfig
@@ -133,12 +135,14 @@ class LanguageTask:
         weight = self.config.image_weight
         labels = max(1.0, counts["text"] + weight * counts["image"])
         sums: dict[str, Tensor] = {}
-        for number, (batch, labelled) in enumerate(zip(microbatches, prepared, strict=True), start=1):
-            distributed.reduce_between_nodes(self.trained, now=number == len(microbatches))
-            total, by_kind = self.trained(self._loss, batch, labelled)
-            (total / labels).backward()
-            for name, value in by_kind.items():
-                sums[name] = sums[name] + value if name in sums else value
+        apart = self._attends_by_sequence()
+        with by_sequence(self.model.language_model) if apart else nullcontext():
+            for number, (batch, labelled) in enumerate(zip(microbatches, prepared, strict=True), start=1):
+                distributed.reduce_between_nodes(self.trained, now=number == len(microbatches))
+                total, by_kind = self.trained(self._loss, batch, labelled, apart)
+                (total / labels).backward()
+                for name, value in by_kind.items():
+                    sums[name] = sums[name] + value if name in sums else value
         found: dict[str, float | Tensor] = {"loss": (sums["text"] + weight * sums["image"]) / labels}
         found |= {f"loss/{name}": sums[name] / count for name, count in counts.items() if count}
         found |= {f"tokens/{name}": count for name, count in counts.items()}
@@ -197,11 +201,30 @@ class LanguageTask:
         image_T = following.index_select(0, places_T) == self.model.vocabulary.placeholder_id
         return _Labelled(places_T, image_T, int(image_T.sum()))
 
-    def _loss(self, batch: Batch, labelled: _Labelled) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum of the losses, and the unweighted sums by kind, detached."""
+    def _attends_by_sequence(self) -> bool:
+        """See ``LanguageConfig.attention``."""
+        language_model, wanted = self.model.language_model, self.config.attention
+        if wanted == "auto":
+            on_cpu = self.model.lm_head.weight.device.type == "cpu"
+            return not on_cpu and is_possible(language_model) and not has_compiled_blocks(language_model)
+        if wanted == "sequences" and not is_possible(language_model):
+            raise ValueError(
+                f"attention is sequences, but {type(language_model).__name__} has layers with a sliding window or an attention "
+                'of its own: set it to "masked"'
+            )
+        return wanted == "sequences"
+
+    def _loss(self, batch: Batch, labelled: _Labelled, apart: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum of the losses, and the unweighted sums by kind, detached.
+
+        Args:
+            apart: attend sequence by sequence.
+        """
         model = self.model
         position_ids = batch.extras[POSITION_IDS]
         attention = {"position_ids": position_ids, "use_cache": False}
+        if apart:
+            attention["packed_sequences"] = PackedSequences.of(position_ids)
         with autocast(self.config.precision, position_ids.device):
             assert self.projector is None or not labelled.image_count, "continuous features have no ids to predict"
             embeds_BRD, filled_BR, codes = self.embedded(batch)

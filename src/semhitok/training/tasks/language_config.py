@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from semhitok.losses.large_head import CHUNK_TOKENS
 from semhitok.training.optim import OptimizerConfig
 from semhitok.types import Precision
 
 Trained = Literal["all", "lora", "adapter"]
+PackedAttention = Literal["auto", "sequences", "masked"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,11 @@ class LanguageConfig:
             or more tokens of a generated image outweigh the two of an answer; small models learn to answer sooner with less.
         head_from_embeddings: whether stage ``align`` sets the head's visual rows to the directions of the visual embeddings even
             if it keeps the text embeddings, as for a language model that has learned words but no images.
-        chunk_tokens: number of tokens whose logits are held in memory at a time.
+        chunk_tokens: number of tokens whose logits are held in memory at a time; None for 128 on a CPU, and for 1,024 to 4,096
+            on a GPU, as many as take at most 2 GiB.
+        attention: how the sequences of a packed row are kept apart: ``sequences`` takes them out of their rows, which saves the
+            products between them; ``masked`` multiplies whole rows under a mask; ``auto`` is ``sequences`` on a GPU unless
+            layers are compiled (whose shapes would change in every step) or have a sliding window.
         checkpoint_activations: recompute the layers' activations in the backward pass to save memory.
         precision: ``bf16`` autocast or ``fp32``.
     """
@@ -40,12 +44,13 @@ class LanguageConfig:
     lora_alpha: float = 32.0
     image_weight: float = 1.0
     head_from_embeddings: bool = False
-    chunk_tokens: int = CHUNK_TOKENS
+    chunk_tokens: int | None = None
+    attention: PackedAttention = "auto"
     checkpoint_activations: bool = False
     precision: Precision = "bf16"
 
     def __post_init__(self) -> None:
-        if self.lora_rank < 1 or self.chunk_tokens < 1:
+        if self.lora_rank < 1 or (self.chunk_tokens is not None and self.chunk_tokens < 1):
             raise ValueError(
                 f"lora_rank and chunk_tokens must be at least 1, got {self.lora_rank} and {self.chunk_tokens}"
             )

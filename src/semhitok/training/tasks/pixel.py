@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from semhitok.data.feed import Batch
 from semhitok.distributed import broadcast_parameters
 from semhitok.losses import PatchDiscriminator, l1_loss
+from semhitok.nn.exact import exact_fp32
 from semhitok.tokenizers import SemHiTokModel
 from semhitok.training.codebook_maintenance import CodebookMaintainer
 from semhitok.training.optim import build_adamw, take_step
@@ -179,8 +180,8 @@ class PixelTask:
         """
         config, pixel_values = self.config, batch.pixel_values()
         semantic_ids = batch.extras.get(SEMANTIC_IDS) if semantic is None else semantic.ids
-        if semantic_ids is None:  # outside autocast, to match the ids of the exported tokenizer
-            semantic_ids = self.model.encode_semantic(pixel_values).ids
+        if semantic_ids is None:
+            semantic_ids = self._semantic_ids(pixel_values)
         with autocast(config.precision, pixel_values.device):
             output: TokenizerOutput = self.model(
                 pixel_values, semantic_ids.long(), None if semantic is None else semantic.codes
@@ -211,6 +212,15 @@ class PixelTask:
             pixel_features=output.pixel_features,
             terms={"loss": total, **terms, "psnr": psnr},
         )
+
+    def _semantic_ids(self, pixel_values: Tensor) -> Tensor:
+        """Ids (B,N) of the frozen stage 1, which are those of the exported tokenizer unless the teacher runs in bf16."""
+        if self.config.teacher_precision == "fp32":
+            return self.model.encode_semantic(pixel_values).ids
+        with autocast(self.config.teacher_precision, pixel_values.device):
+            features_BND = self.model.teacher_features(pixel_values)
+        with exact_fp32(pixel_values.device):
+            return self.model.semantic.quantize(features_BND.float()).ids
 
 
 def _adversary(config: PixelConfig, device: torch.device) -> Adversary:

@@ -27,6 +27,8 @@ class PixelConfig:
         reservoir_size: number of vectors kept to sample replacements from.
         average_decay: decay of the exported weight average.
         precision: ``bf16`` autocast or ``fp32``.
+        teacher_precision: of the frozen teacher in steps whose semantic ids were not computed before; ``fp32`` gives the ids of
+            the exported tokenizer, ``bf16`` autocast is faster on GPUs and changes some ids (docs/experiments.md).
     """
 
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -50,3 +52,4 @@ class PixelConfig:
     reservoir_size: int = 2**20
     average_decay: float = 0.999
     precision: Precision = "bf16"
+    teacher_precision: Precision = "fp32"
