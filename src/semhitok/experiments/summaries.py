@@ -64,7 +64,7 @@ def read_results(folder: Path) -> tuple[list[Result], list[str]]:
 def _summary(name: str, results: list[Result]) -> Summary:
     values: dict[str, list[float]] = {}
     for result in results:
-        for metric, value in result.metrics.items():
+        for metric, value in result.figures.items():
             values.setdefault(metric, []).append(value)
     return Summary(
         name,
