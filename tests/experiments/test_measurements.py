@@ -114,7 +114,8 @@ def test_sections_complete_finished_results_one_by_one(
     found = read(tmp_path, "one")
     assert list(found.pop("sections")) == ["drawing"]
     assert found == before
-    measure(table, chosen, place, place, tmp_path, (0,))
+    measure(replace(table, rows=table.rows[:1]), chosen, place, place, tmp_path, (0,))
+    measure(table, chosen[:1], place, place, tmp_path, (0,))
     sections = read(tmp_path, "one")["sections"]
     assert sections.keys() == {"drawing", "answers"}
     assert sections["drawing"]["metrics"].keys() == {"drawing_perplexity", "drawing_predicted_bits"}
@@ -133,7 +134,7 @@ def test_sections_complete_finished_results_one_by_one(
     assert any("several, seed 0: not measured, its ids have no semantic features" in line for line in lines)
 
     files = {name: (tmp_path / f"{name}-seed0.json").read_bytes() for name in models}
-    measure(table, list(known.values()), place, place, tmp_path, (0,))
+    measure(table, [known["drawing"], known["drawing-semantic"]], place, place, tmp_path, (0,))
     assert files == {name: (tmp_path / f"{name}-seed0.json").read_bytes() for name in models}, (
         "nothing is measured twice"
     )
