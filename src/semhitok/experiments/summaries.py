@@ -8,10 +8,12 @@ from pathlib import Path
 
 from semhitok.experiments.results import Result, load_result
 
+DRAWING_FIGURES = ("perplexity", "predicted_bits", "frechet", "frechet_guided", "frechet_reconstructed")
 LOWER_IS_BETTER = frozenset(
     {
         *("bits", "tokens", "vocabulary", "codebook_size", "parameters", "weights_megabytes"),
         *("perceptual", "frechet", "error", "semantic_error"),
+        *(f"{name}_{figure}" for name in ("drawing", "drawing-semantic") for figure in DRAWING_FIGURES),
     }
 )
 """Metrics of which less is better; of all others more is."""
