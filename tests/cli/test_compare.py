@@ -121,6 +121,21 @@ def test_a_quantizer_of_ones_own_is_trained_beside_a_known_one_and_results_are_k
             2,
             "pass both --data and --test to train, or neither to print the table",
         ),
+        (
+            ["--train", "fsq", "--measure", "words"],
+            2,
+            "unknown measurement 'words': choose from answers, drawing, drawing-",
+        ),
+        (
+            ["--train", "fsq", "--language-data", "images"],
+            2,
+            "pass both --language-data and --language-test, or neither",
+        ),
+        (
+            ["--train", "fsq", "--language-data", "images", "--language-test", "images"],
+            2,
+            "--language-data measures trained systems: pass their --data and --test, too",
+        ),
         (["--train", "fsq", "--data", "empty", "--test", "images"], 1, "empty: holds no image files"),
         (["--train", "fsq", "--quantizer", "none.py"], 1, "no such file: none.py"),
         (

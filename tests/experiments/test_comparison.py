@@ -17,10 +17,11 @@ from semhitok.experiments import ExperimentContext
 from semhitok.experiments.compared import BACKBONE_PARTS, ComparedExperiment, ViTSystem
 from semhitok.experiments.comparison import SETS, SUPERVISION, chosen_systems, comparison, save_pareto_plot
 from semhitok.experiments.results import Result
-from semhitok.experiments.semhitok import SemHiTokExperiment
+from semhitok.experiments.semhitok import SemanticGroups, SemHiTokExperiment
 from semhitok.recipes import VIT_RECIPES
 from semhitok.teachers import TeacherConfig
 from semhitok.tokenizers import SemHiTokConfig, SemHiTokModel
+from semhitok.tokenizers.loading import load_tokenizer
 from semhitok.tokenizers.settings import parameters_of
 from semhitok.tokenizers.vit_tokenizer import ViTTokenizerConfig, ViTTokenizerModel
 
@@ -105,9 +106,31 @@ def test_the_supervision_of_every_system_is_a_column():
 def test_sets_and_systems_are_chosen_by_name():
     assert chosen_systems(["fsq", "unified", "fsq"])[:2] == ["fsq", "vila-u"]
     with pytest.raises(
-        ValueError, match=r"unknown system 'vqgann': choose sets or systems from reconstruction, unified, all, vqgan"
+        ValueError,
+        match=r"unknown system 'vqgann': choose sets or systems from reconstruction, unified, all, sghc, vqgan",
     ):
         chosen_systems(["vqgan", "vqgann"])
+
+
+def test_the_controls_of_sghc_differ_in_the_sub_codebook_or_the_steps_alone():
+    table = comparison(chosen_systems(["sghc"]))
+    assert table.name == "sghc"
+    assert comparison(["semhitok"]).name == "comparison"
+    settings = {row.label["system"]: row.experiment.settings() for row in table.rows}
+    common = settings["semhitok"]
+    for system, own in settings.items():
+        longer = 4 if system.endswith("-4x") else 1
+        assert own["pixel"]["steps"] == longer * common["pixel"]["steps"]
+        assert own["semantic"] == common["semantic"]
+        changed = {
+            name for name in own["model"] | common["model"] if own["model"].get(name) != common["model"].get(name)
+        }
+        assert changed <= {"pixel_codebook"}
+        rule = system.removesuffix("-4x").removeprefix("sghc-")
+        assert own["model"].get("pixel_codebook", "semantic") == (rule if rule in ("random", "shared") else "semantic")
+        groups = {"kind": rule.split("-")[0], "groups": int(rule.split("-")[1])} if "-" in rule else None
+        assert own.get("grouped") == groups
+    assert ROWS["semhitok"].experiment.settings() == common, "one run serves both tables"
 
 
 @pytest.fixture(scope="module")
@@ -128,15 +151,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> ExperimentContext:
 
 def tiny(system: str, place: ExperimentContext) -> ComparedExperiment:
     teacher = place.train_folder / "teacher"
-    if system == "semhitok":
+    if system in ("semhitok", "sghc-alike-4"):
+        grouped = SemanticGroups("alike", 4) if system == "sghc-alike-4" else None
         recipe = tiny_recipe(teacher).with_loop("semantic", steps=4).with_loop("pixel", steps=4)
-        return ComparedExperiment(system, SemHiTokExperiment(system, recipe))
+        return ComparedExperiment(system, SemHiTokExperiment(system, recipe, grouped=grouped))
     return ComparedExperiment(system, ViTSystem(tiny_vit_recipe(system, teacher)))
 
 
-@pytest.mark.parametrize("system", ["wetok", "toklip", "semhitok"])
+@pytest.mark.parametrize("system", ["wetok", "toklip", "semhitok", "sghc-alike-4"])
 def test_every_system_is_measured_in_the_same_way(system: str, place: ExperimentContext):
     experiment = tiny(system, place)
+    assert experiment.model_folder(place, 0) is None
     found = experiment.run(place, 0)
     assert found.keys() >= {
         "psnr",
@@ -152,6 +177,12 @@ def test_every_system_is_measured_in_the_same_way(system: str, place: Experiment
     assert ("probe_predicted" in found) == (system != "wetok")
     assert found["understanding"] == max(found["probe_codes"], found.get("probe_predicted", 0))
     assert found["tokens"] == (SIZE // 8) ** 2
+    model = load_tokenizer(experiment.model_folder(place, 0) or "none")
+    if system == "sghc-alike-4":
+        assert sorted(model.config.semantic_groups) == [group for group in range(4) for _ in range(4)]
+        assert model.state_dict()["pixel_quantizer.codebook_KmD"].shape == (4, 4, 4)
+        stages = {path.name for path in place.runs.glob("semantic-*-seed0")}
+        assert len(stages) == 1, "stage 1 is shared with SGHC"
     again = experiment.run(place, 0)
     timed = {"encode_per_second", "decode_per_second"}
     assert {k: v for k, v in again.items() if k not in timed} == {k: v for k, v in found.items() if k not in timed}

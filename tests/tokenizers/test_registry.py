@@ -11,6 +11,7 @@ import torch
 from examples.new_tokenizer import GreyConfig, GreyModel
 from PIL import Image
 from tests.tiny import pixels, tiny_model
+from tests.tiny_released import tiny_released
 from tests.tiny_unitok import tiny_unitok
 from tests.tiny_vit import tiny_vit
 from transformers import AutoModel
@@ -86,7 +87,13 @@ def test_every_kind_follows_the_protocol(model_type: str):
     kind = tokenizer_kind(model_type)
     assert kind.config_class.model_type == model_type
     assert kind.stages
-    model = {"semhitok": tiny_model, "unitok": tiny_unitok, "vit_tokenizer": tiny_vit}[model_type]()
+    tiny = {
+        "semhitok": tiny_model,
+        "unitok": tiny_unitok,
+        "vit_tokenizer": tiny_vit,
+        "released_tokenizer": tiny_released,
+    }
+    model = tiny[model_type]()
     assert type(model) is kind.model_class
     assert isinstance(model, Tokenizer)
     for names in (model.id_tensors, model.rounding.tensors):
@@ -96,9 +103,9 @@ def test_every_kind_follows_the_protocol(model_type: str):
 def test_nothing_outside_its_own_folder_asks_for_the_kind_of_a_tokenizer():
     source = Path(semhitok.__file__).parent
     question = re.compile(
-        r"isinstance\([^)]*\b(SemHiTok|UniTok|ViTTokenizer)(Model|Config|Processor)\b|case (SemHiTok|UniTok|ViTTokenizer)\w+\(\)"
+        r"isinstance\([^)]*\b(SemHiTok|UniTok|ViTTokenizer|ReleasedTokenizer)(Model|Config|Processor)\b|case (SemHiTok|UniTok|ViTTokenizer|ReleasedTokenizer)\w+\(\)"
     )
-    own = [source / "tokenizers" / name for name in TOKENIZERS]
+    own = [source.parent / package.replace(".", "/") for package in TOKENIZERS.values()]
     asking = [
         str(path.relative_to(source))
         for path in source.rglob("*.py")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
-from semhitok.cli.arguments import Count, Device, OptionalPath, UsageError
+from semhitok.cli.arguments import OptionalPath, UsageError
+from semhitok.cli.tables import INTERRUPTED, TableOptions
 from semhitok.storage.atomic import write_text
-
-if TYPE_CHECKING:
-    from semhitok.experiments import Ablation
 
 
 @dataclass(frozen=True)
@@ -27,24 +25,17 @@ class Arguments:
     """Table to run or print; without a name, all tables are listed."""
     train: OptionalPath = None
     """Training images with captions and labels: scenes of the train split (`semhitok data scenes`)."""
-    test: OptionalPath = None
-    """Images to measure on: scenes of the heldout split."""
-    seeds: tuple[int, ...] = (0, 1)
-    """Seeds of the weights, the codebooks and the order of the images."""
-    test_images: Count = 600
-    """Number of test images to measure, evenly spaced."""
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("ablations")
     """Folder for runs, caches and pictures."""
     results: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("docs/ablations")
     """Folder for results and tables."""
-    device: Device = None
-    """Device to run on: cpu, cuda, or the number of a GPU, such as 1 (the same as cuda:1)."""
+    shared: Annotated[TableOptions, tyro.conf.arg(name="")] = field(default_factory=TableOptions)
 
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
     options = tyro.cli(Arguments, args=arguments, prog="semhitok ablate")
-    from semhitok.experiments import ABLATIONS, draw, results_of
+    from semhitok.experiments import ABLATIONS, InterruptionError, draw, results_of, run
 
     if not options.name:
         print("\n".join(f"{ablation.name:<24} {ablation.title}" for ablation in ABLATIONS.values()))
@@ -52,27 +43,17 @@ def main(arguments: list[str]) -> int:
     if options.name not in ABLATIONS:
         raise UsageError(f"unknown table {options.name!r}; choose from {', '.join(ABLATIONS)}")
     ablation = ABLATIONS[options.name]
-    if (options.train is None) != (options.test is None):
+    shared = options.shared
+    if (options.train is None) != (shared.test is None):
         raise UsageError("pass both --train and --test to run a table, or neither to print it")
     code = 0
-    if options.train is not None and options.test is not None:
-        code = _run(ablation, options, options.train, options.test)
-    table = draw(ablation, results_of(ablation, options.results, options.seeds))
+    if options.train is not None and shared.test is not None:
+        context = shared.context(options.train, shared.test, options.out)
+        try:
+            run(ablation, context, options.results, shared.seeds)
+        except InterruptionError:
+            code = INTERRUPTED
+    table = draw(ablation, results_of(ablation, options.results, shared.seeds))
     write_text(options.results / f"{ablation.name}.md", table)
     print(table)
     return code
-
-
-def _run(ablation: Ablation, options: Arguments, train: Path, test: Path) -> int:
-    from semhitok.distributed import choose_device
-    from semhitok.experiments import InterruptionError, open_context, run
-
-    def report(line: str) -> None:
-        print(line, flush=True)
-
-    context = open_context(train, test, options.out, choose_device(options.device), options.test_images, report)
-    try:
-        run(ablation, context, options.results, options.seeds)
-    except InterruptionError:
-        return 143
-    return 0

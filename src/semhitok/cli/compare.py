@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from semhitok.cli.arguments import Count, Device, Limit, OptionalPath, UsageError
+from semhitok.cli.arguments import Count, Limit, OptionalPath, UsageError
+from semhitok.cli.tables import INTERRUPTED, TableOptions
 from semhitok.storage.atomic import write_text
 from semhitok.types import FitMode
 
 if TYPE_CHECKING:
     from semhitok.experiments import Ablation
+    from semhitok.experiments.measurements import Measurement
 
 Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...", help_behavior_hint="")]
 
@@ -25,7 +27,9 @@ class Arguments:
     With --images, the checkpoints are measured on the same images, without training; --out receives comparison.png,
     comparison.md and comparison.json. With --train, systems are trained under one budget and measured on --test; each
     finished run writes a small JSON file to --results, so a table can be completed over several sessions, and by
-    processes that work on different seeds. Without --data, the table is printed from the existing results.
+    processes that work on different seeds. With --language-data, a small language model is trained on the tokens of every
+    finished run, from its kept model in --out, and its figures are added to the run's file. Without --data, the table is
+    printed from the existing results.
     """
 
     checkpoints: Annotated[
@@ -41,23 +45,22 @@ class Arguments:
     batch_size: Count = 32
     """Number of images per batch, and in the batch that is timed."""
     train: Names = ()
-    """Systems to train: reconstruction, unified, all, or single ones (a wrong name lists them)."""
+    """Systems to train: reconstruction, unified, all, sghc (its controls), or single ones (a wrong name lists them)."""
     quantizer: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE ...", help_behavior_hint="")] = ()
     """Python files that register quantizers of your own, for --train and for checkpoints that have them; they are run."""
     data: OptionalPath = None
     """Training images with labels: scenes of the train split (`semhitok data scenes`)."""
-    test: OptionalPath = None
-    """Images to measure on: scenes of the heldout split."""
-    seeds: tuple[int, ...] = (0, 1)
-    """Seeds of the weights, the codebooks and the order of the images."""
-    test_images: Count = 600
-    """Number of test images to measure, evenly spaced."""
+    language_data: OptionalPath = None
+    """Scenes on which a small language model is trained for every finished run (split scenes-100), for --measure."""
+    language_test: OptionalPath = None
+    """Scenes about which it is asked, and from whose captions it draws (split scenes-100-shared)."""
+    measure: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ("answers", "drawing")
+    """What the language model is measured by: answers, drawing, drawing-semantic (a wrong name lists them)."""
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("comparison")
     """Folder for pictures, and for runs and caches."""
     results: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("docs/comparison")
     """Folder for results, table and plot of --train."""
-    device: Device = None
-    """Device to run on: cpu, cuda, or the number of a GPU, such as 1 (the same as cuda:1)."""
+    shared: Annotated[TableOptions, tyro.conf.arg(name="")] = field(default_factory=TableOptions)
 
 
 def main(arguments: list[str]) -> int:
@@ -92,7 +95,7 @@ def _side_by_side(options: Arguments, images: Path) -> int:
     if len(set(options.checkpoints)) < len(options.checkpoints):
         raise UsageError("a checkpoint is named twice: name each one once")
     source = open_source(images)
-    models = {name: load_tokenizer(name, options.device) for name in options.checkpoints}
+    models = {name: load_tokenizer(name, options.shared.device) for name in options.checkpoints}
     perceptual, weights = None, weights_path("vgg16_hed.h5")
     if weights.exists():
         perceptual = VGGPerceptual.from_hed(weights).to(next(iter(models.values())).device)
@@ -115,38 +118,56 @@ def _side_by_side(options: Arguments, images: Path) -> int:
 
 
 def _trained(options: Arguments) -> int:
-    from semhitok.experiments import draw, results_of
+    from semhitok.experiments import InterruptionError, draw, results_of
     from semhitok.experiments.comparison import chosen_systems, comparison, save_pareto_plot
 
-    if (options.data is None) != (options.test is None):
+    if (options.data is None) != (options.shared.test is None):
         raise UsageError("pass both --data and --test to train, or neither to print the table")
+    if (options.language_data is None) != (options.language_test is None):
+        raise UsageError("pass both --language-data and --language-test, or neither to leave out the language model")
+    if options.language_data is not None and options.data is None:
+        raise UsageError("--language-data measures trained systems: pass their --data and --test, too")
     try:
         table = comparison(chosen_systems(options.train))
+        chosen = _measurements(options)
     except ValueError as error:
         raise UsageError(str(error)) from error
     code = 0
-    if options.data is not None and options.test is not None:
-        code = _run(table, options, options.data, options.test)
-    results = results_of(table, options.results, options.seeds)
+    try:
+        _run(table, chosen, options)
+    except InterruptionError:
+        code = INTERRUPTED
+    results = results_of(table, options.results, options.shared.seeds)
     text = draw(table, results)
-    write_text(options.results / "comparison.md", text)
+    write_text(options.results / f"{table.name}.md", text)
     print(text)
     plot = options.results / "pareto.png"
-    if save_pareto_plot(plot, table, results):
+    if table.name == "comparison" and save_pareto_plot(plot, table, results):
         print(f"wrote {plot}")
     return code
 
 
-def _run(table: Ablation, options: Arguments, data: Path, test: Path) -> int:
-    from semhitok.distributed import choose_device
-    from semhitok.experiments import InterruptionError, open_context, run
+def _measurements(options: Arguments) -> list[Measurement]:
+    from semhitok.experiments.measurements import measurements
 
-    def report(line: str) -> None:
-        print(line, flush=True)
+    known = measurements()
+    unknown = [name for name in options.measure if name not in known]
+    if unknown:
+        raise ValueError(f"unknown measurement {unknown[0]!r}: choose from {', '.join(known)}")
+    return [known[name] for name in options.measure]
 
-    context = open_context(data, test, options.out, choose_device(options.device), options.test_images, report)
-    try:
-        run(table, context, options.results, options.seeds)
-    except InterruptionError:
-        return 143
-    return 0
+
+def _run(table: Ablation, chosen: list[Measurement], options: Arguments) -> None:
+    from semhitok.experiments import language_context, run
+    from semhitok.experiments.measurements import measure
+
+    shared = options.shared
+    if options.data is None or shared.test is None:
+        return
+    context = shared.context(options.data, shared.test, options.out)
+    language = None
+    if options.language_data is not None and options.language_test is not None:
+        language = language_context(context, options.language_data, options.language_test)
+    run(table, context, options.results, shared.seeds)
+    if language is not None:
+        measure(table, chosen, context, language, options.results, shared.seeds)

@@ -1,6 +1,12 @@
 """Reproducible tables: the papers' ablations, the controls they lack, and extensions; ``semhitok ablate NAME``."""
 
-from semhitok.experiments.experiment import ExperimentContext, InterruptionError, build_metrics, open_context
+from semhitok.experiments.experiment import (
+    ExperimentContext,
+    InterruptionError,
+    build_metrics,
+    language_context,
+    open_context,
+)
 from semhitok.experiments.language_tables import adapters
 from semhitok.experiments.running import results_of, run
 from semhitok.experiments.semhitok_tables import (
@@ -51,6 +57,7 @@ __all__ = [
     "InterruptionError",
     "build_metrics",
     "draw",
+    "language_context",
     "open_context",
     "results_of",
     "run",

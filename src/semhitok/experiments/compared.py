@@ -24,6 +24,7 @@ from semhitok.metrics.probe import probe
 from semhitok.recipes.vit_recipe import ViTRecipe
 from semhitok.runs.vit import run_vit, vit_settings
 from semhitok.storage.array_cache import digest_of_text
+from semhitok.tokenizers.checkpoints import stage_is_finished
 from semhitok.tokenizers.loading import load_tokenizer
 from semhitok.tokenizers.protocol import Tokenizer
 from semhitok.tokenizers.settings import parameters_of
@@ -49,6 +50,10 @@ class Trained(Protocol):
         """
         ...
 
+    def model_folder(self, context: ExperimentContext, seed: int) -> Path | None:
+        """The folder of the trained model, None unless it is finished; nothing is trained."""
+        ...
+
 
 @dataclass(frozen=True)
 class ViTSystem:
@@ -65,12 +70,21 @@ class ViTSystem:
         recipe = self.recipe
         for stage in recipe.stages:
             recipe = recipe.with_loop(stage, seed=seed)
-        digest = digest_of_text(json.dumps(self.settings(), sort_keys=True))[:10]
-        folder = context.runs / f"{recipe.name}-{digest}-seed{seed}"
+        folder = self._folder(context, seed)
         images = context.images(recipe.model["image_size"], recipe.data)
         title = f"{recipe.name}, seed {seed}"
         context.train_run(title, folder, partial(run_vit, recipe, context.train, images=images))
         return folder / recipe.stages[-1] / "model"
+
+    def model_folder(self, context: ExperimentContext, seed: int) -> Path | None:
+        """See ``Trained``."""
+        last = self.recipe.stages[-1]
+        stage = self._folder(context, seed) / last
+        return stage / "model" if stage_is_finished(stage, last) else None
+
+    def _folder(self, context: ExperimentContext, seed: int) -> Path:
+        digest = digest_of_text(json.dumps(self.settings(), sort_keys=True))[:10]
+        return context.runs / f"{self.recipe.name}-{digest}-seed{seed}"
 
 
 @dataclass(frozen=True)
@@ -93,6 +107,10 @@ class ComparedExperiment:
     def settings(self) -> dict[str, Any]:
         """See ``Experiment``."""
         return self.trained.settings()
+
+    def model_folder(self, context: ExperimentContext, seed: int) -> Path | None:
+        """See ``Trained``."""
+        return self.trained.model_folder(context, seed)
 
     def run(self, context: ExperimentContext, seed: int) -> dict[str, float]:
         """See ``Experiment``."""

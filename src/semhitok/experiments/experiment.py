@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -151,6 +151,17 @@ def open_context(
         perceptual=perceptual,
         extractors=extractors,
     )
+
+
+def language_context(context: ExperimentContext, train: Path, test: Path) -> ExperimentContext:
+    """The context of experiments with a language model on two folders of scenes, with all else as in ``context``.
+
+    Raises:
+        ValueError: a folder has no images.
+    """
+    sources = open_source(train), open_source(test)
+    folders = {"train_folder": train, "test_folder": test, "data_name": train.name}
+    return replace(context, train=sources[0], test=sources[1], **folders)
 
 
 def build_metrics(device: torch.device) -> tuple[PerceptualDistance, list[FeatureExtractor]]:

@@ -19,6 +19,8 @@ from semhitok.training.tasks.word_alignment import GAIN, SHARPNESS
 
 # Small enough that a run of some CPU minutes sees enough images for the rows to differ.
 SIZE = SmallLanguageModel(layers=4, width=128, heads=4, key_value_heads=2, feed_forward=256)
+SMALL_CODE_HEAD = {"code_head_layers": 2, "code_head_width": 128, "code_head_heads": 4}
+"""Of the language model's width: the default would cost 20 times the language model."""
 
 
 def ablation_recipe() -> LanguageRecipe:
@@ -32,6 +34,12 @@ def ablation_recipe() -> LanguageRecipe:
     mix = Mix(caption=1, chat=2)
     stage = replace(recipe.pretrain, loop=loop, task=task, mix=mix, learn="answers", described=0.0)
     return replace(recipe, name="mllm-ablation", size=SIZE, stages=("align", "pretrain"), align=align, pretrain=stage)
+
+
+def small_recipe() -> LanguageRecipe:
+    """``ablation_recipe`` at a third of its steps and with one adapter for tokenizers of any kind, for the comparison."""
+    recipe = replace(ablation_recipe(), name="answers", adapter="single", size=replace(SIZE, **SMALL_CODE_HEAD))
+    return recipe.with_loop("align", steps=130).with_loop("pretrain", steps=230)
 
 
 @dataclass(frozen=True)
@@ -48,36 +56,11 @@ class UnderstandingExperiment:
 
     def settings(self) -> dict[str, Any]:
         """Tokenizer, language model, adapter, data and losses."""
-        recipe = self.recipe
-        return {
-            "tokenizer": recipe.tokenizer,
-            "size": asdict(recipe.size),
-            "adapter": "continuous" if recipe.continuous else recipe.adapter,
-            "mix": asdict(recipe.pretrain.mix),
-            "learn": recipe.pretrain.learn,
-            "described": recipe.pretrain.described,
-            "row_length": recipe.pretrain.row_length,
-            "steps": recipe.pretrain.loop.steps,
-            "batch_size": recipe.pretrain.loop.batch_size,
-            "task": asdict(recipe.pretrain.task),
-            "align": asdict(recipe.align) if "align" in recipe.stages else None,
-            "alignment": {"sharpness": SHARPNESS, "gain": GAIN} if "align" in recipe.stages else None,
-        }
+        return language_settings(self.recipe)
 
     def run(self, context: ExperimentContext, seed: int) -> dict[str, float]:
         """See ``Experiment``."""
-        recipe = self.recipe
-        for stage in recipe.stages:
-            recipe = recipe.with_loop(stage, seed=seed)
-        folder = context.runs / f"{self.name}-seed{seed}"
-        cache = context.directory / "cache"
-        train = partial(run_language, recipe, context.train_folder, cache=cache)
-        context.train_run(f"{self.name}, seed {seed}", folder, train)
-        trained = folder / "pretrain" / "model"
-        model = SemHiTokForConditionalGeneration.from_pretrained(trained, dtype=torch.float32)
-        model.eval().to(context.device)  # pyright: ignore[reportArgumentType]
-        processor = SemHiTokMLLMProcessor.from_pretrained(trained)
-        projector = ContinuousProjector.load(trained, model)
+        model, processor, projector = train_language_model(self.name, self.recipe, context, seed)
         report = understand(
             model,
             processor,
@@ -87,6 +70,43 @@ class UnderstandingExperiment:
             projector=projector,
         )
         return understanding_figures(report)
+
+
+def language_settings(recipe: LanguageRecipe) -> dict[str, Any]:
+    """The settings of an experiment with the language model."""
+    return {
+        "tokenizer": recipe.tokenizer,
+        "size": asdict(recipe.size),
+        "adapter": "continuous" if recipe.continuous else recipe.adapter,
+        "mix": asdict(recipe.pretrain.mix),
+        "learn": recipe.pretrain.learn,
+        "described": recipe.pretrain.described,
+        "row_length": recipe.pretrain.row_length,
+        "steps": recipe.pretrain.loop.steps,
+        "batch_size": recipe.pretrain.loop.batch_size,
+        "task": asdict(recipe.pretrain.task),
+        "align": asdict(recipe.align) if "align" in recipe.stages else None,
+        "alignment": {"sharpness": SHARPNESS, "gain": GAIN} if "align" in recipe.stages else None,
+    }
+
+
+def train_language_model(
+    name: str, recipe: LanguageRecipe, context: ExperimentContext, seed: int
+) -> tuple[SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor, ContinuousProjector | None]:
+    """Train what is not finished, resuming; the model in eval mode on the context's device.
+
+    Raises:
+        InterruptionError: stopped by a signal.
+    """
+    for stage in recipe.stages:
+        recipe = recipe.with_loop(stage, seed=seed)
+    folder = context.runs / f"{name}-seed{seed}"
+    train = partial(run_language, recipe, context.train_folder, cache=context.directory / "cache")
+    context.train_run(f"{name}, seed {seed}", folder, train)
+    trained = folder / "pretrain" / "model"
+    model = SemHiTokForConditionalGeneration.from_pretrained(trained, dtype=torch.float32)
+    model.eval().to(context.device)  # pyright: ignore[reportArgumentType]
+    return model, SemHiTokMLLMProcessor.from_pretrained(trained), ContinuousProjector.load(trained, model)
 
 
 def understanding_figures(report: UnderstandingReport) -> dict[str, float]:

@@ -6,7 +6,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,16 @@ from typing import Any
 import torch
 
 from semhitok.storage.atomic import write_text
+
+
+@dataclass(frozen=True)
+class Section:
+    """A measurement of a finished run that was made later, see ``measurements``; fields as in ``Result``."""
+
+    settings: dict[str, Any]
+    metrics: dict[str, float]
+    seconds: float
+    environment: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,7 @@ class Result:
         metrics: measured figures by name.
         seconds: wall-clock time of training and measuring in this process; reused results of others are not counted.
         environment: data, device, software, date, commit.
+        sections: later measurements by name.
     """
 
     experiment: str
@@ -35,6 +46,12 @@ class Result:
     metrics: dict[str, float]
     seconds: float
     environment: dict[str, str]
+    sections: dict[str, Section] = field(default_factory=dict)
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """All measured figures by name, those of later measurements included."""
+        return self.metrics | {name: value for each in self.sections.values() for name, value in each.metrics.items()}
 
 
 def result_file(folder: Path, experiment: str, seed: int) -> Path:
@@ -45,7 +62,10 @@ def result_file(folder: Path, experiment: str, seed: int) -> Path:
 def save_result(folder: Path, result: Result) -> Path:
     """Write a result atomically."""
     path = result_file(folder, result.experiment, result.seed)
-    write_text(path, json.dumps(asdict(result), indent=1))
+    fields = asdict(result)
+    if not result.sections:
+        del fields["sections"]
+    write_text(path, json.dumps(fields, indent=1))
     return path
 
 
@@ -56,8 +76,10 @@ def load_result(path: Path) -> Result:
         ValueError: the file is not a result.
     """
     try:
-        return Result(**json.loads(path.read_text(encoding="utf-8")))
-    except (TypeError, ValueError) as error:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        sections = {name: Section(**each) for name, each in fields.pop("sections", {}).items()}
+        return Result(**fields, sections=sections)
+    except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not the result of an ablation ({error}); move it away to run it again") from error
 
 

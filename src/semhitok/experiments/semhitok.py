@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from semhitok.data.transforms import to_float
 from semhitok.evaluation.semantics.variance import GroupedVariance, raw_patches
 from semhitok.experiments.experiment import ExperimentContext
 from semhitok.quantizers.allotment import allot_sizes
+from semhitok.quantizers.semantic_groups import GroupKind, semantic_groups
 from semhitok.recipes.nano import nano
 from semhitok.recipes.recipe import EnhancedDecoder, PixelStage, Recipe
 from semhitok.runs.semhitok import run_semhitok
@@ -78,6 +79,14 @@ def ablation_recipe() -> Recipe:
 
 
 @dataclass(frozen=True)
+class SemanticGroups:
+    """One pixel codebook for each of ``groups`` groups of semantic codes, see ``quantizers.semantic_groups``."""
+
+    kind: GroupKind
+    groups: int
+
+
+@dataclass(frozen=True)
 class SemHiTokExperiment:
     """A SemHiTok that is trained from stage 1 on and measured after its last stage.
 
@@ -89,6 +98,7 @@ class SemHiTokExperiment:
         adaptive: replace m by sub-codebook sizes with the same total, chosen by the frequency of each semantic code in the
             training images and the variance of its pixels.
         probe: also fit the category probe on the codes.
+        grouped: replace one sub-codebook for each semantic code by one for each group of codes, found in the trained stage 1.
     """
 
     name: str
@@ -96,10 +106,12 @@ class SemHiTokExperiment:
     stages: tuple[Stage, ...] = ("semantic", "pixel")
     adaptive: bool = False
     probe: bool = False
+    grouped: SemanticGroups | None = None
 
     def settings(self) -> dict[str, Any]:
         """Model, teacher, data and the trained stages."""
-        return _settings(self.recipe, self.stages) | ({"adaptive": True} if self.adaptive else {})
+        found = _settings(self.recipe, self.stages) | ({"adaptive": True} if self.adaptive else {})
+        return found if self.grouped is None else found | {"grouped": asdict(self.grouped)}
 
     def run(self, context: ExperimentContext, seed: int) -> dict[str, float]:
         """See ``Experiment``."""
@@ -120,28 +132,50 @@ class SemHiTokExperiment:
         Raises:
             InterruptionError: stopped by a signal.
         """
-        recipe = _seeded(self.recipe, seed)
-        images = context.images(recipe.model["image_size"], recipe.data)
         model: Path | None = None
-        for count, stage in enumerate(self.stages, start=1):
-            done = self.stages[:count]
-            trained = _semantic_recipe(recipe) if stage == "semantic" else recipe
-            if self.adaptive and stage == "pixel":
-                assert model is not None, "the pixel stage follows the semantic stage"
-                sizes = _adaptive_sizes(recipe, model, context)
-                trained = recipe = replace(recipe, model=recipe.model | {"subcodebook_sizes": sizes})
-            digest = digest_of_text(json.dumps(_settings(trained, done), sort_keys=True))[:10]
-            folder = context.runs / f"{stage}-{digest}-seed{seed}"
+        images = context.images(self.recipe.model["image_size"], self.recipe.data)
+        for stage, recipe, folder in self._stages(context, seed):
             start_from = model
             if stage == "pixel" and not stage_is_finished(folder / stage, stage):
                 assert model is not None, "the pixel stage follows the semantic stage"
                 start_from = _with_pixel_branch(recipe, model, folder / "start", seed)
-            train = partial(run_semhitok, trained, context.train, stages=(stage,), images=images)
+            train = partial(run_semhitok, recipe, context.train, stages=(stage,), images=images)
             title = f"{self.name}, seed {seed}: stage {stage}"
             context.train_run(title, folder, train, start_from=start_from)
             model = folder / stage / "model"
         assert model is not None, "an experiment has at least one stage"
         return model
+
+    def model_folder(self, context: ExperimentContext, seed: int) -> Path | None:
+        """The folder of the trained model, None unless all stages are finished; nothing is trained."""
+        model: Path | None = None
+        for stage, _, folder in self._stages(context, seed):
+            if not stage_is_finished(folder / stage, stage):
+                return None
+            model = folder / stage / "model"
+        return model
+
+    def _stages(self, context: ExperimentContext, seed: int) -> Iterator[tuple[Stage, Recipe, Path]]:
+        """Each stage with its complete recipe and the folder of its run; a stage must be finished before the next is asked for."""
+        recipe, model = _seeded(self.recipe, seed), Path()
+        for count, stage in enumerate(self.stages, start=1):
+            if stage == "pixel":
+                recipe = self._after_stage_1(recipe, model, context, seed)
+            trained = _semantic_recipe(recipe) if stage == "semantic" else recipe
+            digest = digest_of_text(json.dumps(_settings(trained, self.stages[:count]), sort_keys=True))[:10]
+            folder = context.runs / f"{stage}-{digest}-seed{seed}"
+            yield stage, trained, folder
+            model = folder / stage / "model"
+
+    def _after_stage_1(self, recipe: Recipe, semantic: Path, context: ExperimentContext, seed: int) -> Recipe:
+        """The recipe with what only the trained stage 1 can tell: sizes of sub-codebooks, groups of semantic codes."""
+        fields: dict[str, Any] = {}
+        if self.adaptive:
+            fields["subcodebook_sizes"] = _adaptive_sizes(recipe, semantic, context)
+        if self.grouped is not None:
+            groups = _groups_of_codes(self.grouped, semantic, seed)
+            fields |= {"pixel_codebook": "grouped", "semantic_groups": groups}
+        return replace(recipe, model=recipe.model | fields)
 
 
 def changed(*, model: Mapping[str, Any] | None = None, pixel: Mapping[str, Any] | None = None, **fields: Any) -> Recipe:
@@ -209,6 +243,14 @@ def _adaptive_sizes(recipe: Recipe, semantic: Path, context: ExperimentContext) 
     mean = recipe.model["subcodebook_size"]
     dim = recipe.model["pixel_dim"] - 1
     return allot_sizes(variance.counts_K, variance.errors(), size * mean, dim=dim, maximum=LARGEST_OVER_MEAN * mean)
+
+
+@torch.no_grad()
+def _groups_of_codes(grouped: SemanticGroups, semantic: Path, seed: int) -> list[int]:
+    """The group of each semantic code of a trained stage 1."""
+    model = SemHiTokModel.from_pretrained(semantic, dtype=torch.float32)
+    codes_KD = model.semantic.quantizer.lookup(torch.arange(model.config.semantic_codebook_size))
+    return semantic_groups(codes_KD, grouped.groups, grouped.kind, seed=derive_seed(seed, "groups"))
 
 
 @torch.no_grad()

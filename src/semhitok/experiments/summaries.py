@@ -8,10 +8,12 @@ from pathlib import Path
 
 from semhitok.experiments.results import Result, load_result
 
+DRAWING_FIGURES = ("perplexity", "predicted_bits", "frechet", "frechet_guided", "frechet_reconstructed")
 LOWER_IS_BETTER = frozenset(
     {
         *("bits", "tokens", "vocabulary", "codebook_size", "parameters", "weights_megabytes"),
         *("perceptual", "frechet", "error", "semantic_error"),
+        *(f"{name}_{figure}" for name in ("drawing", "drawing-semantic") for figure in DRAWING_FIGURES),
     }
 )
 """Metrics of which less is better; of all others more is."""
@@ -64,7 +66,7 @@ def read_results(folder: Path) -> tuple[list[Result], list[str]]:
 def _summary(name: str, results: list[Result]) -> Summary:
     values: dict[str, list[float]] = {}
     for result in results:
-        for metric, value in result.metrics.items():
+        for metric, value in result.figures.items():
             values.setdefault(metric, []).append(value)
     return Summary(
         name,

@@ -100,7 +100,7 @@ def _outdated(ablation: Ablation, results: Mapping[str, Sequence[Result]]) -> li
 
 
 def _cell(metric: Metric, results: Sequence[Result]) -> str:
-    values = [result.metrics[metric.key] * metric.scale for result in results if metric.key in result.metrics]
+    values = [each[metric.key] * metric.scale for each in (result.figures for result in results) if metric.key in each]
     if not values:
         return "–"
     text = f"{statistics.fmean(values):,.{metric.digits}f}"

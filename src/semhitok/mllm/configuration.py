@@ -100,10 +100,11 @@ class SemHiTokMLLMConfig(PreTrainedConfig):
         for name, kind in (("stages", list), ("provenance", dict)):  # written by training, absent before
             if not isinstance(getattr(self, name, kind()), kind):
                 raise ValueError(f"{name} must be a {kind.__name__}, got {getattr(self, name)!r}")
-        if reason := getattr(self.tokenizer_config, "place_dependence", None):
+        reason = getattr(self.tokenizer_config, "place_dependence", None)
+        if reason and self.adapter != "semantic":  # semantic codes depend on the id alone
             raise ValueError(
                 f"a tokenizer with {reason} cannot be used with a language model: its features depend on the position "
-                "in the image, not only on the id"
+                "in the image, not only on the id (with adapter semantic it can, which does not read them)"
             )
         self.vocabulary  # noqa: B018  raises if the parts do not match
 

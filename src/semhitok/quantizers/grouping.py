@@ -20,13 +20,14 @@ Shapes: N tokens, K semantic codes, m pixel codes in a sub-codebook.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
-PixelCodebookKind = Literal["semantic", "shared", "random"]
+PixelCodebookKind = Literal["semantic", "shared", "random", "grouped"]
 
 # Multiplicative hashing by the golden ratio (Knuth, The Art of Computer Programming 3, 6.4) spreads the shifts.
 GOLDEN_32 = 2_654_435_769
@@ -85,8 +86,26 @@ class ByShiftedCode:
         return (semantic_ids + ((hashed_N * self.semantic_codes) >> 32)) % self.semantic_codes
 
 
-def grouping_of(kind: PixelCodebookKind, semantic_codes: int) -> Grouping:
-    """The rule of that name in the configuration."""
+@dataclass(frozen=True)
+class BySemanticGroup:
+    """The sub-codebook of the group to which semantic code k belongs.
+
+    Attributes:
+        group_of: the group of each semantic code, numbered from 0 without gaps.
+    """
+
+    group_of: tuple[int, ...]
+
+    @property
+    def groups(self) -> int:
+        return max(self.group_of) + 1
+
+    def __call__(self, semantic_ids: Tensor) -> Tensor:
+        return torch.tensor(self.group_of, device=semantic_ids.device)[semantic_ids]
+
+
+def grouping_of(kind: PixelCodebookKind, semantic_codes: int, group_of: Sequence[int] | None = None) -> Grouping:
+    """The rule of that name in the configuration; ``group_of`` lists the groups of ``grouped``."""
     match kind:
         case "semantic":
             return BySemanticCode(semantic_codes)
@@ -94,3 +113,6 @@ def grouping_of(kind: PixelCodebookKind, semantic_codes: int) -> Grouping:
             return OneForAll()
         case "random":
             return ByShiftedCode(semantic_codes)
+        case "grouped":
+            assert group_of is not None, "the configuration checks that grouped codes have their groups"
+            return BySemanticGroup(tuple(group_of))

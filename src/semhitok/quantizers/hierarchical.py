@@ -35,6 +35,7 @@ class HierarchicalQuantizer(Float32Module, Quantizer):
         subcodebook_size: m, which is 12 or 8 in the paper (text and tables disagree), or one size m_k per semantic code.
         dim: D; the paper does not state it.
         choice: rule that selects the sub-codebook; see ``grouping``.
+        semantic_groups: the group of each semantic code, for the rule ``grouped``.
 
     Attributes:
         codebook_KmD: (G,m,D) fp32 parameter. If sub-codebooks differ in size, m is the largest, and smaller ones are padded
@@ -53,12 +54,13 @@ class HierarchicalQuantizer(Float32Module, Quantizer):
         dim: int,
         *,
         choice: PixelCodebookKind = "semantic",
+        semantic_groups: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.layout = IdLayout.of(semantic_codebook_size, subcodebook_size)
         if choice != "semantic" and not self.layout.is_uniform:
             raise ValueError(f"sub-codebooks of different sizes need the choice 'semantic', got {choice!r}")
-        self.grouping: Grouping = grouping_of(choice, semantic_codebook_size)
+        self.grouping: Grouping = grouping_of(choice, semantic_codebook_size, semantic_groups)
         shape = (self.grouping.groups, self.layout.largest, dim)
         self.codebook_KmD = nn.Parameter(torch.empty(shape, dtype=torch.float32))
         self.reset_parameters()

@@ -29,6 +29,7 @@ class SmallLanguageModel:
         vocab_size: maximum number of ids of the text tokenizer; few texts may give fewer.
         layers, width, heads, key_value_heads, feed_forward: sizes of the transformer.
         context_length: number of positions; rows may not be longer.
+        code_head_layers, code_head_width, code_head_heads: the head over the codes of a token, if it has several.
         look_back: start with heads in the first layer that attend to the tokens right before, see ``mllm.look_back``.
         answer_after_space: the chat template writes a space before answers, whose first words are then the same tokens as in the
             middle of a text, and can be copied from there.
@@ -41,6 +42,9 @@ class SmallLanguageModel:
     key_value_heads: int = 2
     feed_forward: int = 384
     context_length: int = 512
+    code_head_layers: int = 2
+    code_head_width: int = 512
+    code_head_heads: int = 8
     look_back: bool = False
     answer_after_space: bool = False
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import AutoTokenizer
 
 from semhitok import distributed
 from semhitok.data.mixture import Mixture
@@ -39,8 +39,8 @@ from semhitok.runs.preparation import learned_text_tokenizer
 from semhitok.runs.stage_runner import PreparedStage, RunOptions, StageRunner
 from semhitok.scenes.words import SceneWords
 from semhitok.storage.foreign_code import load_without_foreign_code
-from semhitok.tokenizers.checkpoints import builtin_checkpoint
 from semhitok.tokenizers.fingerprint import tokenizer_fingerprint
+from semhitok.tokenizers.loading import load_tokenizer
 from semhitok.training.state import TrainState, derive_seed
 from semhitok.training.tasks.language import LanguageTask
 from semhitok.training.tasks.word_alignment import WordAlignmentTask
@@ -147,17 +147,18 @@ class _Language:
             model = SemHiTokForConditionalGeneration.from_pretrained(start_from, dtype=torch.float32)
             return model, load_without_foreign_code(AutoTokenizer.from_pretrained, start_from)
         torch.manual_seed(derive_seed(recipe.pretrain.loop.seed, "model"))
-        tokenizer: PreTrainedModel = load_without_foreign_code(
-            AutoModel.from_pretrained, builtin_checkpoint(recipe.tokenizer), dtype=torch.float32
-        )
+        tokenizer: Any = load_tokenizer(recipe.tokenizer)
+        code_head: dict[str, int] = {}
         if recipe.language_model is not None:
             language_model, text_tokenizer = load_language_model(recipe.language_model)
         else:
             folder = self.options.directory / "text_tokenizer"
             text_tokenizer = learned_text_tokenizer(folder, self._learn_bpe, AutoTokenizer.from_pretrained)
             language_model = small_language_model(recipe.size, text_tokenizer)
+            names = ("code_head_layers", "code_head_width", "code_head_heads")
+            code_head = {name: getattr(recipe.size, name) for name in names}
         model = SemHiTokForConditionalGeneration.from_language_model(
-            language_model, tokenizer, adapter=recipe.adapter, text_tokenizer=text_tokenizer
+            language_model, tokenizer, adapter=recipe.adapter, text_tokenizer=text_tokenizer, **code_head
         )
         return model, text_tokenizer
 

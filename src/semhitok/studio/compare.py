@@ -53,11 +53,11 @@ def tables_in(folders: Sequence[Path]) -> list[str]:
 
 @cache
 def _tables() -> dict[str, Ablation]:
-    """The ablations, and the comparison of systems."""
+    """The ablations, the comparison of systems, and SGHC's controls."""
     from semhitok.experiments import ABLATIONS
     from semhitok.experiments.comparison import SETS, comparison
 
-    return {**ABLATIONS, "comparison": comparison(SETS["all"])}
+    return {**ABLATIONS, "comparison": comparison(SETS["all"]), "sghc": comparison(SETS["sghc"])}
 
 
 def _results(folders: Sequence[Path]) -> list[Result]:

@@ -23,7 +23,7 @@ class ImageTokenizer(Protocol):
 
     Attributes:
         config: has ``image_size``, the side in pixels that ``encode`` expects by default. If the embedding of an id also depends
-            on its position, ``place_dependence`` says why; such a tokenizer cannot be used with a language model.
+            on its position, ``place_dependence`` says why; a language model can only use such a tokenizer with the adapter ``semantic``.
         vocab_size: number of joint ids.
         num_tokens: N, the number of tokens of a square image of the default size.
         codes_per_token: C; 1 for SemHiTok.

@@ -17,7 +17,11 @@ TOKENIZERS = {
     "semhitok": "semhitok.tokenizers.semhitok",
     "unitok": "semhitok.tokenizers.unitok",
     "vit_tokenizer": "semhitok.tokenizers.vit_tokenizer",
+    "released_tokenizer": "semhitok.tokenizers.released",
 }
+
+# Types of others' checkpoints from which ``released_tokenizer`` takes its VQ-VAE: its class of transformers, or the whole model.
+RELEASED = ("janus_vqgan", "chameleon_vqgan", "emu3_vqgan", "janus", "chameleon", "emu3")
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,17 @@ def test_codes_that_carry_gradients_take_the_place_of_those_looked_up():
         ({"subcodebook_sizes": [4] * 15 + [0]}, "whole numbers of at least 1, got 0"),
         ({"subcodebook_sizes": [4] * 15 + [1.5]}, "whole numbers of at least 1, got 1.5"),
         ({"subcodebook_sizes": SIZES, "pixel_codebook": "shared"}, "pixel_codebook must be semantic, got shared"),
-        ({"pixel_codebook": "pixel"}, "pixel_codebook must be one of semantic, shared, random, got 'pixel'"),
+        ({"pixel_codebook": "pixel"}, "pixel_codebook must be one of semantic, shared, random, grouped, got 'pixel'"),
+        ({"pixel_codebook": "grouped"}, "belong together, got pixel_codebook grouped without groups"),
+        ({"semantic_groups": [0] * 16}, "belong together, got pixel_codebook semantic with groups"),
+        (
+            {"pixel_codebook": "grouped", "semantic_groups": [0, 1]},
+            "must hold the group of each of 16 semantic codes, got 2",
+        ),
+        (
+            {"pixel_codebook": "grouped", "semantic_groups": [0, 2] * 8},
+            "must number the groups 0, 1, 2, ... without gaps",
+        ),
         ({"concat": "semantic"}, "uses no pixel code, so subcodebook_size must be 1, got 4"),
     ],
 )

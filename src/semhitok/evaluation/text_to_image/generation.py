@@ -89,7 +89,7 @@ def draw_and_judge(
     judge.check_knows([concept for prompt in asked for concept, _ in prompt.numbers])
     of_prompts = [prompt.scene for prompt in asked]
     others = sorted(set(range(len(scenes.truths))) - set(of_prompts))
-    frechet = _Frechet.of(to_float(scenes.images[others]), len(asked), extractor)
+    frechet = FrechetReference.of(to_float(scenes.images[others]), len(asked), extractor)
     rows: dict[str, GenerationScores] = {}
     found: dict[str, list[list[Found]]] = {}
 
@@ -192,7 +192,7 @@ def score(found: Sequence[Sequence[Found]], prompts: Sequence[Prompt]) -> Genera
     )
 
 
-class _Frechet:
+class FrechetReference:
     """Distances to one reference; None if there are too few images."""
 
     def __init__(self, extractor: FeatureExtractor | None, reference: FeatureStatistics) -> None:
@@ -200,7 +200,7 @@ class _Frechet:
         self.protocol = None if extractor is None else extractor.protocol
 
     @classmethod
-    def of(cls, reference_NCHW: Tensor, images: int, extractor: FeatureExtractor | None) -> _Frechet:
+    def of(cls, reference_NCHW: Tensor, images: int, extractor: FeatureExtractor | None) -> FrechetReference:
         if min(len(reference_NCHW), images) < MINIMUM_IMAGES:
             return cls(None, FeatureStatistics())
         extractor = extractor or efficientnet_lite2_features(weights_path("efficientnet_lite2.pth"))

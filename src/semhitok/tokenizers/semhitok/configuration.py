@@ -38,7 +38,9 @@ class SemHiTokConfig(PreTrainedConfig):
             ``subcodebook_size`` is set to the largest. None for the same m everywhere (paper).
             ``quantizers.allotment`` finds good sizes.
         pixel_codebook: how the sub-codebook is selected: by the ``semantic`` code (paper), or as in the controls of
-            ``quantizers.grouping`` at equal bits: one codebook ``shared`` by all, or a ``random`` choice.
+            ``quantizers.grouping`` at equal bits: one codebook ``shared`` by all, a ``random`` choice, or one for each
+            group of semantic codes (``grouped``).
+        semantic_groups: the group of each semantic code, for ``grouped``, numbered from 0.
         pixel_dim: d_p, channels of a pixel code (not given; 16 is ours).
         concat: how the decoder receives the two codes (Table 9): ``dim`` joins channels (paper), ``length`` joins the
             two sequences, ``none`` uses only the pixel code (the semantic code still selects the sub-codebook), and
@@ -74,6 +76,7 @@ class SemHiTokConfig(PreTrainedConfig):
         subcodebook_size: int = 12,
         subcodebook_sizes: list[int] | None = None,
         pixel_codebook: PixelCodebookKind = "semantic",
+        semantic_groups: list[int] | None = None,
         pixel_dim: int = 16,
         concat: ConcatKind = "dim",
         encoder_layers: int = 12,
@@ -104,6 +107,7 @@ class SemHiTokConfig(PreTrainedConfig):
         self.subcodebook_size = max(subcodebook_sizes, default=1) if subcodebook_sizes is not None else subcodebook_size
         self.subcodebook_sizes = list(subcodebook_sizes) if subcodebook_sizes is not None else None
         self.pixel_codebook: PixelCodebookKind = pixel_codebook
+        self.semantic_groups = list(semantic_groups) if semantic_groups is not None else None
         self.pixel_dim = pixel_dim
         self.concat: ConcatKind = concat
         self.encoder_layers = encoder_layers
@@ -163,6 +167,7 @@ class SemHiTokConfig(PreTrainedConfig):
                 raise ValueError(f"{name} must be one of {', '.join(kinds)}, got {getattr(self, name)!r}")
         if self.subcodebook_sizes is not None:
             self._check_sizes(self.subcodebook_sizes)
+        self._check_groups()
         if self.concat == "semantic" and self.subcodebook_size > 1:
             raise ValueError(
                 f"concat semantic uses no pixel code, so subcodebook_size must be 1, got {self.subcodebook_size}"
@@ -175,6 +180,23 @@ class SemHiTokConfig(PreTrainedConfig):
                 raise ValueError(
                     f"{tower}_width {width} must split into {tower}_heads {heads} heads of a multiple of 4 channels"
                 )
+
+    def _check_groups(self) -> None:
+        groups = self.semantic_groups
+        if (groups is not None) != (self.pixel_codebook == "grouped"):
+            raise ValueError(
+                f"semantic_groups and pixel_codebook grouped belong together, got pixel_codebook {self.pixel_codebook} "
+                f"{'without' if groups is None else 'with'} groups"
+            )
+        if groups is None:
+            return
+        if len(groups) != self.semantic_codebook_size:
+            raise ValueError(
+                f"semantic_groups must hold the group of each of {self.semantic_codebook_size} semantic codes, got "
+                f"{len(groups)}"
+            )
+        if any(not isinstance(group, int) for group in groups) or set(groups) != set(range(max(groups) + 1)):
+            raise ValueError("semantic_groups must number the groups 0, 1, 2, ... without gaps")
 
     def _check_sizes(self, sizes: list[int]) -> None:
         if len(sizes) != self.semantic_codebook_size:

@@ -74,6 +74,7 @@ class SemHiTokModel(PreTrainedModel):
             config.subcodebook_size if config.subcodebook_sizes is None else config.subcodebook_sizes,
             config.pixel_dim,
             choice=config.pixel_codebook,
+            semantic_groups=config.semantic_groups,
         )
         self.pixel_decoder = PixelDecoder(config)
         if not config.encoder:
