@@ -4,7 +4,6 @@ from semhitok.distributed.agreement import different_tensors, named_tensors, req
 from semhitok.distributed.collectives import (
     all_reduce_sum,
     any_rank,
-    average_gradients,
     average_values,
     broadcast_parameters,
     copy_from_first_rank,
@@ -15,6 +14,7 @@ from semhitok.distributed.collectives import (
 )
 from semhitok.distributed.devices import choose_device
 from semhitok.distributed.failure import ended_together, stop_watching, watch_other_ranks
+from semhitok.distributed.gradients import averaged_gradients
 from semhitok.distributed.processes import (
     collective_device,
     destroy_distributed,
@@ -49,8 +49,8 @@ __all__ = [
     "ShardableParts",
     "all_reduce_sum",
     "any_rank",
-    "average_gradients",
     "average_values",
+    "averaged_gradients",
     "broadcast_parameters",
     "choose_device",
     "collective_device",
