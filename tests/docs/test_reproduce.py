@@ -48,10 +48,10 @@ def test_every_command_parses(monkeypatch):
     found = list(dict.fromkeys(commands()))
     assert len(found) > 40
     for command in found:
-        name, *arguments = shlex.split(command)
+        name, *arguments = shlex.split(re.sub(r"(?<!--data) \.\.\.$", "", command))
         try:
             with pytest.raises(ParsedError):
-                importlib.import_module(COMMANDS[name].module).main([each for each in arguments if each != "..."])
+                importlib.import_module(COMMANDS[name].module).main(arguments)
         except SystemExit:
             pytest.fail(f"semhitok {command} is refused")
 

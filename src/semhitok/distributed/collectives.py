@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from semhitok.distributed.processes import collective_device, is_distributed, rank, world_size
 from semhitok.distributed.waiting import wait_for_all
 
+
 @torch.no_grad()
 def gather_in_sample_order(local: Tensor) -> Tensor:
     """The global batch (world*b, ...) in sample order from every rank's (b, ...); the same on all ranks.

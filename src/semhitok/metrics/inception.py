@@ -107,7 +107,12 @@ SHRINK_TO_17: list[Branch] = [
 ]
 SHRINK_TO_8: list[Branch] = [
     [("branch3x3_1", 192, 1), ("branch3x3_2", 320, 3, 2)],
-    [("branch7x7x3_1", 192, 1), ("branch7x7x3_2", 192, (1, 7)), ("branch7x7x3_3", 192, (7, 1)), ("branch7x7x3_4", 192, 3, 2)],
+    [
+        ("branch7x7x3_1", 192, 1),
+        ("branch7x7x3_2", 192, (1, 7)),
+        ("branch7x7x3_3", 192, (7, 1)),
+        ("branch7x7x3_4", 192, 3, 2),
+    ],
     ["shrink"],
 ]
 
@@ -148,7 +153,9 @@ def load_inception(weights: str | Path) -> tuple[Inception, str]:
     """
     try:
         found = torch.load(weights, weights_only=True, map_location="cpu")
-        tensors = {name: each for name, each in found.items() if isinstance(each, Tensor) and not name.startswith("fc.")}
+        tensors = {
+            name: each for name, each in found.items() if isinstance(each, Tensor) and not name.startswith("fc.")
+        }
     except Exception as error:
         raise ValueError(f"{weights} does not hold Inception weights: a file of plain tensors is needed.") from error
     network = Inception()
@@ -157,7 +164,9 @@ def load_inception(weights: str | Path) -> tuple[Inception, str]:
     given = {name for name in tensors if not name.endswith(counts)}
     if expected != given:
         first = sorted(expected ^ given)[0]
-        raise ValueError(f"{weights} does not hold Inception weights: {first} is {'missing' if first in expected else 'unknown'}.")
+        raise ValueError(
+            f"{weights} does not hold Inception weights: {first} is {'missing' if first in expected else 'unknown'}."
+        )
     try:
         network.load_state_dict(tensors, strict=False)
     except RuntimeError as error:

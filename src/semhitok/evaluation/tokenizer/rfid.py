@@ -166,6 +166,7 @@ def _distance(
     known: _Statistics | None, originals: FeatureStatistics, reconstructions: FeatureStatistics, path: Path | None
 ) -> tuple[float, int]:
     """The distance and the number of images, on every rank."""
+
     def compute() -> str:
         reference = known or _Statistics(originals.mean_D, originals.covariance, originals.count)
         if reference.count != reconstructions.count:
