@@ -14,6 +14,7 @@ import json
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -49,7 +50,7 @@ SIDES = {
 def trained(side: str, steps: int, stop: int | None) -> list[Tensor]:
     """The weights after some steps; what is not part of a checkpoint is made anew at step ``stop``."""
     torch.manual_seed(0)
-    layers = [nn.Sequential(nn.Linear(a, b), nn.GELU()) for a, b in zip(WIDTHS, WIDTHS[1:], strict=False)]
+    layers = [nn.Sequential(nn.Linear(a, b), nn.GELU()) for a, b in pairwise(WIDTHS)]
     model = nn.Sequential(*layers)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     call, averaging = SIDES[side](model)

@@ -20,6 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ class Strike:
 
 def run(folder: Path, scenes: Path) -> None:
     """The whole run, resumed if it was begun; rows of each step are noted in ``rows-RANK.jsonl``."""
+    folder.mkdir(exist_ok=True)
     task = task_of("full")
     usual = task.step
 
@@ -180,17 +182,13 @@ def campaign(folder: Path, seed: int, trials: int) -> tuple[int, Counter[str]]:
         then = ranks if ranks == 2 else generator.choice([1, 2])
         if ranks not in whole:
             begun = time.monotonic()
-            codes = execute(lambda: run(folder / f"whole-{ranks}", folder / "scenes"), folder / "whole.log", ranks)
+            codes = execute(partial(run, folder / f"whole-{ranks}", folder / "scenes"), folder / "whole.log", ranks)
             if codes != [0] * ranks:
                 raise RuntimeError((folder / "whole.log").read_text()[-3000:])
             whole[ranks] = folder / f"whole-{ranks}", time.monotonic() - begun
         directory, log = folder / f"trial-{number}", folder / f"trial-{number}.log"
         strike = strike_of(generator, number, ranks, whole[ranks][1])
-
-        def work(directory: Path = directory) -> None:
-            run(directory, folder / "scenes")
-
-        directory.mkdir()
+        work = partial(run, directory, folder / "scenes")
         killed = execute(work, log, ranks, strike)
         kept = sorted(path.name for path in (directory / "checkpoints").glob("step_*"))
         codes = execute(work, log, then)
