@@ -12,7 +12,7 @@ def short_campaign(folder: Path) -> None:
     from benchmarks.sharded_kills import POINTS, campaign
 
     folder.mkdir()
-    good, struck = campaign(folder, seed=0, trials=1)
+    good, struck = campaign(folder, seed=1, trials=1)
     assert good == 1
     assert set(struck) <= set(POINTS)
 
