@@ -64,7 +64,7 @@ def test_the_figure_does_not_depend_on_the_number_of_processes(folder: Path, tmp
 def test_the_figure_is_the_distance_between_crops_and_their_reconstructions(folder: Path):
     model, statistics = tiny_model(), [FeatureStatistics(), FeatureStatistics()]
     paths = [path for path in sorted((folder / "images").iterdir()) if path.stat().st_size > 40]
-    pixels = [torch.from_numpy(np.asarray(Image.open(path))).permute(2, 0, 1) / 127.5 - 1 for path in paths]
+    pixels = [torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1) / 127.5 - 1 for path in paths]
     images = torch.stack(pixels)
     with torch.no_grad():
         encoded = model.encode(images)
