@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 import torch.utils.tensorboard  # otherwise imported in every trial
-from benchmarks.interruptions import PATIENCE, join, start
+from benchmarks.interruptions import join, start
 from benchmarks.sharded_training import task_of
 from tests.data.records_on_disk import write_scenes
 from tests.mllm.tiny_mllm import image_tokenizer
@@ -40,6 +40,8 @@ from semhitok.training.loop import train
 from semhitok.training.metrics import read_metrics
 
 STEPS, TOLERANCE = 8, 1e-4
+PATIENCE, COLLECTIVE_TIMEOUT = 900.0, 300.0
+"""Seconds: a machine with other work to do takes its time, and what ends a rank here is a kill, not a timeout."""
 LOOP = loop_config(steps=STEPS, batch_size=8, checkpoint_every=2, log_every=1)
 POINTS: dict[str, tuple[object, str]] = {
     "shards are about to be written": (shard_files._Writer, "write_data"),
@@ -109,7 +111,7 @@ def execute(work: Callable[[], None], log: Path, ranks: int, strike: Strike | No
     leader = os.fork()
     if not leader:  # a group of processes of its own, which can be killed together
         os.setpgid(0, 0)
-        children = start(armed(work, strike), log, ranks)
+        children = start(armed(work, strike), log, ranks, COLLECTIVE_TIMEOUT)
         if strike is not None and strike.point is None:
             time.sleep(strike.seconds)
             for child in children if strike.rank is None else [children[strike.rank]]:
