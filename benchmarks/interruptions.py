@@ -128,7 +128,7 @@ def as_rank(
             distributed.init_distributed("cpu", timeout=timeout)
             distributed.watch_other_ranks()
             work()
-            distributed.wait_for_main()
+            distributed.leave_together()
         distributed.stop_watching()
         distributed.destroy_distributed()
 

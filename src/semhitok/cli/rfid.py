@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
     options = tyro.cli(Arguments, args=arguments, prog="semhitok rfid")
     with distributed.ended_together(partial(report_error, "rfid")):
         _measure(options)
-        distributed.wait_for_main()
+        distributed.leave_together()
     distributed.stop_watching()
     distributed.destroy_distributed()
     return 0

@@ -37,6 +37,7 @@ from semhitok.distributed.sharding import (
 from semhitok.distributed.waiting import (
     OtherRankError,
     from_main,
+    leave_together,
     main_decides,
     main_tells,
     wait_for_all,
@@ -67,6 +68,7 @@ __all__ = [
     "is_distributed",
     "is_main",
     "is_sharded",
+    "leave_together",
     "main_decides",
     "main_tells",
     "named_tensors",
