@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -82,10 +83,10 @@ def overlap(rank: int, directory: Path) -> dict:
         patch.setattr(gradients, "BUCKET_BYTES", 2 * 8 * 8 * 4)
         with distributed.averaged_gradients(layers.parameters()):
             nn.Sequential(*layers)(inputs[2 * rank : 2 * rank + 2]).square().mean().backward()
-    found = [layer.get_parameter("weight").grad for layer in layers]
+    found: list[Any] = [layer.get_parameter("weight").grad for layer in layers]
     layers.zero_grad()
     nn.Sequential(*layers)(inputs).square().mean().backward()
-    expected = [layer.get_parameter("weight").grad for layer in layers]
+    expected: list[Any] = [layer.get_parameter("weight").grad for layer in layers]
     equal = all(torch.allclose(one, other, rtol=1e-5) for one, other in zip(found, expected, strict=True))
     return {"early": early[:1], "sent": sent, "equal": equal}
 

@@ -66,8 +66,8 @@ class ShardWriter:
         # All tensors have one of the names, in the same order, on every rank.
         return async_save(  # pyright: ignore[reportReturnType]
             dict(tensors),
-            storage_writer=writer,  # pyright: ignore[reportArgumentType]
-            process_group=self._group,
+            storage_writer=writer,
+            process_group=self._group,  # pyright: ignore[reportArgumentType]
             async_stager=self._stager,
         )
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,11 +20,10 @@ from torch import Tensor, nn
 SIDE = 299
 """Side in pixels of the images that the network sees."""
 
-Step = tuple[str, int, int | tuple[int, int]] | tuple[str, int, int | tuple[int, int], int]
-"""A convolution: its name, channels, size of the kernel, and stride if it is not 1."""
 Pool = Literal["average", "maximum", "shrink"]
-Branch = Sequence[Step | Pool | tuple[Step, Step]]
-"""Steps in turn; two in a tuple see the same input, and their outputs are concatenated."""
+Branch = Sequence[Any]
+"""Steps in turn: a ``Pool``, or a convolution (name, channels, size of the kernel, stride if it is not 1), or two convolutions in a
+tuple, which see the same input and whose outputs are concatenated."""
 
 
 class Convolution(nn.Module):
@@ -89,7 +88,7 @@ def _long(inner: int) -> list[Branch]:
     seven = [("branch7x7_1", inner, 1), ("branch7x7_2", inner, (1, 7)), ("branch7x7_3", 192, (7, 1))]
     sizes = [(inner, 1), (inner, (7, 1)), (inner, (1, 7)), (inner, (7, 1)), (192, (1, 7))]
     double = [(f"branch7x7dbl_{number}", *size) for number, size in enumerate(sizes, start=1)]
-    return [[("branch1x1", 192, 1)], seven, double, ["average", ("branch_pool", 192, 1)]]  # pyright: ignore
+    return [[("branch1x1", 192, 1)], seven, double, ["average", ("branch_pool", 192, 1)]]
 
 
 def _wide(pool: Pool) -> list[Branch]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ WORLD, BATCH = 2, 4
 EXTRACTOR = FeatureExtractor("rFID", "means of quarters", lambda x: torch.nn.functional.avg_pool2d(x, 16).flatten(1))
 
 
-OPTIONS = {"batch_size": BATCH, "max_bad_share": 0.2}
+OPTIONS: dict[str, Any] = {"batch_size": BATCH, "max_bad_share": 0.2}
 
 
 def work(rank: int, folder: Path) -> None:
@@ -30,7 +31,11 @@ def work(rank: int, folder: Path) -> None:
     model = tiny_model()  # fitted to data, which would be a collective
     dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=WORLD)
     source = ImageFolder(folder / "images")
-    settings = ({"cache": folder / "two"}, {"cache": folder / "two"}, {"limit": 3})  # nothing for the second rank
+    settings: tuple[dict[str, Any], ...] = (
+        {"cache": folder / "two"},
+        {"cache": folder / "two"},
+        {"limit": 3},
+    )  # nothing for the second rank
     found = [measure_rfid(model, source, EXTRACTOR, **OPTIONS, **each) for each in settings]
     (folder / f"{rank}.json").write_text(json.dumps([[each.distance, each.images, each.reference] for each in found]))
     distributed.destroy_distributed()
@@ -49,7 +54,7 @@ def folder(tmp_path_factory) -> Path:
 
 def test_the_figure_does_not_depend_on_the_number_of_processes(folder: Path, tmp_path: Path):
     model, source = tiny_model(), ImageFolder(folder / "images")
-    settings = ({"cache": tmp_path}, {"cache": tmp_path}, {"limit": 3})
+    settings: tuple[dict[str, Any], ...] = ({"cache": tmp_path}, {"cache": tmp_path}, {"limit": 3})
     found = [measure_rfid(model, source, EXTRACTOR, **OPTIONS, **each) for each in settings]
     expected = [[each.distance, each.images, each.reference] for each in found]
     assert [each[1:] for each in expected] == [[20, "computed"], [20, "cached"], [3, "computed"]]
