@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import SiglipVisionModel
 
 from semhitok.data.feed import Batch
-from semhitok.distributed import broadcast_parameters
+from semhitok.distributed import averaged_gradients, broadcast_parameters
 from semhitok.losses import distillation_loss, sigmoid_contrastive_loss
 from semhitok.training.optim import OptimizerConfig, build_adamw, take_step
 from semhitok.training.state import TrainState
@@ -106,9 +106,10 @@ class ContrastiveTask:
         """See ``Task.step``."""
         share = 1 / len(microbatches)
         metrics: dict[str, float | Tensor] = {}
-        for batch in microbatches:
+        for number, batch in enumerate(microbatches, start=1):
             terms = self._losses(batch, contrastive=state.step >= self.config.contrastive_from * state.total_steps)
-            (terms["loss"] * share).backward()
+            with averaged_gradients(self.trained.parameters(), now=number == len(microbatches)):
+                (terms["loss"] * share).backward()
             for name, value in terms.items():
                 metrics[name] = metrics.get(name, 0.0) + value.detach() * share
         metrics |= take_step(self.optimizer, self.config.optimizer, state.step, state.total_steps)

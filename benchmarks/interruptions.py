@@ -47,6 +47,7 @@ CRASHED = 77
 """Exit code of a process that ended itself at a chosen point."""
 PATIENCE = 120.0
 """Seconds after which a process hangs: far more than a whole run takes."""
+COLLECTIVE_TIMEOUT = 30.0
 LANGUAGE_LOOP = {"steps": 8, "batch_size": 4, "checkpoint_every": 3, "log_every": 2}
 
 
@@ -118,7 +119,9 @@ def forked(work: Callable[[], object], log: Path) -> int:
         os._exit(code)
 
 
-def as_rank(work: Callable[[], object], rank: int, world: int, port: int) -> Callable[[], object]:
+def as_rank(
+    work: Callable[[], object], rank: int, world: int, port: int, timeout: float = COLLECTIVE_TIMEOUT
+) -> Callable[[], object]:
     """``work`` as ``semhitok train`` does it under torchrun."""
 
     def say(error: Exception) -> int:
@@ -130,22 +133,22 @@ def as_rank(work: Callable[[], object], rank: int, world: int, port: int) -> Cal
             {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": str(world)}
         )
         with distributed.ended_together(say):
-            distributed.init_distributed("cpu", timeout=30)
+            distributed.init_distributed("cpu", timeout=timeout)
             distributed.watch_other_ranks()
             work()
-            distributed.wait_for_main()
+            distributed.leave_together()
         distributed.stop_watching()
         distributed.destroy_distributed()
 
     return run
 
 
-def start(work: Callable[[], object], log: Path, ranks: int) -> list[int]:
+def start(work: Callable[[], object], log: Path, ranks: int, timeout: float = COLLECTIVE_TIMEOUT) -> list[int]:
     """The processes of a run."""
     if ranks == 1:
         return [forked(work, log)]
     port = free_port()
-    return [forked(as_rank(work, rank, ranks, port), log) for rank in range(ranks)]
+    return [forked(as_rank(work, rank, ranks, port, timeout), log) for rank in range(ranks)]
 
 
 def join(children: Sequence[int], until: float = PATIENCE) -> list[int | None]:

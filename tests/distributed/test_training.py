@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from torch.multiprocessing.spawn import start_processes
 
 from semhitok import distributed
 from semhitok.data.feed import MemoryFeed
+from semhitok.distributed import gradients
 from semhitok.training import checkpoint
 from semhitok.training.loop import LoopConfig, train
 from semhitok.training.state import TrainState
@@ -44,19 +46,49 @@ def collectives(rank: int, directory: Path) -> dict:
     model = nn.ParameterList(
         [torch.full((3, 2), float(rank)), torch.full((4,), float(rank)).bfloat16(), torch.zeros(1)]
     )
-    model[0].grad = (torch.arange(6.0).reshape(2, 3) * (rank + 1)).t()
-    model[1].grad = torch.full((4,), 2.0 * rank).bfloat16()
-    distributed.average_gradients(model.parameters())
-    gradients = [model[0].grad.tolist(), model[1].grad.tolist(), model[2].grad is None]
+    for last in (False, True):  # two micro-batches, whose gradients add up
+        with distributed.averaged_gradients(model, now=last):
+            transposed = (model[0].t() * (torch.arange(6.0).reshape(2, 3) * (rank + 1) / 2)).sum()
+            (transposed + (model[1] * rank).sum().float()).backward()
+    found = [model[0].grad.tolist(), model[1].grad.tolist(), model[2].grad is None]
     distributed.broadcast_parameters(model)
     return {
-        "gradients": gradients,
+        "gradients": found,
         "parameters": [parameter.flatten()[0].item() for parameter in model],
         "values": distributed.average_values({"b": 1.0 + rank, "a": 10.0 * rank}),
         "flags": distributed.any_rank(rank == 0, rank == 1, False),
         "from_main": distributed.from_main(7 + rank),
         "is_main": distributed.is_main(),
     }
+
+
+def overlap(rank: int, directory: Path) -> dict:
+    """How many buckets were sent when the first layer's gradient arrived, the last one; and whether one was sent twice."""
+    layers = nn.ModuleList(nn.Linear(8, 8, bias=False) for _ in range(6))
+    generator = torch.Generator().manual_seed(0)
+    for layer in layers:
+        nn.init.normal_(layer.get_parameter("weight"), generator=generator)
+    inputs = torch.randn(4, 8, generator=generator)
+    sent: list[int] = []
+    usual = dist.all_reduce
+
+    def counting(tensor, *arguments, **options):
+        sent.append(tensor.numel())
+        return usual(tensor, *arguments, **options)
+
+    early: list[int] = []
+    layers[0].get_parameter("weight").register_hook(lambda gradient: early.append(len(sent)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dist, "all_reduce", counting)
+        patch.setattr(gradients, "BUCKET_BYTES", 2 * 8 * 8 * 4)
+        with distributed.averaged_gradients(layers.parameters()):
+            nn.Sequential(*layers)(inputs[2 * rank : 2 * rank + 2]).square().mean().backward()
+    found: list[Any] = [layer.get_parameter("weight").grad for layer in layers]
+    layers.zero_grad()
+    nn.Sequential(*layers)(inputs).square().mean().backward()
+    expected: list[Any] = [layer.get_parameter("weight").grad for layer in layers]
+    equal = all(torch.allclose(one, other, rtol=1e-5) for one, other in zip(found, expected, strict=True))
+    return {"early": early[:1], "sent": sent, "equal": equal}
 
 
 def training(rank: int, directory: Path) -> dict:
@@ -168,6 +200,7 @@ def digests(rank: int, directory: Path) -> list[str]:
 
 CHECKS: tuple[Callable, ...] = (
     collectives,
+    overlap,
     training,
     collected,
     interrupted,
@@ -198,6 +231,11 @@ def test_collectives(results: list[dict]):
         assert result["flags"] == [True, True, False]
         assert result["from_main"] == 7
         assert result["is_main"] == (rank == 0)
+
+
+def test_gradients_are_averaged_while_the_backward_pass_goes_on(results: list[dict]):
+    # Six layers in buckets of two: when the first layer's gradient comes, last of all, those of the other four are on their way.
+    assert [result["overlap"] for result in results] == [{"early": [2], "sent": [128] * 3, "equal": True}] * WORLD
 
 
 def test_two_ranks_train_like_two_microbatches(directory: Path, results: list[dict]):

@@ -1,7 +1,3 @@
-import pickle
-import sys
-from types import ModuleType
-
 import numpy as np
 import pytest
 import scipy.linalg
@@ -15,7 +11,6 @@ from semhitok.metrics.frechet import (
     FrechetMetric,
     efficientnet_lite2_features,
     frechet_distance,
-    inception_features,
 )
 from semhitok.storage.cache import weights_path
 
@@ -103,51 +98,3 @@ def test_efficientnet_lite2_tells_blurred_images_from_sharp_ones():
         scores.append(metric.result().distance)
     assert scores[0] == pytest.approx(0, abs=1e-2)
     assert scores[1] > 1
-
-
-class FakeInception(torch.nn.Module):
-    """Stands in for torch-fidelity's network: same constructor, same kind of input and output."""
-
-    def __init__(self, name, features_list, feature_extractor_weights_path=None):
-        super().__init__()
-        assert (name, features_list) == ("inception-v3-compat", ["2048"])
-
-    def forward(self, images):
-        assert images.dtype == torch.uint8
-        return (images.float().flatten(1)[:, ::9],)
-
-
-@pytest.fixture
-def fake_fidelity(monkeypatch):
-    module = ModuleType("torch_fidelity.feature_extractor_inceptionv3")
-    module.FeatureExtractorInceptionV3 = FakeInception  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "torch_fidelity", ModuleType("torch_fidelity"))
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-
-
-def test_rfid_compares_eight_bit_images(tmp_path, fake_fidelity):
-    torch.save({"weight": torch.zeros(1)}, tmp_path / "inception.pth")
-    images = torch.randint(0, 256, (4, 3, 27, 27)).float() / 127.5 - 1
-    # Less than half a grey level apart, and beyond the range: the same once saved as 8 bits.
-    copies = (images + 0.003).where(images < 1, torch.tensor(1.5))
-    metric = FrechetMetric(inception_features(tmp_path / "inception.pth"))
-    for part in (slice(2), slice(2, 4)):
-        metric.update(images[part], copies[part])
-    score = metric.result()
-    assert (score.name, score.images) == ("rFID", 4)
-    assert score.distance == pytest.approx(0, abs=1e-2)
-
-
-def test_rfid_needs_weights_of_plain_tensors(tmp_path, fake_fidelity):
-    with pytest.raises(ValueError, match=r"no file .*missing\.pth"):
-        inception_features(tmp_path / "missing.pth")
-    (tmp_path / "code.pth").write_bytes(pickle.dumps(FakeInception, protocol=2))
-    with pytest.raises(ValueError, match="plain tensors"):
-        inception_features(tmp_path / "code.pth")
-
-
-def test_rfid_without_torch_fidelity_names_the_extra(tmp_path, monkeypatch):
-    torch.save({}, tmp_path / "inception.pth")
-    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
-    with pytest.raises(ImportError, match=r"pip install semhitok\[fid\]"):
-        inception_features(tmp_path / "inception.pth")

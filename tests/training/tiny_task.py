@@ -57,11 +57,12 @@ class TinyTask:
 
     def step(self, microbatches: Sequence[Batch], state: TrainState) -> dict[str, float | Tensor]:
         losses = []
-        for batch in microbatches:
+        for number, batch in enumerate(microbatches, start=1):
             pixels = batch.pixel_values()
             noise = torch.randn((), generator=state.generator("noise"))
             loss = (self.model(pixels) - pixels).square().mean() + 0 * noise
-            (loss / len(microbatches)).backward()
+            with distributed.averaged_gradients(self.model.parameters(), now=number == len(microbatches)):
+                (loss / len(microbatches)).backward()
             mean = distributed.average_values({"mean": float(pixels.mean())})["mean"]  # every rank holds the same
             self.model.mean.lerp_(mean + 0.01 * noise, 0.1)
             losses.append(loss.detach())

@@ -72,6 +72,11 @@ COMMANDS: dict[str, Command] = {
         "measure a tokenizer: reconstruction, codebooks, semantics",
         "lower --batch-size or --limit",
     ),
+    "rfid": Command(
+        "semhitok.cli.rfid",
+        "measure a tokenizer's rFID by a named protocol, on any number of GPUs",
+        "lower --batch-size",
+    ),
     "evaluate-mllm": Command(
         "semhitok.cli.evaluate_mllm",
         "measure a language model: answers, captions, generated images",

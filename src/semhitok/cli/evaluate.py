@@ -57,7 +57,7 @@ class Arguments:
     frechet: bool = True
     """Fréchet distance on EfficientNet-Lite2, for at least 100 images; needs its weights from `semhitok data fetch weights`."""
     inception: OptionalPath = None
-    """torch-fidelity's Inception weights, for rFID by its protocol; needs `pip install semhitok[fid]`."""
+    """torch-fidelity's Inception weights, for rFID by its protocol; `semhitok rfid` measures nothing else, on any number of GPUs."""
     batch_size: Count = 32
     """Number of images per batch."""
     device: Device = None

@@ -114,7 +114,7 @@ def main(arguments: list[str]) -> int:
     chosen = _parse(arguments)
     with distributed.ended_together(partial(report_error, "train")):
         state = _train(chosen)
-        distributed.wait_for_main()  # torchrun ends all ranks soon after the first one has left
+        distributed.leave_together()  # torchrun ends all ranks soon after the first one has left
     distributed.stop_watching()
     distributed.destroy_distributed()
     # 128 + SIGTERM tells a scheduler that the run is to be continued.

@@ -4,7 +4,6 @@ from semhitok.distributed.agreement import different_tensors, named_tensors, req
 from semhitok.distributed.collectives import (
     all_reduce_sum,
     any_rank,
-    average_gradients,
     average_values,
     broadcast_parameters,
     copy_from_first_rank,
@@ -15,6 +14,7 @@ from semhitok.distributed.collectives import (
 )
 from semhitok.distributed.devices import choose_device
 from semhitok.distributed.failure import ended_together, stop_watching, watch_other_ranks
+from semhitok.distributed.gradients import averaged_gradients
 from semhitok.distributed.processes import (
     collective_device,
     destroy_distributed,
@@ -37,6 +37,7 @@ from semhitok.distributed.sharding import (
 from semhitok.distributed.waiting import (
     OtherRankError,
     from_main,
+    leave_together,
     main_decides,
     main_tells,
     wait_for_all,
@@ -49,8 +50,8 @@ __all__ = [
     "ShardableParts",
     "all_reduce_sum",
     "any_rank",
-    "average_gradients",
     "average_values",
+    "averaged_gradients",
     "broadcast_parameters",
     "choose_device",
     "collective_device",
@@ -67,6 +68,7 @@ __all__ = [
     "is_distributed",
     "is_main",
     "is_sharded",
+    "leave_together",
     "main_decides",
     "main_tells",
     "named_tensors",

@@ -5,7 +5,7 @@ Rank r holds samples [r*b, (r+1)*b) of the global batch, all ranks the same numb
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,10 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from semhitok.distributed.processes import collective_device, is_distributed, rank, world_size
-from semhitok.distributed.sharding import is_sharded
 from semhitok.distributed.waiting import wait_for_all
-
-BUCKET_ELEMENTS = 32 * 1024 * 1024  # bounds the extra memory of a coalesced all-reduce: 128 MiB in fp32
 
 
 @torch.no_grad()
@@ -55,23 +52,6 @@ def copy_from_first_rank(tensor: Tensor) -> None:
     """Overwrite the tensor with rank 0's, in place. A collective."""
     if is_distributed():
         dist.broadcast(tensor, src=0)
-
-
-def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace each gradient by its mean over the ranks, in few large all-reduces.
-
-    Call it once per optimizer step, after the last backward pass. The same parameters must have a gradient on every
-    rank; parameters without one are skipped, and sharded ones, whose gradients come averaged out of the backward pass.
-    """
-    if not is_distributed():
-        return
-    gradients = (each.grad for each in parameters if each.grad is not None and not is_sharded(each))
-    for bucket in _buckets(gradients):
-        flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
-        dist.all_reduce(flat)
-        flat /= world_size()
-        for gradient, part in zip(bucket, flat.split([gradient.numel() for gradient in bucket]), strict=True):
-            gradient.copy_(part.view_as(gradient))
 
 
 def gather_with_gradients(local: Tensor) -> Tensor:
@@ -137,14 +117,3 @@ def gather_values(value: Any) -> list[Any]:
     found: list[Any] = [None] * world_size()
     dist.all_gather_object(found, value)
     return found
-
-
-def _buckets(gradients: Iterable[Tensor]) -> Iterator[list[Tensor]]:
-    """Gradients grouped by dtype and device; a group is closed once it exceeds BUCKET_ELEMENTS."""
-    open_buckets: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
-    for gradient in gradients:
-        bucket = open_buckets.setdefault((gradient.dtype, gradient.device), [])
-        bucket.append(gradient)
-        if sum(member.numel() for member in bucket) >= BUCKET_ELEMENTS:
-            yield open_buckets.pop((gradient.dtype, gradient.device))
-    yield from open_buckets.values()

@@ -82,6 +82,19 @@ def wait_for_all() -> None:
         _wait_for(store, f"{meeting}/{each}", each)
 
 
+def leave_together() -> None:
+    """The last that ranks do together: nobody leaves before all are done, and the main rank, which may hold the store, leaves last."""
+    if not is_distributed():
+        return
+    wait_for_all()
+    store, meeting = shared_store(), next(_meetings)
+    if not is_main():
+        store.set(f"{meeting}/{rank()}", "")  # from here on this rank needs the store no more
+        return
+    for each in range(1, world_size()):
+        _wait_for(store, f"{meeting}/{each}", each)
+
+
 def _text_from_main(text: str = "") -> str:
     store, key = shared_store(), str(next(_meetings))
     if is_main():

@@ -138,7 +138,7 @@ class SemHiTokExperiment:
             start_from = model
             if stage == "pixel" and not stage_is_finished(folder / stage, stage):
                 assert model is not None, "the pixel stage follows the semantic stage"
-                start_from = _with_pixel_branch(recipe, model, folder / "start", seed)
+                start_from = with_pixel_branch(recipe, model, folder / "start", seed)
             train = partial(run_semhitok, recipe, context.train, stages=(stage,), images=images)
             title = f"{self.name}, seed {seed}: stage {stage}"
             context.train_run(title, folder, train, start_from=start_from)
@@ -265,8 +265,15 @@ def _cosine_to_teacher(model: SemHiTokModel, context: ExperimentContext) -> floa
     return torch.cat(cosines).mean().item()
 
 
-def _with_pixel_branch(recipe: Recipe, semantic: Path, folder: Path, seed: int) -> Path:
-    """A checkpoint with the trained semantic branch and a fresh pixel branch as configured by the recipe."""
+def with_pixel_branch(recipe: Recipe, semantic: Path, folder: Path, seed: int) -> Path:
+    """A checkpoint with a trained semantic branch and a fresh pixel branch as configured by the recipe, for stage ``pixel``.
+
+    Args:
+        recipe: its model decides the pixel branch and must have the semantic branch of the checkpoint.
+        semantic: folder of a model after stage ``semantic``.
+        folder: where to write; returned.
+        seed: of the fresh weights.
+    """
     trained = SemHiTokModel.from_pretrained(semantic, dtype=torch.float32)
     config = SemHiTokConfig(
         teacher_config=trained.config.teacher_config,

@@ -3,8 +3,8 @@
 d² = |mean₁ - mean₂|² + tr(cov₁ + cov₂ - 2 (cov₁ cov₂)^½)   (Heusel et al., 2017, arXiv 1706.08500)
 
 The distance depends on the network, on the resizing of its input and on the number of images: only figures of the same
-protocol are comparable, so every extractor carries its name and protocol. "rFID" is reserved for the Inception network of
-torch-fidelity; with any other network the figure is named after that network. The reference set is always the cropped and
+protocol are comparable, so every extractor carries its name and protocol. "rFID" is reserved for the Inception network that
+published figures use; with any other network the figure is named after that network. The reference set is always the cropped and
 resized images that the tokenizer was given.
 
 Shapes: N images, D features.
@@ -12,14 +12,16 @@ Shapes: N images, D features.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from semhitok.metrics.inception import load_inception, resize_like_pillow, resize_like_tensorflow1
 from semhitok.teachers import EfficientNetLiteConfig, convert_efficientnet_lite
 
 MINIMUM_IMAGES = 100
@@ -150,40 +152,43 @@ def efficientnet_lite2_features(
     return FeatureExtractor("Fréchet distance (EfficientNet-Lite2)", protocol, extract)
 
 
-def inception_features(weights: str | Path, *, device: torch.device | str = "cpu") -> FeatureExtractor:
-    """Pooled features of the Inception network that published rFID figures use, by torch-fidelity.
+Protocol = Literal["torch-fidelity", "adm", "clean-fid"]
+PROTOCOLS: Mapping[Protocol, tuple[str, str]] = {
+    "torch-fidelity": ("rFID", "bilinear as in TensorFlow 1"),
+    "adm": ("rFID (ADM)", "bilinear as in TensorFlow 1"),
+    "clean-fid": ("rFID (clean-fid)", "bicubic, antialiased, in floating point"),
+}
+"""What the distance is called, and how images are resized for the network."""
 
-    Images are rounded to 8 bits and resized as TensorFlow 1 did, inside torch-fidelity.
+
+def inception_features(
+    weights: str | Path, *, protocol: Protocol = "torch-fidelity", device: torch.device | str = "cpu"
+) -> FeatureExtractor:
+    """Pooled features of the Inception network that published rFID figures use. Images are rounded to 8 bits, as if saved as PNG.
 
     Args:
-        weights: torch-fidelity's ``weights-inception-2015-12-05-6726825d.pth``.
+        weights: the file that torch-fidelity publishes, ``weights-inception-2015-12-05-6726825d.pth``.
+        protocol: ``torch-fidelity`` and ``adm`` resize as TensorFlow 1 did (they differ in how images were cropped before:
+            ``evaluation.tokenizer.rfid``); ``clean-fid`` resizes with antialiasing (Parmar et al., 2022, arXiv 2104.11222).
         device: where the network runs.
 
     Raises:
-        ImportError: torch-fidelity is not installed.
-        ValueError: the file of weights is missing or holds anything but tensors.
+        ValueError: the file of weights is missing, or holds anything but the tensors of this network.
     """
     if not Path(weights).is_file():
         raise ValueError(f"rFID needs the Inception weights of torch-fidelity, but there is no file {weights}.")
-    try:
-        from torch_fidelity.feature_extractor_inceptionv3 import (  # pyright: ignore[reportMissingImports]
-            FeatureExtractorInceptionV3,
-        )
-    except (ImportError, RuntimeError) as error:  # a torchvision of another torch build dies with RuntimeError
-        raise ImportError(f"rFID needs torch-fidelity: pip install semhitok[fid] ({error}).") from error
-    try:
-        # torch-fidelity unpickles whatever it is given, so the file is vetted first.
-        torch.load(weights, weights_only=True, map_location="cpu")
-    except Exception as error:
-        raise ValueError(f"{weights} does not hold Inception weights: a file of plain tensors is needed.") from error
-    network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(weights))
+    network, digest = load_inception(weights)
     network = network.to(device)
+    resize = resize_like_pillow if protocol == "clean-fid" else resize_like_tensorflow1
 
     def extract(images_BCHW: Tensor) -> Tensor:
-        eight_bit_BCHW = ((images_BCHW.float() + 1) * 127.5).round().clamp(0, 255).to(device, torch.uint8)
-        return network(eight_bit_BCHW)[0]
+        eight_bit_BCHW = ((images_BCHW.to(device).float() + 1) * 127.5).round().clamp(0, 255)
+        return network(resize(eight_bit_BCHW))
 
-    protocol = (
-        "torch-fidelity inception-v3-compat, 2048 pooled features, 8-bit images, reference = the same cropped images"
+    name, resizing = PROTOCOLS[protocol]
+    return FeatureExtractor(
+        name,
+        f"{protocol} protocol: Inception of 2015-12-05 (weights {digest}), 2048 pooled features, 8-bit images resized to 299 px "
+        f"({resizing}), reference = the same cropped images",
+        extract,
     )
-    return FeatureExtractor("rFID", protocol, extract)

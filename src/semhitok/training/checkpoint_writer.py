@@ -64,6 +64,13 @@ class CheckpointWriter:
             self._writer = ShardWriter()
         self._begun = target, self._writer.begin(folder / checkpoint.SHARDS, content.sharded, complete), stack
 
+    def close(self) -> None:
+        """As ``wait``; then release the copies that are kept for the next checkpoint."""
+        self.wait()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
     def wait(self) -> None:
         """Wait until the last checkpoint is whole. Every rank must call it.
 

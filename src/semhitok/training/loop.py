@@ -206,7 +206,7 @@ class _Run:
             state.interrupted = stop and not state.finished
             self._report(first_picture)
         self._save()
-        self.writer.wait()
+        self.writer.close()
 
     def end(self, on_finish: Callable[[TrainState], None] | None) -> None:
         """Save the last preview, evaluate, and export the model. A collective."""

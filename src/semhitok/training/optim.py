@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from semhitok.distributed import average_gradients, whole_tensor
+from semhitok.distributed import whole_tensor
 from semhitok.quantizers import Quantizer
 
 
@@ -173,7 +173,9 @@ def initialise_states(optimizer: Optimizer) -> None:
 def take_step(
     optimizer: torch.optim.Optimizer | MuonWithAdamW, config: OptimizerConfig, step: int, total_steps: int
 ) -> dict[str, float | Tensor]:
-    """Finish an optimizer step: average gradients over ranks, clip, set the learning rate, update, clear gradients.
+    """Finish an optimizer step: clip, set the learning rate, update, clear gradients.
+
+    Gradients are those of the whole batch by now (``distributed.averaged_gradients``).
 
     Args:
         step: optimizer steps done before this one.
@@ -183,7 +185,6 @@ def take_step(
         ``learning_rate`` and ``gradient_norm`` (before clipping; 0-d tensor) for the log.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    average_gradients(parameters)
     norm = whole_tensor(nn.utils.get_total_norm([each.grad for each in parameters if each.grad is not None]))
     nn.utils.clip_grads_with_norm_(parameters, math.inf if config.clip_norm is None else config.clip_norm, norm)
     rate = learning_rate(step, total_steps, config)

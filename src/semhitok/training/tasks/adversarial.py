@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from semhitok.distributed import all_reduce_sum, broadcast_parameters, rank
+from semhitok.distributed import all_reduce_sum, averaged_gradients, broadcast_parameters, rank
 from semhitok.losses import adaptive_weight, augment, cut_at, discriminator_hinge_loss, generator_hinge_loss
 from semhitok.training.optim import OptimizerConfig, build_adamw, take_step
 from semhitok.training.state import TrainState
@@ -111,7 +111,8 @@ class Adversary:
                 difference = (torch.cat(logits[2:]).float() - torch.cat(logits[:2]).float()).square().mean()
                 loss = loss + config.consistency_weight * difference / len(pairs)
                 totals["loss/consistency"] += difference.detach() / len(pairs)
-            loss.backward()
+            with averaged_gradients(self.discriminator.parameters(), now=index + 1 == len(pairs)):
+                loss.backward()
         taken = take_step(self.optimizer, config.optimizer, state.step - config.start, state.total_steps - config.start)
         return {**totals, "discriminator_gradient_norm": taken["gradient_norm"]}
 

@@ -11,12 +11,14 @@ Shapes: B images, N tokens, D teacher channels, d_s semantic channels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from semhitok.data.feed import Batch
+from semhitok.distributed import averaged_gradients
 from semhitok.tokenizers import SemHiTokModel
 from semhitok.training.state import TrainState
 from semhitok.training.tasks.joint_config import JointConfig
@@ -58,7 +60,9 @@ class JointTask:
             semantic = self.semantic.losses(features_BND, batch)
             quantized = semantic.quantized if self.config.pixel_gradient else semantic.detached().quantized
             pixel = self.pixel.losses(batch, state, index, Quantized(quantized.codes, quantized.ids, {}))
-            ((semantic.terms["loss"] + pixel.terms["loss"]) * (1 / len(microbatches))).backward()
+            trained = chain(self.semantic.branch.parameters(), self.pixel.parameters())
+            with averaged_gradients(trained, now=index + 1 == len(microbatches)):
+                ((semantic.terms["loss"] + pixel.terms["loss"]) * (1 / len(microbatches))).backward()
             semantic_forwards.append(semantic.detached())
             pixel_forwards.append(pixel.detached())
         found = self.semantic.finish(semantic_forwards, state)

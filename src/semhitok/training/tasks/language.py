@@ -138,9 +138,11 @@ class LanguageTask:
         apart = self._attends_by_sequence()
         with by_sequence(self.model.language_model) if apart else nullcontext():
             for number, (batch, labelled) in enumerate(zip(microbatches, prepared, strict=True), start=1):
-                distributed.reduce_between_nodes(self.trained, now=number == len(microbatches))
+                last = number == len(microbatches)
+                distributed.reduce_between_nodes(self.trained, now=last)
                 total, by_kind = self.trained(self._loss, batch, labelled, apart)
-                (total / labels).backward()
+                with distributed.averaged_gradients(self.trained.parameters(), now=last):
+                    (total / labels).backward()
                 for name, value in by_kind.items():
                     sums[name] = sums[name] + value if name in sums else value
         found: dict[str, float | Tensor] = {"loss": (sums["text"] + weight * sums["image"]) / labels}

@@ -9,7 +9,7 @@ Shapes: B images, N tokens, d_p pixel channels, K semantic codes, m pixel codes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from semhitok.data.feed import Batch
-from semhitok.distributed import broadcast_parameters
+from semhitok.distributed import averaged_gradients, broadcast_parameters
 from semhitok.losses import PatchDiscriminator, l1_loss
 from semhitok.nn.exact import exact_fp32
 from semhitok.tokenizers import SemHiTokModel
@@ -119,9 +119,16 @@ class PixelTask:
         forwards = []
         for index, batch in enumerate(microbatches):
             forward = self.losses(batch, state, index)
-            (forward.terms["loss"] * (1 / len(microbatches))).backward()
+            with averaged_gradients(self.parameters(), now=index + 1 == len(microbatches)):
+                (forward.terms["loss"] * (1 / len(microbatches))).backward()
             forwards.append(forward.detached())
         return self.finish(forwards, state)
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """What is trained, in the order of the forward pass."""
+        for name in ("pixel_encoder", "pixel_quantizer", "pixel_decoder"):
+            if name in self.trained:
+                yield from self.trained[name].parameters()
 
     def finish(self, forwards: Sequence[PixelForward], state: TrainState) -> dict[str, float | Tensor]:
         """Update weights, weight average, discriminator and codebooks after the backward pass; returns the metrics."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from semhitok.data.feed import Batch
-from semhitok.distributed import broadcast_parameters
+from semhitok.distributed import averaged_gradients, broadcast_parameters
 from semhitok.losses import distillation_loss
 from semhitok.tokenizers import SemHiTokModel
 from semhitok.training.codebook_maintenance import CodebookMaintainer
@@ -67,9 +67,11 @@ class SemanticTask:
     def step(self, microbatches: Sequence[Batch], state: TrainState) -> dict[str, float | Tensor]:
         """See ``Task.step``."""
         forwards = []
-        for batch, features_BND in zip(microbatches, self.begin(microbatches, state), strict=True):
+        features = self.begin(microbatches, state)
+        for index, (batch, features_BND) in enumerate(zip(microbatches, features, strict=True)):
             forward = self.losses(features_BND, batch)
-            (forward.terms["loss"] * (1 / len(microbatches))).backward()
+            with averaged_gradients(self.branch.parameters(), now=index + 1 == len(microbatches)):
+                (forward.terms["loss"] * (1 / len(microbatches))).backward()
             forwards.append(forward.detached())
         return self.finish(forwards, state)
 

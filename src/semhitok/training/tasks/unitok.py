@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from semhitok.data.feed import Batch
-from semhitok.distributed import broadcast_parameters, gather_with_gradients, is_distributed, rank
+from semhitok.distributed import averaged_gradients, broadcast_parameters, gather_with_gradients, is_distributed, rank
 from semhitok.losses import softmax_contrastive_loss
 from semhitok.tokenizers.unitok.modeling import UniTokModel
 from semhitok.tokenizers.unitok.processing import UniTokProcessor
@@ -105,7 +105,8 @@ class UniTokTask:
         for index, batch in enumerate(microbatches):
             with _attention(self.model.device):
                 forward = self._losses(batch, state, index)
-                (forward.terms["loss"] * (1 / len(microbatches))).backward()
+                with averaged_gradients(self.model.parameters(), now=index + 1 == len(microbatches)):
+                    (forward.terms["loss"] * (1 / len(microbatches))).backward()
             forwards.append(_detached(forward))
         metrics = mean_terms([forward.terms for forward in forwards])
         metrics |= take_step(self.optimizer, self.config.optimizer, state.step, state.total_steps)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from semhitok.data.feed import Batch
-from semhitok.distributed import broadcast_parameters
+from semhitok.distributed import averaged_gradients, broadcast_parameters
 from semhitok.losses import PatchDiscriminator
 from semhitok.losses.distillation import distillation_loss
 from semhitok.tokenizers.vit_tokenizer.modeling import ViTTokenizerModel
@@ -103,7 +103,8 @@ class ViTTask:
         forwards = []
         for index, batch in enumerate(microbatches):
             forward = self._losses(batch, state, index)
-            (forward.terms["loss"] * (1 / len(microbatches))).backward()
+            with averaged_gradients(self.trained.parameters(), now=index + 1 == len(microbatches)):
+                (forward.terms["loss"] * (1 / len(microbatches))).backward()
             forwards.append(_detached(forward))
         metrics = mean_terms([forward.terms for forward in forwards])
         metrics |= take_step(self.optimizer, self.config.optimizer, state.step, state.total_steps)

@@ -82,8 +82,9 @@ class WordAlignmentTask(LanguageTask):
         """See ``Task.step``."""
         sums = [self._words(batch) for batch in microbatches]
         images = distributed.average_values({"images": float(sum(count for _, count in sums))})["images"]
-        for total, _ in sums:
-            (total / max(1.0, images)).backward()
+        for number, (total, _) in enumerate(sums, start=1):
+            with distributed.averaged_gradients(self.trained.parameters(), now=number == len(sums)):
+                (total / max(1.0, images)).backward()
         loss = torch.stack([total.detach() for total, _ in sums]).sum() / max(1.0, images)
         found: dict[str, float | Tensor] = {"loss": loss, "images": images}
         return (
