@@ -1,0 +1,49 @@
+"""Execute the notebooks of examples/notebooks and write them as pages with their pictures: ``python docs/notebooks.py [NAME ...]``.
+
+Pages go to docs/notebooks/, which git ignores. An error in a cell ends the script with the cell and its traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbconvert import MarkdownExporter
+
+ROOT = Path(__file__).parents[1]
+SOURCES, PAGES = ROOT / "examples" / "notebooks", ROOT / "docs" / "notebooks"
+SECONDS = 120  # for a cell
+
+
+def render(source: Path) -> None:
+    """Run one notebook in its folder and write its page and pictures."""
+    notebook = nbformat.read(source, as_version=4)
+    NotebookClient(notebook, timeout=SECONDS, resources={"metadata": {"path": str(source.parent)}}).execute()
+    page, resources = MarkdownExporter().from_notebook_node(
+        notebook, resources={"output_files_dir": f"{source.stem}_files", "unique_key": source.stem}
+    )
+    PAGES.mkdir(exist_ok=True)
+    (PAGES / f"{source.stem}_files").mkdir(exist_ok=True)
+    for name, data in resources["outputs"].items():
+        (PAGES / name).write_bytes(data)
+    note = f"*This page is the executed notebook `examples/notebooks/{source.name}`.*\n"
+    title, rest = page.lstrip().split("\n", 1)
+    (PAGES / f"{source.stem}.md").write_text(f"{title}\n\n{note}{rest}", encoding="utf-8")
+
+
+def main(names: list[str]) -> None:
+    """Render the notebooks of these names, or all of them."""
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
+    for source in sorted(SOURCES.glob("*.ipynb")):
+        if not names or source.stem in names:
+            start = time.perf_counter()
+            render(source)
+            print(f"{source.stem}: {time.perf_counter() - start:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
