@@ -16,13 +16,15 @@ from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).parents[1]
 SOURCES, PAGES = ROOT / "examples" / "notebooks", ROOT / "docs" / "notebooks"
-SECONDS = 120  # for a cell
+SECONDS = 600  # for a cell
 
 
 def render(source: Path) -> None:
     """Run one notebook in its folder and write its page and pictures."""
     notebook = nbformat.read(source, as_version=4)
     NotebookClient(notebook, timeout=SECONDS, resources={"metadata": {"path": str(source.parent)}}).execute()
+    for cell in notebook.cells:  # progress bars and the like
+        cell["outputs"] = [output for output in cell.get("outputs", ()) if output.get("name") != "stderr"]
     page, resources = MarkdownExporter().from_notebook_node(
         notebook, resources={"output_files_dir": f"{source.stem}_files", "unique_key": source.stem}
     )
@@ -37,6 +39,7 @@ def render(source: Path) -> None:
 
 def main(names: list[str]) -> None:
     """Render the notebooks of these names, or all of them."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads that wait for each other take most of the time on a busy machine
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
     for source in sorted(SOURCES.glob("*.ipynb")):
         if not names or source.stem in names:
