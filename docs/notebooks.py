@@ -43,7 +43,9 @@ def render(source: Path) -> str:
 
 def main(names: list[str]) -> None:
     """Render the notebooks of these names, or all of them."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads that wait for each other take most of the time on a busy machine
+    os.environ.setdefault(
+        "OMP_NUM_THREADS", "1"
+    )  # threads that wait for each other take most of the time on a busy machine
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
     sources = [source for source in sorted(SOURCES.glob("*.ipynb")) if not names or source.stem in names]
     with ProcessPoolExecutor(TOGETHER) as pool:

@@ -20,9 +20,7 @@ from semhitok.quantizers import ONE_CODE_PER_TOKEN
 from semhitok.tokenizers.registry import TOKENIZERS, register_auto_classes
 
 ROOT = Path(__file__).parents[2]
-PAGE = "\n".join(
-    (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("architecture.md", "own-quantizer.md")
-)
+PAGE = "\n".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("architecture.md", "own-quantizer.md"))
 
 
 def line_of(table: str, name: str) -> Any:

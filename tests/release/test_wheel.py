@@ -13,17 +13,19 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
-
-builders = pytest.importorskip("hatchling.builders.wheel", reason="hatchling is not installed")
-from hatchling.builders.sdist import SdistBuilder
 from tests.release.lowest import lowest
+
+wheels = pytest.importorskip("hatchling.builders.wheel", reason="hatchling is not installed")
+sdists = pytest.importorskip("hatchling.builders.sdist", reason="hatchling is not installed")
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    (built,) = builders.WheelBuilder(str(ROOT)).build(directory=str(tmp_path_factory.mktemp("wheel")), versions=["standard"])
+    (built,) = wheels.WheelBuilder(str(ROOT)).build(
+        directory=str(tmp_path_factory.mktemp("wheel")), versions=["standard"]
+    )
     return Path(built)
 
 
@@ -55,12 +57,19 @@ def test_the_wheel_has_types_licences_and_no_tests(wheel: Path):
 
 
 def test_the_sdist_has_what_the_wheel_is_built_from(tmp_path: Path):
-    (built,) = SdistBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    (built,) = sdists.SdistBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
     with tarfile.open(built) as archive:
         names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
-    wanted = ("pyproject.toml", "src/semhitok/checkpoints/nano/model.safetensors", "examples/photographs/chelsea.jpg", "NOTICE")
+    wanted = (
+        "pyproject.toml",
+        "src/semhitok/checkpoints/nano/model.safetensors",
+        "examples/photographs/chelsea.jpg",
+        "NOTICE",
+    )
     assert [name for name in wanted if name not in names] == []
-    assert [name for name in names if name.endswith(".whl") or name.startswith(("site/", "docs/notebooks/", ".venv"))] == []
+    assert [
+        name for name in names if name.endswith(".whl") or name.startswith(("site/", "docs/notebooks/", ".venv"))
+    ] == []
 
 
 def test_the_unpacked_wheel_works_without_the_repository(wheel: Path, tmp_path: Path):

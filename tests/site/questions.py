@@ -18,7 +18,11 @@ class Question(NamedTuple):
 
 QUESTIONS = (
     Question("How do I install it on a machine without a GPU?", "install without GPU", "#install"),
-    Question("How do I reconstruct a photograph and look at its tokens?", "reconstruct a photograph", "notebooks/reconstruct/"),
+    Question(
+        "How do I reconstruct a photograph and look at its tokens?",
+        "reconstruct a photograph",
+        "notebooks/reconstruct/",
+    ),
     Question("What is in a token id, and what are k and j?", "two codes in one id", "how-it-works/"),
     Question("How do I train a tokenizer on my own images?", "train on your own images", "train/"),
     Question("How do I give my own language model image tokens?", "own language model", "language-model/"),
@@ -26,7 +30,9 @@ QUESTIONS = (
     Question("Only a few codes are used: what can I do?", "codebook collapse", "faq/#my-codebook-collapses"),
     Question("Why is the loss NaN in bf16 once the GAN starts?", "NaN bf16 GAN", "faq/#the-loss-becomes-nan"),
     Question("Why does my rFID differ from the paper's?", "rFID differs from paper", "faq/#my-rfid-differs"),
-    Question("Where do image ids begin in the joint vocabulary?", "offset of image ids", "faq/#where-do-image-ids-begin"),
+    Question(
+        "Where do image ids begin in the joint vocabulary?", "offset of image ids", "faq/#where-do-image-ids-begin"
+    ),
     Question("Can it take images that are not square?", "images not square", "faq/#my-images-are-not-square"),
     Question("It runs out of memory: what can I change?", "out of memory", "faq/#it-runs-out-of-memory"),
     Question("How do I tokenize millions of images once?", "pretokenize", "data/"),
