@@ -60,7 +60,7 @@ def test_the_search_box_leads_to_the_answer(address: str, browser: Any):
     page.on("request", lambda request: requests.append(request.url))
     page.goto(address)
     page.keyboard.press("/")
-    box = page.locator(".md-search input").first
+    box = page.get_by_role("combobox", name="Search")
     box.wait_for(state="visible")
     missed = []
     for question in QUESTIONS:
@@ -73,11 +73,16 @@ def test_the_search_box_leads_to_the_answer(address: str, browser: Any):
 
 def _results(page: Any, box: Any, typed: str, address: str) -> list[str]:
     """Addresses below the site's root of the results, best first."""
+    options = page.locator("[role=option]")
     box.fill("")
-    page.wait_for_function("() => document.querySelectorAll('.md-search a[href]').length === 0")
+    while options.count():
+        page.wait_for_timeout(50)
     box.fill(typed)
-    page.wait_for_function("() => document.querySelectorAll('.md-search a[href]').length > 0")
-    found = page.eval_on_selector_all(".md-search a[href]", "links => links.map(link => link.href)")
+    options.first.wait_for()
+    found: list[str] = []
+    while (now := options.evaluate_all("links => links.map(link => link.href)")) != found:  # until nothing changes
+        found = now
+        page.wait_for_timeout(300)
     return [link.removeprefix(address).split("?")[0] for link in found]
 
 
