@@ -37,8 +37,9 @@ $(VENV)/studio: $(VENV)/core
 demo-studio: $(VENV)/studio
 	$(BIN)/semhitok studio
 
+# Two processes, each with whole files: fixtures of a module are built once.
 test: $(VENV)/dev lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 # The pictures of docs/studio.md, from Chromium.
 screenshots: $(VENV)/dev

@@ -13,7 +13,6 @@ os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS
 import argparse
 import json
 import shutil
-import socket
 import sys
 import time
 import traceback
@@ -25,7 +24,16 @@ import torch
 import torch.utils.tensorboard  # otherwise imported in every trial
 from tests.data.records_on_disk import write_scenes
 from tests.runs.test_language import shrunk
-from tests.tiny import loop_config, run_tiny, save_images, save_teacher, tiny_model, tiny_options, tiny_recipe
+from tests.tiny import (
+    free_port,
+    loop_config,
+    run_tiny,
+    save_images,
+    save_teacher,
+    tiny_model,
+    tiny_options,
+    tiny_recipe,
+)
 from tests.tiny_unitok_training import run_tiny_unitok, save_captioned, tiny_unitok_recipe
 
 from semhitok import distributed
@@ -136,9 +144,7 @@ def start(work: Callable[[], object], log: Path, ranks: int) -> list[int]:
     """The processes of a run."""
     if ranks == 1:
         return [forked(work, log)]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     return [forked(as_rank(work, rank, ranks, port), log) for rank in range(ranks)]
 
 

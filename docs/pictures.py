@@ -21,7 +21,7 @@ from semhitok.visualization.canvas import BACKGROUND, INK, MARGIN, font
 HERE = Path(__file__).parent
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
 TILE, GAP, HEAD = 192, 10, 34
-SWAPPED = 6  # tokens in the picture of sub-codebooks
+SWAPPED, SHOWN_CODES = 6, 8  # tokens and pixel codes in the picture of sub-codebooks
 
 
 @torch.no_grad()
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> None:
     if arguments and arguments[0].endswith(".png"):
         compared(dict(argument.split("=", 1) for argument in arguments[1:])).save(arguments[0])
         return
-    tokenizer = SemHiTokModel.from_pretrained(arguments[0] if arguments else "nano").eval()
+    tokenizer = SemHiTokModel.from_pretrained(arguments[0] if arguments else "mini").eval()
     pixel_values = photographs(tokenizer.config.image_size)
     two_codes(tokenizer, pixel_values).save(HERE / "images" / "two_codes.png")
     sub_codebooks(tokenizer, pixel_values).save(HERE / "images" / "sub_codebooks.png")
@@ -70,7 +70,7 @@ def two_codes(tokenizer: SemHiTokModel, pixel_values: Tensor) -> Image.Image:
 
 
 def sub_codebooks(tokenizer: SemHiTokModel, pixel_values: Tensor) -> Image.Image:
-    """One token of an image under every pixel code of its sub-codebook: all else, and its meaning, stays as it is."""
+    """One token of an image under several pixel codes of its sub-codebook: all else, and its meaning, stays as it is."""
     m = tokenizer.config.subcodebook_size
     encoded = tokenizer.encode(pixel_values[:1])
     patch = tokenizer.config.patch_size
@@ -78,17 +78,17 @@ def sub_codebooks(tokenizer: SemHiTokModel, pixel_values: Tensor) -> Image.Image
     # Tokens spread over the inside of the image, so that their surroundings can be shown.
     places = [(1 + (rows - 3) * (index // 3), 1 + (columns - 3) * (index % 3) // 2) for index in range(SWAPPED)]
     semantic_ids, pixel_ids = tokenizer.pixel_quantizer.split_ids(encoded.ids)
-    shown: dict[str, list[Image.Image]] = {f"j = {j}": [] for j in range(m)}
+    others = range(0, m, -(-m // SHOWN_CODES))
+    shown: dict[str, list[Image.Image]] = {"encoded": [], **{f"j = {j}": [] for j in others}}
     for row, column in places:
         position = row * columns + column
-        for j in range(m):
+        for heading, j in (("encoded", int(pixel_ids[0, position])), *((f"j = {j}", j) for j in others)):
             ids = pixel_ids.clone()
             ids[0, position] = j
             image = tokenizer.decode(tokenizer.pixel_quantizer.flatten_ids(semantic_ids, ids), encoded.grid)[0]
             top, left = (row - 1) * patch, (column - 1) * patch
             tile = to_pil(image[:, top : top + 3 * patch, left : left + 3 * patch])
-            chosen = int(pixel_ids[0, position]) == j
-            shown[f"j = {j}"].append(_framed(tile, chosen))
+            shown[heading].append(_framed(tile, heading == "encoded"))
     return _table(shown, tile=120)
 
 
@@ -110,7 +110,7 @@ def _greys(ids: Tensor, tokenizer: SemHiTokModel) -> Image.Image:
 
 
 def _framed(picture: Image.Image, chosen: bool) -> Image.Image:
-    """Five times as large, with a frame around the token in the middle; black where it is the code of the image."""
+    """Five times as large, with a frame around the token in the middle; black if it is as encoded."""
     side = picture.width * 5
     picture = picture.resize((side, side), Image.Resampling.NEAREST)
     box = (side // 3, side // 3, 2 * side // 3 - 1, 2 * side // 3 - 1)

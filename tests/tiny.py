@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import random
 import signal
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -276,3 +278,15 @@ def _killing(step: Callable, kill_at: int) -> Callable:
         return metrics
 
     return killed
+
+
+def free_port() -> int:
+    """A free port of this machine, below those that the kernel hands out to connections, of which one could take it meanwhile."""
+    for port in random.SystemRandom().sample(range(20000, 32000), 1000):
+        with socket.socket() as free:
+            try:
+                free.bind(("127.0.0.1", port))
+            except OSError:  # taken
+                continue
+            return port
+    raise OSError("no port is free between 20000 and 32000")

@@ -1,9 +1,9 @@
 """semhitok: unified image tokenizers. One set of discrete image tokens to understand and to generate images.
 
     >>> from semhitok import encode_images, load_tokenizer, reconstruct_images
-    >>> tokenizer = load_tokenizer("nano")
+    >>> tokenizer = load_tokenizer("mini")
     >>> [(encoded.ids.shape, encoded.grid) for encoded in encode_images(tokenizer, ["a.jpg", "b.png"])]
-    [(torch.Size([2, 64]), (8, 8))]
+    [(torch.Size([2, 256]), (16, 16))]
     >>> for restored in reconstruct_images(tokenizer, ["a.jpg", "b.png"]):
     ...     restored.image().save(f"{restored.source}.restored.png")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from tests.tiny import processes
+from tests.tiny import free_port, processes
 from tests.training.tiny_task import TinyTask, tiny_feed
 
 from semhitok import distributed
@@ -56,6 +55,8 @@ def run_rank(rank: int, port: int, way: str, directory: Path) -> None:
             file.write(f"{rank}: {error}\n")
         return 1
 
+    if way == "late":  # slow imports on one rank
+        time.sleep(3 * LONG * rank)
     with distributed.ended_together(say):
         distributed.init_distributed("cpu", timeout=TIMEOUT)
         distributed.watch_other_ranks()
@@ -91,6 +92,10 @@ def not_a_number(rank: int, way: str, directory: Path) -> None:
 
 def alike(rank: int, way: str, directory: Path) -> None:
     train(TinyTask(), tiny_feed(), LoopConfig(steps=8, batch_size=9), directory / "run")
+
+
+def late(rank: int, way: str, directory: Path) -> None:
+    distributed.broadcast_parameters(TinyTask().model)
 
 
 def of_the_main_rank(rank: int, way: str, directory: Path) -> None:
@@ -146,6 +151,7 @@ WAYS = {
     "stuck": stuck,
     "lost": lost,
     "slow": slow,
+    "late": late,
 }
 SENTENCES = {
     "data": "1: too many images cannot be read",
@@ -161,9 +167,7 @@ SENTENCES = {
 
 
 def started(way: str, directory: Path) -> list[BaseProcess]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     directory.mkdir()
     ranks: list[BaseProcess] = [
         processes.Process(target=run_rank, args=(rank, port, way, directory)) for rank in range(WORLD)
@@ -202,6 +206,26 @@ def test_what_the_main_rank_does_alone_may_take_longer_than_a_collective(outcome
     assert not (directory / "said").exists()
     written = (directory / "run" / "model" / "model.safetensors").stat().st_mtime
     assert all(float((directory / f"end_{rank}").read_text()) >= written for rank in range(WORLD))
+
+
+def test_a_rank_may_start_later_than_the_collective_timeout(outcomes: dict[str, tuple[list[int], Path]]):
+    codes, directory = outcomes["late"]
+    assert codes == [0, 0]
+    assert not (directory / "said").exists()
+
+
+def test_a_rank_that_never_starts_is_told(monkeypatch: pytest.MonkeyPatch):
+    for name, value in {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "RANK": "0",
+        "WORLD_SIZE": "2",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("semhitok.distributed.processes.START_SECONDS", 0.5)
+    with pytest.raises(ValueError, match=r"not all ranks have started within 0\.5 s"):
+        distributed.init_distributed("cpu")
+    assert not dist.is_initialized()
 
 
 def test_the_timeout_is_checked():

@@ -71,7 +71,7 @@ def test_the_recipes_of_the_issue_are_there():
     ("name", "size", "tokens", "codes"),
     [
         ("nano", 64, 64, (1024, 8)),
-        ("mini", 128, 256, (2048, 8)),
+        ("mini", 128, 256, (512, 32)),
         ("semhitok_256", 256, 256, (16_384, 12)),
         ("semhitok_256_m8", 256, 256, (16_384, 8)),
         ("semhitok_384", 384, 729, (16_384, 12)),

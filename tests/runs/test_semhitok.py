@@ -15,6 +15,7 @@ from tests.tiny import STEPS, loop_config, pixel_config, pixels, run_tiny, save_
 
 from semhitok.data.sources import ImageFolder
 from semhitok.data.transforms import fit_image, to_float, to_uint8
+from semhitok.export.tokenizer import export_tokenizer
 from semhitok.recipes import Recipe
 from semhitok.recipes.recipe import DataConfig
 from semhitok.runs import semhitok as stages
@@ -267,3 +268,26 @@ def test_the_validation_measure_is_the_mean_psnr(finished: Path, inputs: Path):
 def test_the_first_stage_takes_no_checkpoint(recipe: Recipe, finished: Path, inputs: Path, tmp_path: Path):
     with pytest.raises(ValueError, match="starts from the teacher"):
         run_tiny(recipe, inputs, tmp_path, start_from=finished / "pixel" / "model")
+
+
+def test_weights_are_rounded_before_each_stage_so_that_an_export_keeps_all_ids(
+    recipe: Recipe, inputs: Path, tmp_path: Path
+):
+    rounded = replace(recipe, rounded=True)
+    run_tiny(rounded, inputs / "images", tmp_path / "run", stages=("semantic", "pixel", "decoder"))
+    trained = weights_of(tmp_path / "run", "decoder")
+    changed = [name for name, tensor in trained.items() if not torch.equal(tensor, tensor.bfloat16().float())]
+    assert any(name.startswith("pixel_decoder.") for name in changed)
+    assert all(name.startswith("pixel_decoder.") or "quantizer." in name for name in changed)
+    model = model_of(tmp_path / "run", "decoder")
+    export_tokenizer(model, tmp_path / "out", card="", provenance={})
+    assert "pixel encoder" in model.rounding.sentence  # its decoder was trained last, and is rounded by the export
+    exported = SemHiTokModel.from_pretrained(tmp_path / "out")
+    assert exported.rounding.sentence == "everything but the codebooks in bfloat16"
+    images = pixels(64, seed=51)
+    assert torch.equal(exported.encode(images).ids, model.encode(images).ids)
+    export_tokenizer(exported, tmp_path / "again", card="", provenance={})
+    kinds = {name: tensor.dtype for name, tensor in load_file(tmp_path / "again" / "model.safetensors").items()}
+    assert {name for name, kind in kinds.items() if kind != torch.bfloat16} == {
+        name for name in kinds if "quantizer." in name
+    }

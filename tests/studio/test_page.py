@@ -33,7 +33,7 @@ HERE = {"127.0.0.1", "localhost", "::1"}
 WAIT = 60_000  # ms; the machine may be busy
 SHOTS = os.environ.get("SEMHITOK_SCREENSHOTS")
 PROMPTS = "a rabbit\ntwo bananas" if SHOTS else "two bananas"
-SECONDS = 10  # that a reconstruction may take
+SECONDS = 10  # that a reconstruction may take on a machine that does nothing else
 NAMELESS = """() => [...document.querySelectorAll('button, input, textarea, select, img, [role=button], svg[role=img]')]
   .filter((e) => e.getClientRects().length && getComputedStyle(e).visibility !== 'hidden' && !e.closest('[aria-hidden=true]'))
   .filter((e) => {
@@ -52,6 +52,14 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
         _connections.append(arguments[1][0])
     elif _connections is not None and event == "socket.getaddrinfo":
         _connections.append(arguments[0])
+
+
+COLLECT_SOURCES = """alt => {
+  window.collected = new Set();
+  const look = () => document.querySelectorAll(`img[alt="${alt}"]`).forEach(image => window.collected.add(image.src));
+  new MutationObserver(look).observe(document.body, {subtree: true, childList: true, attributes: true, attributeFilter: ["src"]});
+}"""
+"""Notes every picture that an image with this description shows from now on, also those shown for a moment."""
 
 
 class Studio:
@@ -133,7 +141,8 @@ def test_a_dropped_photograph_comes_back(studio: Studio, tmp_path: Path):
     began = time.monotonic()
     studio.page.set_input_files("input[type=file] >> nth=0", tmp_path / "mine.png")
     studio.until(lambda: studio.sources(".slide img") not in ([], before))
-    assert time.monotonic() - began < SECONDS
+    others = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))  # that wait for each processor
+    assert time.monotonic() - began < SECONDS * others
     studio.page.get_by_role("button", name="astronaut", exact=True).first.click()
     studio.until(lambda: studio.sources(".slide img") == before)
     slider = studio.page.get_by_label("Border between the original on the left")
@@ -182,10 +191,9 @@ def test_a_patch_is_chosen_and_its_token_changed(studio: Studio):
 def test_images_are_drawn(studio: Studio):
     studio.open("Draw", "text=Images appear here")
     studio.page.get_by_label("Prompts, one in each line").fill(PROMPTS)
+    studio.page.evaluate(COLLECT_SOURCES, "two bananas, seed 3")
     studio.page.get_by_role("button", name="Draw", exact=True).click()
-    studio.wait("img[alt='two bananas, seed 3']")
-    rows = set()
-    studio.until(lambda: rows.add(studio.sources("img[alt='two bananas, seed 3']")[0]) or len(rows) > 2)
+    studio.until(lambda: studio.page.evaluate("window.collected.size") > 2)  # rows appear one by one
     studio.until(lambda: not studio.visible(".generating, .progress-text").count())
     studio.picture("draw")
 

@@ -234,15 +234,15 @@ def test_loading_information_on_request(saved: Path):
 def test_shipped_names(model: SemHiTokModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(checkpoints, "BUNDLED", tmp_path)
     (tmp_path / "half").mkdir()  # no configuration: not a checkpoint
-    for name in ("nano", "small"):
+    for name in ("mini", "small"):
         model.save_pretrained(tmp_path / name)
-    assert checkpoints.builtin_names() == ["nano", "small"]
+    assert checkpoints.builtin_names() == ["mini", "small"]
     for loaded in (SemHiTokModel.from_pretrained(), SemHiTokModel.from_pretrained("small")):
         assert torch.equal(loaded.embedding_table(), model.embedding_table())
-    with pytest.raises(FileNotFoundError, match=r"bundled name \(nano, small\)"):
+    with pytest.raises(FileNotFoundError, match=r"bundled name \(mini, small\)"):
         SemHiTokModel.from_pretrained("medium")
     monkeypatch.chdir(tmp_path)
-    shutil.rmtree(tmp_path / "nano")
+    shutil.rmtree(tmp_path / "mini")
     assert checkpoints.builtin_checkpoint("small") == "small", "a folder of that name comes first"
 
 

@@ -7,8 +7,12 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import Store
 
 from semhitok.distributed.devices import choose_device
+
+START_SECONDS = 600.0
+"""How long ranks wait for others that torchrun has started and that have not come yet: imports from a slow disk take minutes."""
 
 
 def init_distributed(device: str | None = None, *, timeout: float | None = None) -> torch.device:
@@ -18,10 +22,10 @@ def init_distributed(device: str | None = None, *, timeout: float | None = None)
         device: see ``choose_device``. Under torchrun each rank takes the GPU of its local rank. CPU ranks communicate through
             gloo, GPU ranks through NCCL.
         timeout: seconds after which a collective that some rank has not reached ends with an error; by default PyTorch's, 600 for
-            NCCL and 1800 for gloo.
+            NCCL and 1800 for gloo. Ranks that start later than others are waited for in any case, for ``START_SECONDS``.
 
     Raises:
-        ValueError: no such device on this machine, one GPU for several ranks, or the timeout is not above 0.
+        ValueError: no such device on this machine, one GPU for several ranks, the timeout is not above 0, or a rank did not start.
     """
     if timeout is not None and not timeout > 0:
         raise ValueError(f"the collective timeout must be above 0 seconds, got {timeout}")
@@ -37,11 +41,25 @@ def init_distributed(device: str | None = None, *, timeout: float | None = None)
         chosen = choose_device(f"cuda:{local_rank if chosen.index is None else chosen.index}")
         torch.cuda.set_device(chosen)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        if chosen.type == "cuda":
-            dist.init_process_group("nccl", device_id=chosen, timeout=limit)
-        else:
-            dist.init_process_group("gloo", timeout=limit)
+        backend, bound = ("nccl", chosen) if chosen.type == "cuda" else ("gloo", None)
+        store, own_rank, world = _met_at_the_start()
+        dist.init_process_group(backend, store=store, rank=own_rank, world_size=world, device_id=bound, timeout=limit)
     return chosen
+
+
+def _met_at_the_start() -> tuple[Store, int, int]:
+    """The store that torchrun announces, this rank and the number of ranks, once all ranks have reached this point.
+
+    The backends meet with the timeout of their collectives, which a machine that starts slowly may exceed.
+    """
+    patience = timedelta(seconds=START_SECONDS)
+    try:
+        store, own_rank, world = next(dist.rendezvous("env://", timeout=patience))
+        store.set(f"started/{own_rank}", "")
+        store.wait([f"started/{each}" for each in range(world)], patience)
+    except dist.DistStoreError as error:
+        raise ValueError(f"not all ranks have started within {START_SECONDS:g} s ({str(error)[:200]})") from error
+    return store, own_rank, world
 
 
 def destroy_distributed() -> None:

@@ -13,5 +13,5 @@ served_model      a model for a server: many conversations and images in one run
 answer_text       the text of an answer while its ids arrive
 """
 
-DEFAULT_TOKENIZER, DEFAULT_LANGUAGE_MODEL = "nano", "mllm_nano"
+DEFAULT_TOKENIZER, DEFAULT_LANGUAGE_MODEL = "mini", "mllm_nano"
 """Names of the checkpoints that come with the package."""

@@ -88,6 +88,8 @@ class Recipe:
         semantic, pixel, pixel_finetune, decoder: the stages. ``joint`` uses the losses of the first two and the loop
             settings of ``pixel``.
         joint_gradient: in stage ``joint``, the pixel losses also reach the semantic branch.
+        rounded: weights are rounded to bfloat16 before each stage begins (codebooks are not), so that what the stage leaves
+            as it is takes two bytes a weight and its ids never change.
     """
 
     name: str
@@ -105,6 +107,7 @@ class Recipe:
     data: DataConfig = field(default_factory=DataConfig)
     cache_limit: int = CACHE_LIMIT
     joint_gradient: bool = True
+    rounded: bool = False
 
     def stage(self, name: Stage) -> SemanticStage | PixelStage:
         """The settings of a stage."""

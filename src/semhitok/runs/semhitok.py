@@ -23,6 +23,7 @@ from semhitok.runs.preparation import TrainingImages, reconstruction_check
 from semhitok.runs.semhitok_models import enhance_decoder, load_teacher
 from semhitok.runs.stage_runner import PreparedStage, RunOptions, StageRunner
 from semhitok.tokenizers import SemHiTokConfig, SemHiTokModel
+from semhitok.tokenizers.rounding import round_weights
 from semhitok.training.state import TrainState, derive_seed
 from semhitok.training.task import Task
 from semhitok.training.tasks.joint import JointTask
@@ -111,7 +112,7 @@ class _SemHiTok:
             if start_from is not None:
                 raise ValueError(f"stage {stage} starts from the teacher, not from a checkpoint: omit {start_from}")
             torch.manual_seed(derive_seed(seed, "model"))
-            return SemHiTokModel.from_teacher(load_teacher(recipe), SemHiTokConfig(**recipe.model))
+            return self._rounded(SemHiTokModel.from_teacher(load_teacher(recipe), SemHiTokConfig(**recipe.model)))
         assert start_from is not None, "the runner finds a checkpoint or raises"
         model = SemHiTokModel.from_pretrained(start_from, dtype=torch.float32)
         if not set(EARLIER[stage]) & set(model.config.stages):
@@ -120,7 +121,12 @@ class _SemHiTok:
             raise ValueError(
                 f"stage {stage} starts from a finished stage {needed}; stages done at {start_from}: {done}"
             )
-        return enhance_decoder(model, recipe.enhanced_decoder, seed) if stage == "decoder" else model
+        return self._rounded(enhance_decoder(model, recipe.enhanced_decoder, seed) if stage == "decoder" else model)
+
+    def _rounded(self, model: SemHiTokModel) -> SemHiTokModel:
+        if self.recipe.rounded:
+            round_weights(model)
+        return model
 
     def _task(self, stage: Stage, model: SemHiTokModel) -> Task:
         recipe = self.recipe

@@ -50,7 +50,7 @@ class TokenizerImageProcessor(PilBackend):
 
     @classmethod
     def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
-        cls, pretrained_model_name_or_path: str | os.PathLike[str] = "nano", **kwargs: Any
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] = "mini", **kwargs: Any
     ) -> TokenizerImageProcessor:
         """Load the processor of a checkpoint: a folder, a hub id, or the name of one bundled with the package."""
         place = builtin_checkpoint(pretrained_model_name_or_path)

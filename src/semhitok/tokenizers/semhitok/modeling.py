@@ -29,6 +29,7 @@ from semhitok.tokenizers.checkpoints import load_strictly
 from semhitok.tokenizers.checks import check_grid, check_ids, check_pixel_values
 from semhitok.tokenizers.image_processing import TokenizerImageProcessor
 from semhitok.tokenizers.protocol import CardFacts, Rounding
+from semhitok.tokenizers.rounding import is_rounded
 from semhitok.tokenizers.semhitok.configuration import SemHiTokConfig
 from semhitok.tokenizers.semhitok.description import card_facts, settings
 from semhitok.tokenizers.semhitok.pixel import PixelDecoder, PixelEncoder
@@ -60,9 +61,6 @@ class SemHiTokModel(PreTrainedModel):
     _keep_in_fp32_modules_strict = {"semantic.quantizer", "pixel_quantizer"} | {
         part.rstrip(".") for part in ENCODER_SIDE
     }
-    # Teacher, stage 1 and codebooks are not rounded, so that semantic ids stay bit-identical. On 256 scenes, rounding cost
-    # a partly trained ``nano`` 0.003 dB and changed 4 of 10,000 joint ids.
-    rounding = Rounding(("pixel_encoder.", "pixel_decoder."), "pixel encoder and decoder in bfloat16")
     has_text_tower = False
     codes_per_token = 1
 
@@ -109,6 +107,18 @@ class SemHiTokModel(PreTrainedModel):
         semantic = ("teacher.", "semantic.projection.", *codes)
         # With one pixel code per semantic code, the pixel branch does not affect the ids.
         return semantic if self.config.subcodebook_size == 1 else (*semantic, "pixel_encoder.", "pixel_quantizer.")
+
+    @property
+    def rounding(self) -> Rounding:
+        """Teacher, stage 1 and codebooks are not rounded, so that semantic ids stay bit-identical.
+
+        Unless the model was trained on rounded weights (``Recipe.rounded``): two bytes hold them exactly, then. On 256 scenes, rounding
+        cost a partly trained ``nano`` 0.003 dB and changed 4 of 10,000 joint ids.
+        """
+        if is_rounded(self):
+            others = ("teacher.", "semantic.projection.", "semantic.decoder.", "pixel_encoder.", "pixel_decoder.")
+            return Rounding(others, "everything but the codebooks in bfloat16")
+        return Rounding(("pixel_encoder.", "pixel_decoder."), "pixel encoder and decoder in bfloat16")
 
     def encode_semantic(self, pixel_values: Tensor) -> Quantized:
         """Images (B,3,H,W) in [-1,1] -> semantic codes (B,N,d_s) and ids in [0,K), in true fp32 as ``encode``."""
@@ -241,9 +251,9 @@ class SemHiTokModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
-        cls, pretrained_model_name_or_path: str | os.PathLike[str] = "nano", *args: Any, **kwargs: Any
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] = "mini", *args: Any, **kwargs: Any
     ) -> SemHiTokModel:
-        """Load a checkpoint: a folder, a hub id, or the name of one bundled with the package (``nano``).
+        """Load a checkpoint: a folder, a hub id, or the name of one bundled with the package (``mini``, ``nano``).
 
         ``encoder=False`` omits the teacher and the pixel encoder, which decoding and embedding do not need. Other arguments
         are as in transformers. Missing, unexpected or misshapen keys raise a ``ValueError`` that names them.
