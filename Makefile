@@ -5,7 +5,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := $(VENV)/bin
 
-.PHONY: demo demo-studio demo-server try test screenshots lint bench bench-full clean
+.PHONY: demo demo-studio demo-server try test screenshots docs dist release-check test-lowest test-newest lint bench bench-full clean
 
 $(VENV)/core: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -53,6 +53,42 @@ test: $(VENV)/dev lint
 screenshots: $(VENV)/dev
 	SEMHITOK_SCREENSHOTS=docs/images $(BIN)/pytest tests/studio/test_page.py tests/docs/test_try_page.py
 
+$(VENV)/docs: $(VENV)/dev
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[docs]"
+	touch $@
+
+# The site, in site/: notebooks executed, warnings are errors; then links, pages and search are tested.
+docs: $(VENV)/docs try
+	$(BIN)/python docs/build.py
+	$(BIN)/pytest -m site tests/site
+
+# Wheel and sdist, in dist/, and the wheel that the sdist gives; without network.
+dist: $(VENV)/dev
+	rm -rf dist
+	$(BIN)/python -m hatchling build -d dist
+	$(BIN)/pip wheel --quiet --no-index --no-deps --no-build-isolation -w dist/from-sdist dist/*.tar.gz
+
+# The wheel in a fresh environment (dist/venv), away from the repository: reconstruct, generate, chat.
+release-check: dist
+	$(PYTHON) -m venv dist/venv
+	dist/venv/bin/pip install --quiet -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
+	dist/venv/bin/pip install --quiet -c constraints.txt dist/*.whl
+	cd dist/venv && bin/python ../../tests/release/installed.py ../../examples/photographs/chelsea.jpg
+
+# What the lowest and the newest versions that pyproject allows must pass; in environments of their own.
+CORE_TESTS := tests/nn tests/quantizers tests/losses tests/tokenizers/semhitok tests/inference tests/mllm/test_modeling.py tests/mllm/test_processing.py
+
+test-lowest:
+	$(PYTHON) -m venv .venv-lowest
+	$(PYTHON) tests/release/lowest.py > .venv-lowest/constraints.txt
+	.venv-lowest/bin/pip install --quiet -c .venv-lowest/constraints.txt -e . pytest hypothesis scipy
+	.venv-lowest/bin/python -m pytest $(CORE_TESTS)
+
+test-newest:
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/pip install --quiet --upgrade -e . pytest hypothesis scipy
+	.venv-newest/bin/python -m pytest $(CORE_TESTS)
+
 lint: $(VENV)/dev
 	$(BIN)/ruff check src tests benchmarks examples
 	$(BIN)/ruff format --check src tests benchmarks examples
@@ -68,4 +104,4 @@ bench-full: $(VENV)/dev
 	$(BIN)/python benchmarks/full_size.py
 
 clean:
-	rm -rf $(VENV) demo demo-server
+	rm -rf $(VENV) .venv-lowest .venv-newest demo demo-server site dist docs/notebooks

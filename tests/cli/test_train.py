@@ -159,3 +159,19 @@ def test_a_time_limit_reaches_the_loop_of_unitok(run, recipe, monkeypatch, tmp_p
     assert run("train", "tiny_unitok", "--data", images, "--max-seconds", "100", "--device", "cpu").code == 143
     assert given["config"].max_seconds == 100
     assert given["directory"].parts == ("runs", "tiny_unitok")
+
+
+def test_training_starts_from_a_bundled_checkpoint_by_its_name(run, recipe, images, monkeypatch, tmp_path):
+    given = {}
+
+    def stages(chosen, source, options, **others):
+        given["start_from"] = options.start_from
+        return type("State", (), {"interrupted": False, "finished": True})
+
+    monkeypatch.setattr("semhitok.runs.semhitok.run_semhitok", stages)
+    monkeypatch.chdir(tmp_path)
+    arguments = ["train", "tiny", "--data", images, "--stage", "pixel-finetune", "--device", "cpu", "--start-from"]
+    assert run(*arguments, "nano").code == 0
+    assert (given["start_from"] / "model.safetensors").is_file()
+    assert run(*arguments, "runs/mine").code == 0
+    assert given["start_from"].parts == ("runs", "mine")

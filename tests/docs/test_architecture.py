@@ -1,4 +1,4 @@
-"""What docs/architecture.md says of the tree is so, and what it says on adding a quantizer or a tokenizer works."""
+"""What docs/architecture.md says of the tree is so; what it says on adding a tokenizer, and docs/own-quantizer.md on adding a quantizer, works."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from semhitok.quantizers import ONE_CODE_PER_TOKEN
 from semhitok.tokenizers.registry import TOKENIZERS, register_auto_classes
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+PAGE = "\n".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("architecture.md", "own-quantizer.md"))
 
 
 def line_of(table: str, name: str) -> Any:

@@ -35,7 +35,7 @@ class Run:
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER"), default("runs/RECIPE")] = None
     """Folder of the run; if it holds an earlier run, training resumes from there."""
     start_from: OptionalPath = None
-    """Checkpoint to start from, in place of random weights or the previous stage in --out."""
+    """Checkpoint to start from (a folder, or the name of a bundled one), in place of random weights or the previous stage in --out."""
     max_seconds: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="")] = None
     """Time budget: speed is measured over the first steps, and the number of steps is set to fit."""
     compile: bool = False
@@ -127,6 +127,7 @@ def _train(chosen: Arguments | UniTokArguments | LanguageArguments) -> TrainStat
     from semhitok.runs.semhitok import run_semhitok
     from semhitok.runs.stage_runner import RunOptions
     from semhitok.runs.unitok import run_unitok
+    from semhitok.tokenizers.checkpoints import builtin_checkpoint
 
     run = chosen.staged.run if isinstance(chosen, Arguments) else chosen.run
     device = distributed.init_distributed(run.device, timeout=run.collective_timeout)
@@ -135,7 +136,7 @@ def _train(chosen: Arguments | UniTokArguments | LanguageArguments) -> TrainStat
         directory=run.out or Path("runs") / chosen.recipe.name,
         device=device,
         data_name=run.data.name,
-        start_from=run.start_from,
+        start_from=None if run.start_from is None else Path(builtin_checkpoint(str(run.start_from))),
         max_seconds=run.max_seconds,
         compile_blocks=run.compile,
         dry_run=run.dry_run,
