@@ -66,7 +66,9 @@ class MultiCodebookQuantizer(Float32Module, Quantizer):
         """
         unit_BND = self.normalise(z_BND)
         chunks_CMc = rearrange(unit_BND.detach(), "b n (c d) -> c (b n) d", c=len(self.codebooks_CKc))
-        ids_BNC = rearrange(nearest_cosine_of_each(chunks_CMc, self.codebooks_CKc), "c (b n) -> b n c", b=z_BND.shape[0])
+        ids_BNC = rearrange(
+            nearest_cosine_of_each(chunks_CMc, self.codebooks_CKc), "c (b n) -> b n c", b=z_BND.shape[0]
+        )
         codes_BND = self.lookup(ids_BNC)
         codes = straight_through(unit_BND, codes_BND).to(z_BND.dtype)
         losses = codebook_losses(unit_BND, codes_BND)
