@@ -111,9 +111,9 @@ ViTStage = Literal["reconstruction", "understanding"]
 """Training stages of the ViT tokenizers of the comparison; most have the first only."""
 VIT_STAGES: tuple[ViTStage, ...] = ("reconstruction", "understanding")
 
-LanguageStageName = Literal["words", "align", "pretrain", "sft"]
+LanguageStageName = Literal["relations", "words", "align", "pretrain", "sft"]
 """Training stages of the unified language model."""
-LANGUAGE_STAGES: tuple[LanguageStageName, ...] = ("words", "align", "pretrain", "sft")
+LANGUAGE_STAGES: tuple[LanguageStageName, ...] = ("relations", "words", "align", "pretrain", "sft")
 
 AdapterKind = Literal["semantic", "pixel", "single", "dual"]
 """How visual ids become input embeddings of the language model (Table 7)."""

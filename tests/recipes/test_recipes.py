@@ -194,4 +194,7 @@ def test_every_value_of_a_recipe_is_read(inputs: Path, tmp_path: Path, monkeypat
     run_tiny(recipe, inputs / "images", tmp_path, ("joint",))
     # In stage 3 the codebook is not trained; before it, in stage 2b, it is trained but not set anew.
     idle = {"codebook_weight", "commitment_weight", "revive_until", "revive_below"}
-    assert expected - read == {f"decoder.task.{name}" for name in idle}
+    unread = {f"decoder.task.{name}" for name in idle}
+    # The teacher does not run in these stages: ids of images in memory are computed before.
+    unread |= {f"{name}.task.teacher_precision" for name in ("pixel", "pixel_finetune", "decoder")}
+    assert expected - read == unread

@@ -81,6 +81,7 @@ def shrunk(recipe: LanguageRecipe, place: Path, *, own: bool = True, **changes: 
         "tokenizer": str(place / "tokenizer"),
         "language_model": None if own else str(place / "llama"),
         "size": SMALL,
+        "relations": stage(recipe.relations),
         "words": stage(recipe.words),
         "align": stage(recipe.align),
         "pretrain": stage(recipe.pretrain),
@@ -149,8 +150,8 @@ def test_mini_learns_words_before_it_sees_an_image(place: Path, tmp_path: Path):
     (scenes / "dataset.json").write_text(json.dumps({"concepts": {"cat": "animal", "dog": "animal", "house": "home"}}))
     small = replace(SMALL, heads=2, key_value_heads=2, look_back=True)
     recipe = shrunk(LANGUAGE_RECIPES["mllm_mini"](), place, size=small)
-    recipe = replace(recipe, words=replace(recipe.words, row_length=160))
-    state, lines = run(recipe, scenes, tmp_path / "run", stages=("words",))
+    recipe = replace(recipe, **{name: replace(recipe.stage(name), row_length=160) for name in ("relations", "words")})
+    state, lines = run(recipe, scenes, tmp_path / "run", stages=("relations", "words"))
     assert state.finished
     assert not any("tokenizing" in line for line in lines)  # no image is read
     assert all(
@@ -158,7 +159,7 @@ def test_mini_learns_words_before_it_sees_an_image(place: Path, tmp_path: Path):
     )
     words = AutoModelForImageTextToText.from_pretrained(tmp_path / "run" / "words" / "model")
     state, lines = run(recipe, scenes, tmp_path / "run")
-    assert (state.finished, lines[0]) == (True, "stage words is done")
+    assert (state.finished, lines[:2]) == (True, ["stage relations is done", "stage words is done"])
     aligned = AutoModelForImageTextToText.from_pretrained(tmp_path / "run" / "align" / "model")
     table = words.get_input_embeddings().weight
     assert table.equal(aligned.get_input_embeddings().weight)  # the words keep what they learned
@@ -166,13 +167,13 @@ def test_mini_learns_words_before_it_sees_an_image(place: Path, tmp_path: Path):
     assert not rows[0].equal(rows[1])
     assert rows[1].detach().norm(dim=-1) == pytest.approx(0.5, rel=1e-3)
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "run" / "sft" / "model")
-    assert model.config.stages == ["words", "align", "sft"]
+    assert model.config.stages == ["relations", "words", "align", "sft"]
 
 
 def test_words_alone_need_the_concepts_of_scenes(place: Path, tmp_path: Path):
     recipe = shrunk(LANGUAGE_RECIPES["mllm_mini"](), place, size=SMALL)
     with pytest.raises(ValueError, match=r"need the concepts in the dataset\.json of composed scenes"):
-        run(recipe, place / "scenes", tmp_path, stages=("words",))
+        run(recipe, place / "scenes", tmp_path, stages=("relations",))
 
 
 def test_mini_fits_into_14_megabytes():

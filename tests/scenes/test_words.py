@@ -87,13 +87,27 @@ def test_answers_cannot_be_guessed(chats: list[tuple[str, list[tuple[str, str]]]
     assert first[True] == pytest.approx(first[False], rel=0.2)
 
 
-def test_more_than_half_of_the_chats_ask_where_a_familiar_concept_is():
+def test_chats_about_pairs_ask_for_positions_alone_and_half_of_them_about_familiar_concepts():
     many = {f"thing{number:03d}": "animal" for number in range(100)}
-    source = SceneWords(many)
-    shown = [set(re.findall(r"thing\d{3}", source.read(index, 0).turns[0].text.split("\n")[0])) for index in range(600)]
+    shown, placed = [], 0
+    source = SceneWords(many, pairs=1.0)
+    for index in range(600):
+        turns = source.read(index, 0).turns
+        placed += all("Is the thing" in turn.text for turn in turns if turn.role == "user")
+        shown.append(set(re.findall(r"thing\d{3}", turns[0].text.split("\n")[0])))
+    assert placed > 570  # in the others neither thing is clearly beside or above the other
+    assert {len(concepts) for concepts in shown} == {1, 2}
     common = {concept for concept, _ in Counter(each for concepts in shown for each in concepts).most_common(FAMILIAR)}
-    assert 0.55 < sum(concepts <= common for concepts in shown) / len(shown) < 0.7
+    assert 0.45 < sum(concepts <= common for concepts in shown) / len(shown) < 0.6
     assert set().union(*shown) == set(many)
+
+
+def test_a_share_of_the_chats_is_about_pairs():
+    asked = [SceneWords(CATEGORIES, pairs=0.4).read(index, 0).turns for index in range(600)]
+    alone = [all("Is the " in turn.text for turn in turns if turn.role == "user") for turns in asked]
+    assert 0.33 < sum(alone) / 600 < 0.47
+    with pytest.raises(ValueError, match=r"pairs must lie in \[0, 1\], got 1\.5"):
+        SceneWords(CATEGORIES, pairs=1.5)
 
 
 def test_grounds_are_mentioned_in_half_of_the_scenes_if_there_are_any(chats: list[tuple[str, list[tuple[str, str]]]]):

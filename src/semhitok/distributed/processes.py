@@ -8,6 +8,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import Store
+from torch.distributed.rendezvous import rendezvous
 
 from semhitok.distributed.devices import choose_device
 
@@ -54,7 +55,7 @@ def _met_at_the_start() -> tuple[Store, int, int]:
     """
     patience = timedelta(seconds=START_SECONDS)
     try:
-        store, own_rank, world = next(dist.rendezvous("env://", timeout=patience))
+        store, own_rank, world = next(rendezvous("env://", timeout=patience))
         store.set(f"started/{own_rank}", "")
         store.wait([f"started/{each}" for each in range(world)], patience)
     except dist.DistStoreError as error:

@@ -34,8 +34,8 @@ class CompiledSteps:
 
     def __init__(self, model: Any, *, backend: str | Callable[..., Any] = "inductor") -> None:
         self.model = model
-        graphs = {"mode": "reduce-overhead"} if backend == "inductor" and model.device.type == "cuda" else {}
-        self._pass = torch.compile(_one_token, backend=backend, dynamic=False, **graphs)
+        mode = "reduce-overhead" if backend == "inductor" and model.device.type == "cuda" else None
+        self._pass = torch.compile(_one_token, backend=backend, dynamic=False, mode=mode)
         self._free: defaultdict[tuple[int, int], list[StaticCache]] = defaultdict(list)
 
     @contextmanager

@@ -92,14 +92,12 @@ def _attend(
 ) -> tuple[Tensor, None]:
     """See ``AttentionInterface``; without a mask, since transformers makes none for attention that it does not know."""
     flat_MHd = [each.transpose(1, 2).flatten(0, 1) for each in (query_BHRd, key_BHRd, value_BHRd)]
-    attended = []
+    attended, options = [], dict[str, Any](kwargs, is_causal=True)
     for places_SL in packed_sequences.groups:
         taken = (each.index_select(0, places_SL.flatten()).unflatten(0, places_SL.shape) for each in flat_MHd)
         query_SHLd, key_SHLd, value_SHLd = (each.transpose(1, 2) for each in taken)
         # Padding comes last, so that under causal attention no position of a sequence sees it.
-        found_SLHd, _ = sdpa_attention_forward(
-            module, query_SHLd, key_SHLd, value_SHLd, None, **(kwargs | {"is_causal": True})
-        )
+        found_SLHd, _ = sdpa_attention_forward(module, query_SHLd, key_SHLd, value_SHLd, None, **options)
         attended.append(found_SLHd.flatten(0, 1))
     joined_MHd = torch.cat(attended).index_select(0, packed_sequences.back_M)
     return joined_MHd.unflatten(0, (query_BHRd.shape[0], query_BHRd.shape[2])), None

@@ -83,6 +83,8 @@ class LanguageStage:
         row_length: positions of a packed row.
         unconditional: fraction of image-generation prompts that are dropped.
         described: fraction of chats with captions in place of their image, see ``SequenceBuilder``.
+        pairs: in stages without images, the fraction of chats that ask for nothing but the position of one of two things, see
+            ``SceneWords``.
     """
 
     loop: LoopConfig
@@ -92,18 +94,25 @@ class LanguageStage:
     row_length: int
     unconditional: float = 0.1
     described: float = 0.0
+    pairs: float = 0.4
 
 
-def words_alone() -> LanguageStage:
-    """The stage ``words`` of a language model from scratch: chats about scenes in words alone, see ``scenes.words``."""
+def words_alone(*, steps: int = 4000, pairs: float = 0.4) -> LanguageStage:
+    """A stage of a language model from scratch on chats about scenes in words alone, see ``scenes.words``."""
     optimizer = OptimizerConfig(learning_rate=2e-3, warmup_steps=100, weight_decay=0.05, final_ratio=0.1)
     return LanguageStage(
-        loop=LoopConfig(steps=4000, batch_size=8, log_every=50, checkpoint_every=250),
+        loop=LoopConfig(steps=steps, batch_size=8, log_every=50, checkpoint_every=250),
         task=LanguageConfig(optimizer=optimizer, muon=True),
         mix=Mix(chat=1),
         learn="answers",
         row_length=448,
+        pairs=pairs,
     )
+
+
+def relations_first() -> LanguageStage:
+    """The stage ``relations``: nothing but positions of pairs, until they are bound to their things."""
+    return words_alone(steps=800, pairs=1.0)
 
 
 def alignment() -> LanguageStage:
@@ -126,7 +135,7 @@ class LanguageRecipe:
         name: name of the recipe.
         tokenizer: image tokenizer: a bundled name, a folder or a hub id.
         pretrain, sft: the paper's stages.
-        words, align: stages before them, if listed in ``stages``; the defaults suit a small language model from scratch.
+        relations, words, align: stages before them, if listed in ``stages``; the defaults suit a small language model from scratch.
         stages: stages to run, in order.
         language_model: ``smollm2-135m-instruct`` (from its package), a folder or a hub id; None builds one of ``size``.
         size: used only if ``language_model`` is None.
@@ -140,6 +149,7 @@ class LanguageRecipe:
     tokenizer: str
     pretrain: LanguageStage
     sft: LanguageStage
+    relations: LanguageStage = field(default_factory=relations_first)
     words: LanguageStage = field(default_factory=words_alone)
     align: LanguageStage = field(default_factory=alignment)
     stages: tuple[LanguageStageName, ...] = ("pretrain", "sft")
@@ -152,7 +162,8 @@ class LanguageRecipe:
 
     def stage(self, name: LanguageStageName) -> LanguageStage:
         """A stage by its name."""
-        return {"words": self.words, "align": self.align, "pretrain": self.pretrain, "sft": self.sft}[name]
+        parts = {"relations": self.relations, "words": self.words, "align": self.align}
+        return parts.get(name) or {"pretrain": self.pretrain, "sft": self.sft}[name]
 
     def with_loop(self, stage: LanguageStageName, **changes: Any) -> LanguageRecipe:
         """The recipe with changed loop settings of one stage."""

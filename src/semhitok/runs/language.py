@@ -4,7 +4,7 @@ A run lives in one directory::
 
     text_tokenizer/    the text tokenizer, if it is learned from the texts
     cache/             ids of the images, if they are precomputed
-    words/, align/, pretrain/, sft/   one run each; model/ in it is a complete model with its processor
+    relations/, words/, align/, pretrain/, sft/   one run each; model/ in it is a complete model with its processor
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from semhitok.training.tasks.language import LanguageTask
 from semhitok.training.tasks.word_alignment import WordAlignmentTask
 from semhitok.types import LanguageStageName
 
+WITHOUT_IMAGES: tuple[LanguageStageName, ...] = ("relations", "words")
 LISTED_BAD_RECORDS = 5
 # Relative cost of a token in stage align, where no layer of the language model runs.
 ALIGN_COST = 0.08
@@ -99,8 +100,8 @@ class _Language:
         recipe, settings, report = self.recipe, self.recipe.stage(stage), self.options.report
         entries = data_sets(self.data, stage, settings.mix)
         outside = recipe.records.allow_outside
-        if stage == "words":
-            sources = [SceneWords.of_data_set(entry.path) for entry in entries]
+        if stage in WITHOUT_IMAGES:
+            sources = [SceneWords.of_data_set(entry.path, pairs=settings.pairs) for entry in entries]
         else:
             sources = [open_data_set(entry, report, allow_outside=outside) for entry in entries]
         # Stage align runs no layer of the language model, so nothing is divided.
@@ -127,7 +128,7 @@ class _Language:
         if not recipe.continuous:  # continuous features need the images
             fingerprint = tokenizer_fingerprint(model.image_tokenizer)
         check_tokens(sources, fingerprint)
-        if recipe.records.pretokenize and fingerprint is not None and stage != "words":
+        if recipe.records.pretokenize and fingerprint is not None and stage not in WITHOUT_IMAGES:
             arguments = (model.image_tokenizer, fingerprint, recipe.records.fit, self.cache, report)
             sources = [pretokenized(source, *arguments) for source in sources]
         records = mixture(entries, sources, settings.mix, derive_seed(settings.loop.seed, stage))

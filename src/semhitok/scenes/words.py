@@ -1,9 +1,9 @@
 """Chats about scenes in words alone: captions in place of the picture, questions, and nothing drawn.
 
-Boxes are drawn at random and described and asked about like those of composed scenes, thousands of scenes a second. More
-than half of the chats ask nothing but where one of two familiar concepts is. A small language model has to learn that a question about "the dog" is answered
-by the relation whose subject is the dog; from a few concepts it learns this in hundreds of steps, from a hundred at once it
-stays at chance for thousands (docs/experiments.md).
+Boxes are drawn at random and described and asked about like those of composed scenes, thousands of scenes a second. Some chats, or
+all, ask nothing but where one of two things is, half of them about a few familiar concepts. A small language model has to learn that a
+question about "the dog" is answered by the relation whose subject is the dog; from such chats alone it learns this in hundreds of steps,
+among other questions or from a hundred concepts at once it stays at chance for thousands (docs/experiments.md).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from semhitok.scenes.questions import (
     position_questions,
 )
 
-FAMILIAR, FAMILIAR_SHARE = 8, 0.6
+FAMILIAR, FAMILIAR_SHARE = 8, 0.5  # concepts; share of the chats about pairs
 COUNT_SHARES = (0.15, 0.45, 0.25, 0.15)  # of 1 to 4 things, of any concepts
 REPEATED_SHARE = 0.25  # of the scenes with several things: these repeat a concept, for counting
 ASKED_ONCE = 0.15  # of the single things, so that "one" is about as frequent an answer as "two"
@@ -46,26 +46,36 @@ class SceneWords:
     Args:
         categories: category of each concept, at least two concepts.
         grounds: descriptions of photographs that captions mention; none for scenes on plain grounds.
+        pairs: share of the chats that ask for nothing but the position of one of two things.
         count: number of chats.
         seed: seed of all chats.
 
     Raises:
-        ValueError: there are fewer than two concepts.
+        ValueError: there are fewer than two concepts, or the share is not in [0, 1].
     """
 
     def __init__(
-        self, categories: Mapping[str, str], grounds: Sequence[str] = (), *, count: int = 1_000_000, seed: int = 0
+        self,
+        categories: Mapping[str, str],
+        grounds: Sequence[str] = (),
+        *,
+        pairs: float = 0.4,
+        count: int = 1_000_000,
+        seed: int = 0,
     ) -> None:
+        if not 0 <= pairs <= 1:
+            raise ValueError(f"pairs must lie in [0, 1], got {pairs}")
         if len(categories) < 2:
             raise ValueError(f"questions about positions need at least two concepts, got {len(categories)}")
         self.categories, self.grounds, self.count, self.seed = dict(sorted(categories.items())), grounds, count, seed
+        self.pairs = pairs
         self._concepts = tuple(self.categories)
         step = max(1, len(self._concepts) // FAMILIAR)
         self._familiar = self._concepts[::step][:FAMILIAR]
         self._words = {concept: content_words(concept) for concept in self._concepts}
 
     @classmethod
-    def of_data_set(cls, folder: Path, *, seed: int = 0) -> SceneWords:
+    def of_data_set(cls, folder: Path, *, pairs: float = 0.4, seed: int = 0) -> SceneWords:
         """Chats about the concepts and grounds of a set of composed scenes, whose images are not read.
 
         Raises:
@@ -78,13 +88,15 @@ class SceneWords:
             raise ValueError(
                 f"{folder}: chats in words alone need the concepts in the dataset.json of composed scenes ({error!r})"
             ) from error
-        return cls(categories, _grounds(RecordTars([folder], "caption")), seed=seed)
+        return cls(categories, _grounds(RecordTars([folder], "caption")), pairs=pairs, seed=seed)
 
     @property
     def fingerprint(self) -> str:
         """See ``RecordSource``."""
         concepts = (f"{concept}: {category}" for concept, category in self.categories.items())
-        return digest_of_lines(["scenes in words", str(self.count), str(self.seed), *concepts, *self.grounds])
+        return digest_of_lines(
+            ["scenes in words", str(self.pairs), str(self.count), str(self.seed), *concepts, *self.grounds]
+        )
 
     def __len__(self) -> int:
         return self.count
@@ -96,21 +108,21 @@ class SceneWords:
     def read(self, index: int, choice: int) -> Record:
         """See ``RecordSource``; ``choice`` orders the questions."""
         random = np.random.default_rng((self.seed, index))
-        familiar = random.random() < FAMILIAR_SHARE
-        scene = self.scene(random, familiar=familiar)
-        asked = (position_questions(scene, random) if familiar else []) or self.questions(scene, random)
+        pair = random.random() < self.pairs
+        scene = self.scene(random, pair=pair, familiar=pair and random.random() < FAMILIAR_SHARE)
+        asked = (position_questions(scene, random) if pair else []) or self.questions(scene, random)
         turns = []
         for place in np.random.default_rng(choice).permutation(len(asked)):
             turns += [Turn("user", asked[place].question), Turn("assistant", asked[place].answer)]
         first = caption_in_place_of_image(("", turns[0].text), ", ".join(captions(scene)))
         return Record("chat", self.name(index), turns=(Turn("user", first), *turns[1:]))
 
-    def scene(self, random: np.random.Generator, *, familiar: bool) -> Scene:
-        """A scene without pixels: concepts, boxes, relations, caption; with ``familiar`` two of the familiar concepts."""
-        count = 2 if familiar else OBJECT_COUNTS[pick(random, np.cumsum(COUNT_SHARES))]
+    def scene(self, random: np.random.Generator, *, pair: bool = False, familiar: bool = False) -> Scene:
+        """A scene without pixels: concepts, boxes, relations, caption; of two different things if ``pair``, of familiar ones if so."""
+        count = 2 if pair else OBJECT_COUNTS[pick(random, np.cumsum(COUNT_SHARES))]
         known = self._familiar if familiar else self._concepts
         order = [known[place] for place in random.permutation(len(known))[: 2 * count]]
-        repeats = count > 1 and not familiar and random.random() < REPEATED_SHARE
+        repeats = count > 1 and not pair and random.random() < REPEATED_SHARE
         copies = int(random.integers(2, count + 1)) if repeats else 1
         chosen = order[:1] * copies
         for concept in order[1:]:

@@ -21,7 +21,9 @@ def compile_blocks(model: nn.Module, *, backend: str | Callable = "inductor") ->
     blocks = repeated_blocks(model)
     for block in blocks:
         block.compile(backend=backend)
-        block._compiled_call_impl = partial(_call, block, block._compiled_call_impl)
+        compiled = block._compiled_call_impl
+        assert compiled is not None, "nn.Module.compile sets it"
+        block._compiled_call_impl = partial(_call, block, compiled)
     return len(blocks)
 
 
