@@ -26,11 +26,12 @@ SMALL_CODE_HEAD = {"code_head_layers": 2, "code_head_width": 128, "code_head_hea
 def ablation_recipe() -> LanguageRecipe:
     """Stage align, then captions and questions with a loss on answers; everything but the tokenizer is trained."""
     recipe = mllm_nano()
-    align = replace(recipe.align, loop=replace(recipe.align.loop, steps=400, keep_checkpoints=1))
+    aligning = replace(recipe.align.task, chunk_tokens=128)
+    align = replace(recipe.align, loop=replace(recipe.align.loop, steps=400, keep_checkpoints=1), task=aligning)
     loop = replace(recipe.pretrain.loop, steps=700, batch_size=8, checkpoint_every=500, keep_checkpoints=1)
     optimizer = replace(recipe.pretrain.task.optimizer, learning_rate=2e-3, final_ratio=0.05)
-    # No images are generated here, so the weight has no effect; it is recorded in the settings of finished results.
-    task = replace(recipe.pretrain.task, optimizer=optimizer, image_weight=0.3)
+    # No images are generated here, so the weight has no effect; it and the chunk are recorded in the settings of finished results.
+    task = replace(recipe.pretrain.task, optimizer=optimizer, image_weight=0.3, chunk_tokens=128)
     mix = Mix(caption=1, chat=2)
     stage = replace(recipe.pretrain, loop=loop, task=task, mix=mix, learn="answers", described=0.0)
     return replace(recipe, name="mllm-ablation", size=SIZE, stages=("align", "pretrain"), align=align, pretrain=stage)

@@ -47,7 +47,7 @@ def mllm_nano() -> LanguageRecipe:
         ),
         sft=LanguageStage(
             loop=_small_loop(steps=5000, batch_size=16),
-            task=LanguageConfig(optimizer=images, muon=True, image_weight=0.2),
+            task=LanguageConfig(optimizer=images, image_weight=0.2),
             mix=Mix(caption=2, text_to_image=3, chat=6),
             learn="answers",
             row_length=448,
