@@ -61,8 +61,9 @@ def mllm_mini() -> LanguageRecipe:
     """A language model of 6M parameters from scratch on `mini` tokens: words alone first, then images; a night on 2 cores.
 
     The curriculum begins with chats in words alone that ask where one of two things is, and nothing else (``relations``): among
-    other questions a model does not learn that in ten times the steps. Then all questions follow, still in words (``words``). Then visual embeddings are aligned with the words as they are by then (``align``), and images come last, most
-    of them on plain grounds, while a quarter of the chats keep captions in place of images. Stage ``pretrain`` is not used.
+    other questions a model does not learn that in ten times the steps. Then all questions follow, still in words (``words``).
+    Then visual embeddings are aligned with the words as they are by then (``align``), and images come last, most of them on plain
+    grounds, while a quarter of the chats keep captions in place of images. Stage ``pretrain`` is not used.
     """
     images = OptimizerConfig(learning_rate=1.2e-3, warmup_steps=200, weight_decay=0.05, final_ratio=0.02)
     words, aligned = words_alone(), alignment()
