@@ -58,6 +58,18 @@ PAGES = {
 BOX = ("│", "╭", "╰", " ")  # blanks where the output is not UTF-8
 
 
+def option_names(kind: type) -> list[str]:
+    """The options of a command, also those that it shares with others as a part of its own."""
+    hints, plain = get_type_hints(kind, include_extras=True), get_type_hints(kind)
+    names: list[str] = []
+    for field in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(plain[field.name]):
+            names += option_names(plain[field.name])
+        elif "Positional" not in repr(hints[field.name]):
+            names.append(field.name)
+    return names
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_option_is_described(run, page):
     kind = PAGES[page]
@@ -66,10 +78,8 @@ def test_every_option_is_described(run, page):
     assert outcome.err == ""
     text = " ".join(outcome.out.split())
     assert kind.__doc__.splitlines()[0].rstrip(".") in text or page.startswith("train ")
-    hints = get_type_hints(kind, include_extras=True)
-    for field in dataclasses.fields(kind):
-        if "Positional" not in repr(hints[field.name]):
-            assert f"--{field.name.replace('_', '-')}" in text
+    for name in option_names(kind):
+        assert f"--{name.replace('_', '-')}" in text
     assert "None" not in text
     assert "``" not in text
 

@@ -25,7 +25,7 @@ def test_the_lines_for_ones_own_language_model_run(tmp_path: Path):
     assert len([line for line in lines.splitlines() if line]) <= 15
     for written, here in {
         "Qwen/Qwen2.5-0.5B-Instruct": tmp_path / "lm",
-        '"nano"': f'"{tmp_path / "tokenizer"}"',
+        '"mini"': f'"{tmp_path / "tokenizer"}"',
         "photo.jpg": tmp_path / "photo.png",
     }.items():
         assert written in lines

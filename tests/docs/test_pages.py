@@ -21,10 +21,13 @@ EXECUTED = {
     "docs/own-quantizer.md": 2,  # test_architecture.py; examples/own_quantizer.py in tests/experiments
     "docs/experiments.md": 1,  # what was measured: a record
     "docs/export.md": 2,  # tests/export
+    "docs/released-tokenizers.md": 1,  # tests/tokenizers/released makes the same calls, on tiny folders
+    "docs/reproduce.md": 1,  # tests/experiments makes the same call; the page's needs the papers' weights
+    "docs/scale.md": 1,  # tests/mllm/test_compiled_steps.py makes the same calls
     "docs/serve.md": 1,  # test_serve.py
     "docs/language-model.md": 1,  # a message alone, parsed here
 }
-"""Blocks of Python on each page that are executed by tests. Included ones (`--8<--`) belong to the page where they stand."""
+"""Blocks of Python on each page that are executed by tests, or whose calls are. Included ones (`--8<--`) belong to the page where they stand."""
 
 
 def blocks(text: str) -> list[str]:
@@ -52,7 +55,7 @@ def test_the_lines_of_models_as_transformers_models_run(tmp_path: Path, monkeypa
     (lines,) = (block for block in blocks(README) if "postprocess" in block)
     names: dict = {}
     exec(lines, names)
-    assert names["images"].shape == names["pixels"].shape == (1, 3, 64, 64)
+    assert names["images"].shape == names["pixels"].shape == (1, 3, 128, 128)
     assert (tmp_path / "back.png").exists()
 
 

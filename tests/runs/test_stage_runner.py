@@ -35,7 +35,7 @@ def test_a_time_limit_is_shared_by_cost():
     assert limits(with_time_limit(recipe, {"joint": COSTS["joint"]}, 90), ("joint", "decoder")) == [90, None]
     assert limits(with_time_limit(UNITOK_RECIPES["unitok_nano"](), {"unitok": 1.0}, 90), ("unitok",)) == [90]
     language = with_time_limit(LANGUAGE_RECIPES["mllm_nano"](), {"align": 1, "sft": 3}, 100)
-    assert limits(language, LANGUAGE_STAGES) == [None, 25, None, 75]
+    assert limits(language, LANGUAGE_STAGES) == [None, None, 25, None, 75]
 
 
 def test_only_unfinished_stages_share_the_time(recipe: Recipe, finished: Path, inputs: Path, tmp_path: Path):

@@ -10,7 +10,6 @@ from typing import Annotated, Literal
 
 import tyro
 
-from semhitok import distributed
 from semhitok.cli import report_error
 from semhitok.cli.arguments import Count, Device, Limit, default
 from semhitok.storage.cache import cache_directory, weights_path
@@ -50,6 +49,8 @@ class Arguments:
 def main(arguments: list[str]) -> int:
     """Run the command."""
     options = tyro.cli(Arguments, args=arguments, prog="semhitok rfid")
+    from semhitok import distributed
+
     with distributed.ended_together(partial(report_error, "rfid")):
         _measure(options)
         distributed.leave_together()
@@ -60,6 +61,7 @@ def main(arguments: list[str]) -> int:
 
 def _measure(options: Arguments) -> None:
     # Imported here, because help needs no models.
+    from semhitok import distributed
     from semhitok.cli.progress import progress_bars
     from semhitok.data.sources import open_source
     from semhitok.evaluation.tokenizer.rfid import measure_rfid
