@@ -65,7 +65,9 @@ def test_the_search_box_leads_to_the_answer(address: str, browser: Any):
     missed = []
     for question in QUESTIONS:
         results = _results(page, box, question.typed, address)[:AMONG]
-        if not any(result.startswith(question.page) for result in results):
+        answering, _, heading = question.page.partition("#")  # results lead to pages
+        assert f'id="{heading}' in (SITE / answering / "index.html").read_text(encoding="utf-8"), question.page
+        if answering not in results:
             missed.append(f"{question.question} [{question.typed}] -> {results}, not {question.page}")
     assert missed == []
     assert {urlsplit(request).hostname for request in requests if request.startswith("http")} == {"127.0.0.1"}
