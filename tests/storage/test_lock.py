@@ -20,9 +20,8 @@ import os, sys, time
 from pathlib import Path
 from semhitok.storage.lock import locked_directory
 with locked_directory(Path(sys.argv[1])):
-    child = os.fork()  # as a reading worker, which may live on for a while
-    if child:
-        print(child, flush=True)
+    if not os.fork():  # as a reading worker, which may live on for a while
+        print(os.getpid(), flush=True)
     time.sleep(60)
 """
 
