@@ -162,8 +162,13 @@ class LanguageRecipe:
 
     def stage(self, name: LanguageStageName) -> LanguageStage:
         """A stage by its name."""
-        parts = {"relations": self.relations, "words": self.words, "align": self.align}
-        return parts.get(name) or {"pretrain": self.pretrain, "sft": self.sft}[name]
+        return {
+            "relations": self.relations,
+            "words": self.words,
+            "align": self.align,
+            "pretrain": self.pretrain,
+            "sft": self.sft,
+        }[name]
 
     def with_loop(self, stage: LanguageStageName, **changes: Any) -> LanguageRecipe:
         """The recipe with changed loop settings of one stage."""
