@@ -66,13 +66,13 @@ def test_index_backpropagation_by_the_formula_of_the_paper():
 
 
 def test_a_projected_table_is_the_librarys_simvq():
-    theirs = SimVQ(
-        dim=6, codebook_size=20, rotation_trick=False, codebook_transform=torch.nn.Linear(6, 6, bias=False)
-    ).train()
+    transform = torch.nn.Linear(6, 6)
+    theirs = SimVQ(dim=6, codebook_size=20, rotation_trick=False, codebook_transform=transform).train()
     ours = ProjectedQuantizer(20, 6, 6)
     with torch.no_grad():
         ours.table_KT.copy_(theirs.frozen_codebook)
-        ours.projection_TD.copy_(theirs.code_transform.weight.T)
+        ours.projection_TD.copy_(transform.weight.T)
+        ours.bias_D.copy_(transform.bias)
     z = randn(2, 7, 6).requires_grad_()
     found, (codes, ids, loss) = ours(z), theirs(z)
     assert torch.equal(found.ids, ids)
@@ -80,16 +80,40 @@ def test_a_projected_table_is_the_librarys_simvq():
     assert torch.equal(found.codes, ours.lookup(found.ids).detach())
     both = found.losses["codebook"] + 0.25 * found.losses["commitment"]
     torch.testing.assert_close(both, loss)
-    torch.testing.assert_close(
-        torch.autograd.grad(both, ours.projection_TD)[0], torch.autograd.grad(loss, theirs.code_transform.weight)[0].T
+    found, expected = (
+        torch.autograd.grad(both, (ours.projection_TD, ours.bias_D)),
+        torch.autograd.grad(loss, transform.parameters()),
     )
+    torch.testing.assert_close(found, (expected[0].T, expected[1]))
+
+
+def test_projected_codes_begin_shorter_than_features():
+    # Longer ones collapse: of 4,096 codes of length 5.7, 24 were used after training. SimVQ's code begins with a table of standard
+    # deviation T^-0.5 behind nn.Linear, that is with a mean squared length of 1/3.
+    torch.manual_seed(0)
+    random, clustered = ProjectedQuantizer(4096, 32, 32), ProjectedQuantizer(4096, 320, 8)
+    clustered.set_table(torch.randn(4096, 320) * 5 + 3)
+    reference = torch.nn.Linear(32, 32, bias=False)(torch.randn(4096, 32) * 32**-0.5)
+    for codes in (random.codes(), clustered.codes(), reference):
+        assert codes.square().sum(-1).mean().item() == pytest.approx(1 / 3, rel=0.15)
+
+
+def test_small_codes_of_index_backpropagation_all_get_gradients_and_stay_as_they_are():
+    torch.manual_seed(0)
+    quantizer, z = IndexBackpropagationQuantizer(64, 4), randn(2, 50, 4)
+    before = quantizer.codebook_KD.detach().clone()
+    quantizer.initialise(z.flatten(0, 1), seed=0)
+    assert quantizer.replace_dead_codes(torch.ones(64, dtype=torch.bool), z.flatten(0, 1), seed=0, step=1) == 0
+    assert torch.equal(quantizer.codebook_KD, before)
+    gradient = torch.autograd.grad(quantizer(z).losses["index"], quantizer.codebook_KD)[0]
+    assert (gradient.abs().sum(-1) > 0).all()
 
 
 def test_a_clustered_table_stays_as_it_was_set():
     quantizer, table = ProjectedQuantizer(5, 3, 2), randn(5, 3) * 7 + 2
     quantizer.set_table(table)
     assert not quantizer.table_KT.requires_grad
-    torch.testing.assert_close(quantizer.table_KT.std(), torch.tensor(1.0))
+    torch.testing.assert_close(quantizer.table_KT.square().sum(dim=1).mean(), torch.tensor(1.0))
     distances = torch.cdist(table, table) / torch.cdist(quantizer.table_KT, quantizer.table_KT).clamp_min(1e-9)
     off = ~torch.eye(5, dtype=torch.bool)
     torch.testing.assert_close(distances[off], distances[off][0].expand(20))

@@ -81,7 +81,7 @@ def test_codebooks_are_declared_kept_in_fp32_and_not_decayed(kind: str):
     assert not decayed & {id(getattr(quantizer, name)) for name in before}
 
 
-@pytest.mark.parametrize("kind", [*KINDS, *OTHERS, "hierarchical"])
+@pytest.mark.parametrize("kind", [*KINDS, "factorized", "shared_index", "hierarchical"])
 def test_maintenance_of_every_quantizer_is_one_call(kind: str):
     quantizer = module_of(kind)
     semantic_BN = torch.randint(0, 4, (3, 20))

@@ -14,11 +14,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from semhitok.distributed import gather_in_sample_order
 from semhitok.quantizers.base import Float32Module, Quantizer, codebook_losses
-from semhitok.quantizers.dead_codes import replace_dead
 from semhitok.quantizers.entropy import entropy_terms
-from semhitok.quantizers.kmeans import shared_kmeans
 from semhitok.quantizers.lookup import largest_product
 from semhitok.types import Quantized
 
@@ -41,7 +38,7 @@ class IndexBackpropagationQuantizer(Float32Module, Quantizer):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Set codes uniform in [-1/K, 1/K]; ``initialise`` replaces them."""
+        """Set codes uniform in [-1/K, 1/K], so small that every code has a share in every feature at the start."""
         bound = 1 / len(self.codebook_KD)
         nn.init.uniform_(self.codebook_KD, -bound, bound)
 
@@ -73,17 +70,11 @@ class IndexBackpropagationQuantizer(Float32Module, Quantizer):
         """Codes of ids of any shape (...) -> (...,D), fp32; gradients reach the codebook."""
         return F.embedding(ids, self.codebook_KD)
 
-    @torch.no_grad()
     def initialise(self, z_ND: Tensor, groups_N: Tensor | None = None, *, seed: int, iterations: int = 10) -> None:
-        """Spherical k-means, whose centres inner products can tell apart; see ``Quantizer.initialise``."""
-        z_ND = gather_in_sample_order(z_ND).float()
-        length = z_ND.norm(dim=-1).mean()
-        centres_KD = shared_kmeans(z_ND, len(self.codebook_KD), iterations=iterations, seed=seed, spherical=True)
-        self.codebook_KD.copy_(F.normalize(centres_KD, dim=-1) * length)
+        """Nothing: codes as long as the features would make the softmax one-hot, and no other code would get a gradient."""
 
-    @torch.no_grad()
     def replace_dead_codes(
         self, dead: Tensor, z_ND: Tensor, groups_N: Tensor | None = None, *, seed: int, step: int
     ) -> int:
-        """See ``Quantizer.replace_dead_codes``."""
-        return len(replace_dead(self.codebook_KD, gather_in_sample_order(z_ND), dead, seed=seed, step=step))
+        """No code is ever replaced: of inner products, that with a code as long as a feature would always be the largest."""
+        return 0

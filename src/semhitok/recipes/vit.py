@@ -87,8 +87,8 @@ def vqgan() -> ViTRecipe:
 
 
 def simvq() -> ViTRecipe:
-    """SimVQ (arXiv 2411.02038): a frozen random table behind a trained linear map."""
-    return comparison_recipe("simvq", "projected", code_dim=32)
+    """SimVQ (arXiv 2411.02038): a frozen random table behind a trained linear map; its code has 1 and 0.25 for the losses."""
+    return comparison_recipe("simvq", "projected", {"codebook": 0.25, "commitment": 1.0}, code_dim=32)
 
 
 def rqvae(codes: int = 8, name: str = "rqvae") -> ViTRecipe:
