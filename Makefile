@@ -77,16 +77,21 @@ release-check: dist
 
 # What the lowest and the newest versions that pyproject allows must pass; in environments of their own.
 CORE_TESTS := tests/nn tests/quantizers tests/losses tests/tokenizers/semhitok tests/inference tests/mllm/test_modeling.py tests/mllm/test_processing.py
+CORE_TEST_TOOLS := pytest hypothesis scipy scikit-learn einx loguru
+# Without their dependencies, among which a newer einops than the lowest allowed one is.
+REFERENCES := --no-deps 'vector-quantize-pytorch>=1.32,<1.33' torch-einops-utils
 
 test-lowest:
 	$(PYTHON) -m venv .venv-lowest
 	$(PYTHON) tests/release/lowest.py > .venv-lowest/constraints.txt
-	.venv-lowest/bin/pip install --quiet -c .venv-lowest/constraints.txt -e . pytest hypothesis scipy
+	.venv-lowest/bin/pip install --quiet -c .venv-lowest/constraints.txt -e . $(CORE_TEST_TOOLS)
+	.venv-lowest/bin/pip install --quiet $(REFERENCES)
 	.venv-lowest/bin/python -m pytest $(CORE_TESTS)
 
 test-newest:
 	$(PYTHON) -m venv .venv-newest
-	.venv-newest/bin/pip install --quiet --upgrade -e . pytest hypothesis scipy
+	.venv-newest/bin/pip install --quiet --upgrade -e . $(CORE_TEST_TOOLS)
+	.venv-newest/bin/pip install --quiet $(REFERENCES)
 	.venv-newest/bin/python -m pytest $(CORE_TESTS)
 
 lint: $(VENV)/dev
