@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.mllm.tiny_mllm import CONTEXT, SPECIAL, TEXT_SIZE, codes_mllm, image_tokenizer, mllm, processor
+from tests.mllm.tiny_mllm import CONTEXT, SPECIAL, codes_mllm, image_tokenizer, mllm, processor
 
 from semhitok.inference.answering import answer_from_captions, answer_questions, caption_images, tokenize_images
 from semhitok.mllm import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
@@ -72,10 +72,10 @@ def test_what_is_said_stands_where_the_image_stood(several_codes: bool):
 
 def test_captions_are_those_that_a_user_gets():
     model = mllm()
-    with torch.no_grad():
-        for places in (slice(SPECIAL), slice(TEXT_SIZE, None)):
-            model.lm_head.weight[places] = 0  # random weights of some versions of torch would say no words otherwise
     processing, images = processor(model, bos=True), pictures()
+    with torch.no_grad():
+        for places in (slice(SPECIAL), slice(len(processing.tokenizer), None)):
+            model.lm_head.weight[places] = 0  # random weights of some versions of torch would say no words otherwise
     alone = []
     for image in images:
         inputs = processing(image, "<image>")
