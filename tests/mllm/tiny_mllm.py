@@ -30,7 +30,6 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 WORDS = ["a", "the", "red", "blue", "big", "cat", "dog", "house", "and", "is", "there", "what", "draw", "two"]
 TEXT_SIZE = 64  # more than the text tokenizer has: padded, as released models are
 CONTEXT = 160
-SPECIAL = 4
 SIZES: dict[str, Any] = {
     "vocab_size": TEXT_SIZE,
     "hidden_size": 32,
@@ -64,7 +63,6 @@ def language_model(name: str = "qwen2, tied", **changes: Any) -> PreTrainedModel
 def text_tokenizer(*extra: str, bos: bool = False) -> PreTrainedTokenizerFast:
     """One id for a word; 0 pads, 1 ends, 2 is unknown, 3 begins; ``extra`` are further special tokens."""
     special = ["<pad>", "<end>", "<unk>", "<begin>"]
-    assert len(special) == SPECIAL
     words = {word: index for index, word in enumerate([*special, *WORDS])}
     backend = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
