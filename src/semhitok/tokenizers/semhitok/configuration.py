@@ -12,11 +12,12 @@ from semhitok.quantizers.grouping import PixelCodebookKind
 from semhitok.quantizers.layout import IdLayout
 from semhitok.storage.configuration_fields import checked_fields, in_field
 from semhitok.teachers import TeacherConfig
+from semhitok.tokenizers.token_grid import TokenGrid
 
 ConcatKind = Literal["dim", "length", "none", "semantic"]
 
 
-class SemHiTokConfig(PreTrainedConfig):
+class SemHiTokConfig(PreTrainedConfig, TokenGrid):
     """Architecture of a SemHiTok tokenizer; the defaults are those of the paper's 256 px model, if stated.
 
     Args:
@@ -140,10 +141,6 @@ class SemHiTokConfig(PreTrainedConfig):
         """The layout of joint ids by semantic code."""
         sizes = self.subcodebook_sizes
         return IdLayout.of(self.semantic_codebook_size, self.subcodebook_size if sizes is None else sizes)
-
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of tokens of an image of that size in pixels."""
-        return height // self.patch_size, width // self.patch_size
 
     def _check(self) -> None:
         sizes = "image_size patch_size semantic_codebook_size semantic_dim subcodebook_size pixel_dim"

@@ -9,12 +9,13 @@ from transformers import CLIPTextConfig, PreTrainedConfig
 
 from semhitok.quantizers import ONE_CODE_PER_TOKEN, SEVERAL_CODES_PER_TOKEN
 from semhitok.storage.configuration_fields import checked_fields, in_field
+from semhitok.tokenizers.token_grid import TokenGrid
 
 ProjectionKind = Literal["attention", "linear", "none"]
 STRIDE = 16
 
 
-class UniTokConfig(PreTrainedConfig):
+class UniTokConfig(PreTrainedConfig, TokenGrid):
     """Architecture of a UniTok tokenizer; the defaults are the released 256 px model.
 
     Args:
@@ -115,10 +116,6 @@ class UniTokConfig(PreTrainedConfig):
     def codes_per_token(self) -> int:
         """C."""
         return self.num_codebooks
-
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of tokens of an image of that size in pixels."""
-        return height // STRIDE, width // STRIDE
 
     def _check(self) -> None:
         for name, length in (("stage_widths", 3), ("stage_depths", 2), ("decoder_stage_depths", 2)):

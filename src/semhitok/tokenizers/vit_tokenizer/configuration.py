@@ -10,12 +10,13 @@ from transformers import PreTrainedConfig
 from semhitok.quantizers import SEVERAL_CODES_PER_TOKEN, QuantizerSettings, quantizer_names
 from semhitok.storage.configuration_fields import checked_fields
 from semhitok.teachers import TeacherConfig
+from semhitok.tokenizers.token_grid import TokenGrid
 
 ALWAYS_SEVERAL = (*SEVERAL_CODES_PER_TOKEN, "factorized", "grouped_bits")
 """Quantizers whose ids are (B,N,C) even for one code per token; with one, another quantizer does the same."""
 
 
-class ViTTokenizerConfig(PreTrainedConfig):
+class ViTTokenizerConfig(PreTrainedConfig, TokenGrid):
     """Architecture of a ViT tokenizer: encoder, quantizer, decoder, and optional semantic parts.
 
     Args:
@@ -134,10 +135,6 @@ class ViTTokenizerConfig(PreTrainedConfig):
             table_dim=self.table_dim,
             entropy_temperature=self.entropy_temperature,
         )
-
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of tokens of an image of that size in pixels."""
-        return height // self.patch_size, width // self.patch_size
 
     def _check(self) -> None:
         names = ("image_size", "patch_size", "codebook_size", "codes_per_token", "code_dim", "semantic_decoder_heads")
