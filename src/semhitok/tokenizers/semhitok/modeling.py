@@ -115,7 +115,7 @@ class SemHiTokModel(TokenizerModel):
         """The frozen teacher's features of images (B,3,H,W) in [-1,1] -> (B,N,D)."""
         teacher = encoding_part(self.teacher)
         self._check_images(pixel_values)
-        return teacher(resize(pixel_values, *self._teacher_size(*pixel_values.shape[-2:])))
+        return teacher(resize(pixel_values, *teacher.size_beside(self.config.image_size, *pixel_values.shape[-2:])))
 
     def pixel_features(self, pixel_values: Tensor) -> Tensor:
         """Images (B,3,H,W) in [-1,1] -> pixel features (B,N,d_p) before quantization."""
@@ -236,13 +236,10 @@ class SemHiTokModel(TokenizerModel):
         """See ``TokenizerModel``; by default the bundled ``mini``. ``encoder=False`` omits the teacher and the pixel encoder."""
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
-    def _teacher_size(self, height: int, width: int) -> tuple[int, int]:
-        ratio = self.config.teacher_config.image_size / self.config.image_size
-        return round(height * ratio), round(width * ratio)
-
     def _check_grid(self, height: int, width: int) -> None:
         assert self.teacher is not None
-        wanted, found = self.config.grid(height, width), self.teacher.grid(*self._teacher_size(height, width))
+        seen = self.teacher.size_beside(self.config.image_size, height, width)
+        wanted, found = self.config.grid(height, width), self.teacher.grid(*seen)
         if wanted != found:
             raise ValueError(
                 f"the teacher's grid {found[0]}x{found[1]} does not match the token grid {wanted[0]}x{wanted[1]} of a "

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from semhitok.quantizers import SEVERAL_CODES_PER_TOKEN, QuantizerSettings, quantizer_names
-from semhitok.storage.configuration_fields import checked_fields
+from semhitok.storage.configuration_fields import check_choice, check_counts, checked_fields
 from semhitok.teachers import TeacherConfig
 from semhitok.tokenizers.token_grid import TokenGrid
 
@@ -139,13 +139,10 @@ class ViTTokenizerConfig(PreTrainedConfig, TokenGrid):
     def _check(self) -> None:
         names = ("image_size", "patch_size", "codebook_size", "codes_per_token", "code_dim", "semantic_decoder_heads")
         names += ("encoder_width", "encoder_heads", "decoder_width", "decoder_heads")
-        for name in names:
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {getattr(self, name)!r}")
+        check_counts({name: getattr(self, name) for name in names})
         if self.image_size % self.patch_size:
             raise ValueError(f"image_size {self.image_size} must be a multiple of patch_size {self.patch_size}")
-        if self.quantizer not in quantizer_names():
-            raise ValueError(f"quantizer must be one of {', '.join(quantizer_names())}, got {self.quantizer!r}")
+        check_choice("quantizer", self.quantizer, quantizer_names())
         if self.quantizer in ALWAYS_SEVERAL and self.codes_per_token < 2:
             raise ValueError(
                 f"quantizer {self.quantizer} needs codes_per_token of at least 2, got {self.codes_per_token}"

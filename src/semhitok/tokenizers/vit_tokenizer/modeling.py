@@ -120,7 +120,8 @@ class ViTTokenizerModel(TokenizerModel):
         """The features (B,N,T) of the teacher that feeds this tokenizer, of images (B,3,H,W) in [-1,1]."""
         if self.teacher is None:
             raise ValueError(f"no teacher feeds this tokenizer ({self.config.system})")
-        return self.teacher(resize(pixel_values, *self._teacher_size(*pixel_values.shape[-2:])))
+        seen = self.teacher.size_beside(self.config.image_size, *pixel_values.shape[-2:])
+        return self.teacher(resize(pixel_values, *seen))
 
     @torch.no_grad()
     def encode(self, pixel_values: Tensor) -> Encoded:
@@ -209,14 +210,10 @@ class ViTTokenizerModel(TokenizerModel):
                 f"configuration says {' x '.join(map(str, wanted))}: set codebook_size, codes_per_token, code_dim or levels to match"
             )
 
-    def _teacher_size(self, height: int, width: int) -> tuple[int, int]:
-        assert self.config.teacher_config is not None
-        ratio = self.config.teacher_config.image_size / self.config.image_size
-        return round(height * ratio), round(width * ratio)
-
     def _check_grid(self, height: int, width: int) -> None:
         assert self.teacher is not None
-        wanted, found = self.config.grid(height, width), self.teacher.grid(*self._teacher_size(height, width))
+        seen = self.teacher.size_beside(self.config.image_size, height, width)
+        wanted, found = self.config.grid(height, width), self.teacher.grid(*seen)
         if wanted != found:
             raise ValueError(
                 f"the teacher's grid {found[0]}x{found[1]} does not match the token grid {wanted[0]}x{wanted[1]} of a "
