@@ -15,24 +15,25 @@ from semhitok.tokenizers.unitok.processing import UniTokProcessor
 from semhitok.tokenizers.unitok.text import text_tower_config, train_text_tokenizer
 
 SIZE = 32
+SIZES: dict[str, Any] = {
+    "image_size": SIZE,
+    "stem_width": 8,
+    "stage_widths": (8, 16, 32),
+    "stage_depths": (1, 1),
+    "decoder_stage_depths": (1, 1),
+    "depth": 1,
+    "heads": 2,
+    "width": 8,
+    "num_codebooks": 4,
+    "codebook_size": 16,
+    "embed_dim": 12,
+}
 WORDS = ["a photo of an owl", "two horses in front of green grass", "a drawing of a red kite", "an image of a bell"]
 
 
 def tiny_unitok(seed: int = 0, *, text: bool = True, **changes: Any) -> UniTokModel:
     """32 px, 4 tokens of 4 x 16 codes; random weights. ``changes`` are fields of the configuration."""
-    fields = {
-        "image_size": SIZE,
-        "stem_width": 8,
-        "stage_widths": (8, 16, 32),
-        "stage_depths": (1, 1),
-        "decoder_stage_depths": (1, 1),
-        "depth": 1,
-        "heads": 2,
-        "width": 8,
-        "num_codebooks": 4,
-        "codebook_size": 16,
-        "embed_dim": 12,
-    }
+    fields = dict(SIZES)
     if text:
         tower = text_tower_config(text_tokenizer(), width=16, layers=1, heads=2, embed_dim=12)
         fields["text_config"] = tower

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from tests.tiny import SIZE, loop_config, optimizer, save_images, shake, tiny_images, tiny_options
+from tests.tiny import loop_config, optimizer, save_images, shake, tiny_images, tiny_options
+from tests.tiny_unitok import SIZES
 from torch import nn
 from transformers import CLIPTextConfig
 
@@ -23,15 +24,10 @@ from semhitok.training.tasks.unitok_config import UniTokTrainingConfig
 
 VOCABULARY, TEXT_LENGTH = 20, 6
 ARCHITECTURE: dict[str, Any] = {
-    "image_size": SIZE,
-    "stem_width": 8,
+    **SIZES,
     "stage_widths": (8, 8, 16),
-    "stage_depths": (1, 1),
-    "decoder_stage_depths": (1, 1),
     "depth": 2,
-    "heads": 2,
     "drop_path": 0.0,
-    "width": 8,
     "num_codebooks": 2,
     "codebook_size": 8,
     "embed_dim": 8,

@@ -8,25 +8,23 @@ Shapes: B images, N patches, K shades.
 
 from __future__ import annotations
 
-import math
-import os
 from typing import Any
 
 import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig
 
-from semhitok.tokenizers.checkpoints import load_strictly
+from semhitok.tokenizers.base import TokenizerModel
 from semhitok.tokenizers.checks import check_grid, check_ids
-from semhitok.tokenizers.image_processing import TokenizerImageProcessor
 from semhitok.tokenizers.protocol import CardFacts, Rounding
 from semhitok.tokenizers.registry import TokenizerKind
 from semhitok.tokenizers.settings import code_settings
+from semhitok.tokenizers.token_grid import TokenGrid
 from semhitok.types import Embedded, Encoded
 
 
-class GreyConfig(PreTrainedConfig):
+class GreyConfig(PreTrainedConfig, TokenGrid):
     """``levels`` shades, one for each patch of ``patch_size`` pixels."""
 
     model_type = "grey"
@@ -42,21 +40,16 @@ class GreyConfig(PreTrainedConfig):
     vocab_size = property(lambda self: self.levels)
     codes_per_token = 1
 
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        return height // self.patch_size, width // self.patch_size
 
-
-class GreyModel(PreTrainedModel):
+class GreyModel(TokenizerModel):
     """Encodes a patch as the shade nearest to its mean; only the decoder uses ``gain``."""
 
     config: GreyConfig
     config_class = GreyConfig
-    base_model_prefix = ""
     id_tensors = ("shades_K",)
     rounding = Rounding(("gain",), "gain in bfloat16")
     semantic_codebook_size = None
     has_text_tower = False
-    codes_per_token = 1
 
     def __init__(self, config: GreyConfig) -> None:
         super().__init__(config)
@@ -66,14 +59,6 @@ class GreyModel(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         pass
-
-    @property
-    def vocab_size(self) -> int:
-        return self.config.levels
-
-    @property
-    def num_tokens(self) -> int:
-        return math.prod(self.config.grid(self.config.image_size, self.config.image_size))
 
     @torch.no_grad()
     def encode(self, pixel_values: Tensor) -> Encoded:
@@ -105,14 +90,6 @@ class GreyModel(PreTrainedModel):
     def card_facts(self) -> CardFacts:
         rows = [["levels", f"{self.config.levels}"]]
         return CardFacts(name="Grey", paper="no paper", rows=rows, limits=["It knows no colour."])
-
-    def load_processor(self, place: str | os.PathLike[str]) -> TokenizerImageProcessor:
-        return TokenizerImageProcessor(size=self.config.image_size)
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> GreyModel:  # pyright: ignore
-        load = super().from_pretrained
-        return load_strictly(load, pretrained_model_name_or_path, GreyConfig.model_type, *args, **kwargs)
 
 
 TOKENIZER = TokenizerKind(GreyConfig, GreyModel, stages=("shades",))

@@ -14,6 +14,7 @@ from semhitok import SemHiTokModel, TokenizerImageProcessor
 from semhitok.export.tokenizer import export_tokenizer
 from semhitok.inference.loading import newest_model
 from semhitok.storage.atomic import WriteError
+from semhitok.tokenizers.semhitok import modeling
 
 STAGES = ["semantic", "pixel"]
 PROVENANCE = {
@@ -114,6 +115,15 @@ def test_an_earlier_export_is_replaced_and_nothing_else(run, exported, trained, 
     assert outcome.code == 1
     assert "holds thesis.tex" in outcome.err
     assert (folder / "thesis.tex").exists()
+
+
+def test_all_weights_are_compared_with_their_bfloat16_once(run, trained, tmp_path, monkeypatch):
+    compared, is_rounded = [], modeling.is_rounded
+    monkeypatch.setattr(modeling, "is_rounded", lambda model: compared.append(model) or is_rounded(model))
+    assert run("export", trained, tmp_path / "out").code == 0
+    assert len(compared) == 1
+    stored = json.loads((tmp_path / "out" / "config.json").read_text())["provenance"]["stored"]
+    assert stored.replace(" in ", " as ") in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_the_earlier_export_survives_a_full_disk(exported, trained, monkeypatch):

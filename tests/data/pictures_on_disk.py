@@ -1,4 +1,4 @@
-"""Random pictures, with descriptions and in tars."""
+"""Pictures to write, random ones also with descriptions and in tars."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+SIDE = 16
 
 
 def picture(number: int) -> Image.Image:
@@ -38,3 +40,14 @@ def sample_files(number: int) -> dict[str, bytes]:
         f"{number:04d}.png": png(number),
         f"{number:04d}.txt": f"picture {number}\n".encode(),
     }
+
+
+def save(path: Path, image: Image.Image, kind: str, **options: object) -> Path:
+    image.save(path, kind, **options)
+    return path
+
+
+def ramp(channels: int) -> np.ndarray:
+    """(16,16,channels) uint8 with a different value at every pixel of a channel."""
+    values = np.arange(SIDE * SIDE * channels, dtype=np.int64).reshape(SIDE, SIDE, channels)
+    return ((values * 37) % 256).astype(np.uint8)

@@ -23,8 +23,9 @@ from semhitok.data.sources import ImageFolder
 from semhitok.recipes.nano import nano
 from semhitok.recipes.recipe import DataConfig
 from semhitok.runs import stage_runner
-from semhitok.runs.preparation import TrainingImages, learned_text_tokenizer
+from semhitok.runs.preparation import TrainingImages
 from semhitok.runs.stage_runner import StageRunner
+from semhitok.runs.text_tokenizers import learned_text_tokenizer
 from semhitok.storage.lock import locked_directory
 from semhitok.training import checkpoint
 from semhitok.training.loop import LoopConfig, train

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tests.mllm.tiny_mllm import TEXT_SIZE, codes_mllm, codes_tokenizer, language_model, mllm, processor
 from tests.tiny import changed, copy_of, pixels, shake
+from tests.tiny_unitok import SIZES
 from torch import Tensor
 
 from semhitok.mllm import Sampling, SemHiTokForConditionalGeneration
@@ -210,20 +211,7 @@ def test_processor(model: SemHiTokForConditionalGeneration):
 def unitok() -> UniTokModel:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        config = UniTokConfig(
-            image_size=32,
-            stem_width=8,
-            stage_widths=(8, 16, 32),
-            stage_depths=(1, 1),
-            decoder_stage_depths=(1, 1),
-            depth=1,
-            heads=2,
-            width=16,
-            num_codebooks=4,
-            codebook_size=9,
-            embed_dim=16,
-        )
-        return UniTokModel(config).eval()
+        return UniTokModel(UniTokConfig(**SIZES | {"width": 16, "codebook_size": 9, "embed_dim": 16})).eval()
 
 
 def test_unitok(tmp_path: Path):

@@ -16,7 +16,6 @@ from semhitok.mllm import SemHiTokForConditionalGeneration
 from semhitok.mllm.shared_tokenizer import find_bundled
 from semhitok.tokenizers import checkpoints
 from semhitok.tokenizers.fingerprint import tokenizer_fingerprint
-from semhitok.tokenizers.semhitok.modeling import ENCODER_SIDE
 
 
 @pytest.fixture
@@ -50,7 +49,7 @@ def test_a_loaded_model_is_whole_and_saves_whole(
     assert not any(parameter.requires_grad for parameter in model.image_tokenizer.parameters())
     for name, tensor in whole.state_dict().items():
         found = model.state_dict()[name]
-        if name.startswith(tuple(f"image_tokenizer.{prefix}" for prefix in ENCODER_SIDE)):
+        if name.startswith(tuple(f"image_tokenizer.{prefix}" for prefix in shipped.encoder_side)):
             assert found.dtype == torch.float32, name  # loading keeps what decides ids, casting a model does not
             found = found.to(dtype)
         assert torch.equal(found, tensor), name

@@ -21,7 +21,7 @@ from semhitok.recipes.recipe import DataConfig
 from semhitok.runs import semhitok as stages
 from semhitok.runs import stage_runner
 from semhitok.runs.perceptual import load_perceptual
-from semhitok.runs.preparation import reconstruction_check
+from semhitok.runs.validation import reconstruction_check
 from semhitok.tokenizers import SemHiTokModel
 from semhitok.tokenizers.settings import settings_of
 from semhitok.training.metrics import read_metrics

@@ -30,7 +30,8 @@ from semhitok.recipes.recipe import DataConfig
 from semhitok.recipes.unitok import unitok_large, unitok_nano
 from semhitok.recipes.unitok_recipe import DinoSize, PatchSize, TextTower, UniTokRecipe
 from semhitok.runs import unitok as unitok_training
-from semhitok.runs.preparation import TrainingImages, validation_images
+from semhitok.runs.preparation import TrainingImages
+from semhitok.runs.validation import validation_images
 from semhitok.tokenizers import UniTokConfig, UniTokModel
 from semhitok.tokenizers.checkpoints import stage_is_finished
 from semhitok.tokenizers.unitok.processing import UniTokProcessor

@@ -124,10 +124,14 @@ def _tokenizer(
 
     figures = read_figures(options.figures) if options.figures is not None else None
     model = load_tokenizer(place, "cpu")
-    card = model_card(_title(options), model, licence=options.license, figures=figures, data=data)
+    rounding = model.rounding  # looks at all weights
+    card = model_card(_title(options), model, licence=options.license, figures=figures, data=data, rounding=rounding)
     processor = load_processor(place, model)
     texts = processor if model.has_text_tower else None
-    return model.config.stages, export_tokenizer(model, options.out, card=card, provenance=provenance, processor=texts)
+    exported = export_tokenizer(
+        model, options.out, card=card, provenance=provenance, processor=texts, rounding=rounding
+    )
+    return model.config.stages, exported
 
 
 def _language(

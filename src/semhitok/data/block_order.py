@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from semhitok.data.randomness import SampleOrder, random_bits
+from semhitok.data.randomness import SampleOrder, across_epochs, random_bits
 
 WINDOW = 32
 """Blocks that are shuffled together."""
@@ -54,17 +54,12 @@ class BlockOrder:
 
     def indices(self, start: int, count: int) -> np.ndarray:
         """Sample indices at positions start ... start + count - 1; (count,) int64 in [0, length)."""
-        if start < 0 or count < 0:
-            raise ValueError(f"positions start at 0, not {start}, and a count is not negative, not {count}.")
-        parts = []
-        while count > 0:
-            epoch, offset = divmod(start, self.length)
-            _, bounds = self._epoch(epoch)
-            number = int(np.searchsorted(bounds, offset, side="right")) - 1
-            part = self._window(epoch, number)[offset - bounds[number] :][:count]
-            parts.append(part)
-            start, count = start + len(part), count - len(part)
-        return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+        return across_epochs(start, count, self.length, self._rest_of_window)
+
+    def _rest_of_window(self, epoch: int, offset: int) -> np.ndarray:
+        _, bounds = self._epoch(epoch)
+        number = int(np.searchsorted(bounds, offset, side="right")) - 1
+        return self._window(epoch, number)[offset - bounds[number] :]
 
     def _epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """The blocks in the epoch's order, and the first position of each window, with the epoch's length at the end."""

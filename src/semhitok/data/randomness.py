@@ -5,6 +5,8 @@ There is no state to save, and results do not depend on batch size, workers or r
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -41,6 +43,24 @@ def random_integers(seed: int, stream: int, positions: np.ndarray, limit: int) -
     return (random_bits(seed, stream, positions) % np.uint64(limit)).astype(np.int64)
 
 
+def across_epochs(start: int, count: int, length: int, rest: Callable[[int, int], np.ndarray]) -> np.ndarray:
+    """Sample indices at positions start ... start + count - 1 of endless epochs; (count,) int64.
+
+    Args:
+        start, count: at least 0.
+        length: number of samples of an epoch.
+        rest: (epoch, offset) -> indices from that offset on, at least one and at most to the end of the epoch.
+    """
+    if start < 0 or count < 0:
+        raise ValueError(f"positions start at 0, not {start}, and a count is not negative, not {count}.")
+    parts = []
+    while count > 0:
+        part = rest(*divmod(start, length))[:count]
+        parts.append(part)
+        start, count = start + len(part), count - len(part)
+    return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+
+
 class SampleOrder:
     """Endless shuffled epochs: position p is in epoch p // length, and each epoch has its own permutation.
 
@@ -61,15 +81,7 @@ class SampleOrder:
 
     def indices(self, start: int, count: int) -> np.ndarray:
         """Sample indices at positions start ... start + count - 1; (count,) int64 in [0, length)."""
-        if start < 0 or count < 0:
-            raise ValueError(f"positions start at 0, not {start}, and a count is not negative, not {count}.")
-        parts = []
-        while count > 0:
-            epoch, offset = divmod(start, self.length)
-            part = self._permutation(epoch)[offset : offset + count]
-            parts.append(part)
-            start, count = start + len(part), count - len(part)
-        return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+        return across_epochs(start, count, self.length, lambda epoch, offset: self._permutation(epoch)[offset:])
 
     def _permutation(self, epoch: int) -> np.ndarray:
         if epoch not in self._permutations:

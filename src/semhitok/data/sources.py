@@ -27,6 +27,7 @@ __all__ = [
     "Sample",
     "Subset",
     "TarShards",
+    "evenly_spaced",
     "open_images",
     "open_source",
 ]
@@ -61,6 +62,12 @@ class Subset:
     def load(self, index: int) -> Sample:
         """See ``ImageSource``."""
         return self.source.load(int(self.indices[index]))
+
+
+def evenly_spaced(source: ImageSource, limit: int) -> Subset:
+    """At most ``limit`` samples of a source, from its first to its last."""
+    picked = np.linspace(0, len(source) - 1, min(limit, len(source))).astype(int)
+    return Subset(source, np.unique(picked))
 
 
 def open_source(path: str | os.PathLike[str], *, split: str | None = None, allow_outside: bool = False) -> ImageSource:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from semhitok.metrics.rate import tokenizer_bits
-from semhitok.tokenizers.protocol import CardFacts, Tokenizer
+from semhitok.tokenizers.protocol import CardFacts, Rounding, Tokenizer
 from semhitok.tokenizers.registry import tokenizer_kind
 from semhitok.tokenizers.settings import parameters_of
 from semhitok.visualization.markdown import percent, table
@@ -24,6 +24,7 @@ def model_card(
     licence: str | None,
     figures: Mapping[str, Any] | None,
     data: Sequence[Mapping[str, Any]],
+    rounding: Rounding | None = None,
 ) -> str:
     """Markdown with the front matter that model hubs read.
 
@@ -33,6 +34,7 @@ def model_card(
         licence: SPDX name of the licence of the weights.
         figures: the content of a ``report.json`` of ``semhitok evaluate``.
         data: the contents of the ``dataset.json`` of each training set of scenes.
+        rounding: how the export stores it; by default the model's own, found anew.
 
     Raises:
         ValueError: figures or data have an unexpected form, or the model has no tokens to describe.
@@ -45,7 +47,7 @@ def model_card(
         f"# {name}",
         f"A {facts.name} image tokenizer ({facts.paper}): {_in_short(model)}.",
         _use(name, model, facts),
-        _facts(model, facts, licence),
+        _facts(model, facts, licence, rounding or model.rounding),
         _training(model),
         data_section(data),
         _figures(figures),
@@ -138,14 +140,14 @@ def _use(name: str, model: Tokenizer, facts: CardFacts) -> str:
     return "\n".join(["## Use", "", "```python", *lines, "```"])
 
 
-def _facts(model: Tokenizer, facts: CardFacts, licence: str | None) -> str:
+def _facts(model: Tokenizer, facts: CardFacts, licence: str | None, rounding: Rounding) -> str:
     parts = parameters_of(model)  # pyright: ignore[reportArgumentType]
     every = parts.pop("all")
     by_part = ", ".join(f"{part.replace('_', ' ')} {number:,}" for part, number in parts.items())
     rows = [
         *facts.rows,
         ["parameters", f"{every:,}: {by_part}"],
-        ["stored as", f"float32; {model.rounding.sentence.replace(' in ', ' as ')}; loads as float32"],
+        ["stored as", f"float32; {rounding.sentence.replace(' in ', ' as ')}; loads as float32"],
         ["licence of the weights", licence or NOT_STATED],
     ]
     return "## What it is\n\n" + table(["", ""], rows)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from semhitok.export.checkpoint import WEIGHTS, ExportedCheckpoint, in_bfloat16, write_checkpoint
 from semhitok.tokenizers.loading import load_tokenizer
-from semhitok.tokenizers.protocol import Tokenizer
+from semhitok.tokenizers.protocol import Rounding, Tokenizer
 
 FILES = frozenset(
     {WEIGHTS, "config.json", "preprocessor_config.json", "README.md"}
@@ -24,6 +24,7 @@ def export_tokenizer(
     card: str,
     provenance: dict[str, Any],
     processor: Any = None,
+    rounding: Rounding | None = None,
 ) -> ExportedCheckpoint:
     """Write a checkpoint to share; it is loaded and compared before it is moved into place.
 
@@ -33,6 +34,7 @@ def export_tokenizer(
         card: Markdown of the model card.
         provenance: added to the provenance in the model's configuration, such as ``licence``.
         processor: prepares images and texts, for a model with a text tower.
+        rounding: how the weights are stored; by default the model's own, found anew.
 
     Raises:
         ValueError: the model lacks its encoder side, is not in fp32 or has a text tower without a processor, or the folder
@@ -43,7 +45,7 @@ def export_tokenizer(
         raise ValueError("a model without its encoder side cannot be exported: load it with encoder=True")
     if model.has_text_tower and processor is None:
         raise ValueError("a model with a text tower is exported with its text tokenizer: pass its processor")
-    rounding = model.rounding
+    rounding = rounding or model.rounding
 
     def stored(name: str, tensor: Tensor) -> Tensor:
         return in_bfloat16(tensor) if name.startswith(rounding.tensors) else tensor

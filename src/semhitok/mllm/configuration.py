@@ -8,7 +8,7 @@ from typing import Any, get_args
 from transformers import AutoConfig, PreTrainedConfig
 
 from semhitok.mllm.vocabulary import Vocabulary
-from semhitok.storage.configuration_fields import checked_fields, in_field
+from semhitok.storage.configuration_fields import check_choice, check_counts, checked_fields, in_field
 from semhitok.types import AdapterKind
 
 
@@ -87,12 +87,8 @@ class SemHiTokMLLMConfig(PreTrainedConfig):
         return self.text_config.max_position_embeddings
 
     def _check(self) -> None:
-        if self.adapter not in get_args(AdapterKind):
-            raise ValueError(f"adapter must be one of {', '.join(get_args(AdapterKind))}, got {self.adapter!r}")
-        for name in ("code_head_layers", "code_head_width", "code_head_heads"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        check_choice("adapter", self.adapter, get_args(AdapterKind))
+        check_counts({f"code_head_{name}": getattr(self, f"code_head_{name}") for name in ("layers", "width", "heads")})
         if self.code_head_width % self.code_head_heads:
             raise ValueError(
                 f"code_head_width {self.code_head_width} must be a multiple of code_head_heads {self.code_head_heads}"

@@ -5,7 +5,8 @@
     visual id    -> features of the image tokenizer -> adapter (dual MLP, Table 7), resolved inside ``forward``
     hidden state -> one head over text and visual ids; one next-token loss over both
 
-How ids are chosen is in ``generation.py``, which ids mean what in ``vocabulary.py``.
+How ids are chosen is in ``generation.py``, which ids mean what in ``vocabulary.py``, how a model is built from a language model and an
+image tokenizer in ``pretrained_parts.py``.
 
 Shapes: B sequences, L positions, P visual positions, I images, N tokens of one image, C codes per token, D channels, V ids of
 the head, T text ids.
@@ -13,7 +14,6 @@ the head, T text ids.
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.utils import logging
 from transformers.utils.generic import can_return_tuple
@@ -32,24 +32,21 @@ from semhitok.mllm.configuration import SemHiTokMLLMConfig
 from semhitok.mllm.filling import ImageFillingMixin, filled_labels
 from semhitok.mllm.generation import ImageTextGenerationMixin
 from semhitok.mllm.next_token_loss import next_token_loss
-from semhitok.mllm.pretrained_parts import check_text_logits, feature_dims, image_marks, layers_and_head, mean_row
+from semhitok.mllm.pretrained_parts import PretrainedPartsMixin, feature_dims
 from semhitok.mllm.quantization import leave_parts_out
 from semhitok.mllm.shared_tokenizer import load_shared_weights
 from semhitok.mllm.vocabulary import Vocabulary
-from semhitok.storage.foreign_code import load_without_foreign_code
-from semhitok.storage.weights import load_weights
 from semhitok.tokenizers.checkpoints import hub_options, load_strictly
-from semhitok.types import AdapterKind
 
 logger = logging.get_logger(__name__)
 
 TOKENIZER_MODULES = r"image_tokenizer\..*"
 """Names of the modules of the image tokenizer, as ``exclude_modules`` of peft takes them."""
-PROBED_IDS = 4096
-"""Visual ids whose embeddings set the adapter's scale."""
 
 
-class SemHiTokForConditionalGeneration(PreTrainedModel, ImageFillingMixin, ImageTextGenerationMixin):
+class SemHiTokForConditionalGeneration(
+    PreTrainedModel, PretrainedPartsMixin, ImageFillingMixin, ImageTextGenerationMixin
+):
     """A causal LM, a frozen image tokenizer and an adapter, over one vocabulary (see ``Vocabulary``).
 
     ``generate`` is that of transformers with ``generation_mode`` "text" (default), "image" or "interleaved";
@@ -108,73 +105,6 @@ class SemHiTokForConditionalGeneration(PreTrainedModel, ImageFillingMixin, Image
                 heads=config.code_head_heads,
             )
         self.post_init()
-
-    @classmethod
-    @torch.no_grad()
-    def from_language_model(
-        cls,
-        language_model: PreTrainedModel | str | os.PathLike[str],
-        tokenizer: PreTrainedModel,
-        adapter: AdapterKind = "dual",
-        text_tokenizer: Any = None,
-        **config: Any,
-    ) -> SemHiTokForConditionalGeneration:
-        """Build a model from pretrained parts; its text logits are those of the language model.
-
-        Args:
-            language_model: a causal LM of transformers, or its folder or hub id. Its layers are used, not copied.
-            tokenizer: the image tokenizer, under the protocol ``ImageTokenizer``; frozen from here on.
-            adapter: see ``SemHiTokMLLMConfig``.
-            text_tokenizer: searched for the language model's own image marks; by default loaded from the language model's folder
-                or hub id, if given. Without it two control ids are added.
-            config: further fields of ``SemHiTokMLLMConfig``.
-
-        Returns:
-            The model in the language model's dtype and in eval mode. The head's visual rows are the mean of its text rows, and
-            the adapter's outputs have the scale of the text embeddings.
-
-        Raises:
-            ValueError: the text tokenizer has more ids than the language model, or the language model does not compute its
-                logits as head(layers(embeddings)).
-        """
-        if not isinstance(language_model, PreTrainedModel):
-            text_tokenizer = text_tokenizer or load_without_foreign_code(AutoTokenizer.from_pretrained, language_model)
-            language_model = load_weights(AutoModelForCausalLM.from_pretrained, language_model)
-        assert isinstance(language_model, PreTrainedModel)
-        text_size = language_model.config.vocab_size
-        begin, end = image_marks(text_tokenizer, text_size)
-        joint_config = SemHiTokMLLMConfig(
-            text_config=language_model.config,
-            tokenizer_config=tokenizer.config,
-            adapter=adapter,
-            own_begin_id=begin,
-            own_end_id=end,
-            **config,
-        )
-        layers, text_head_TD = layers_and_head(language_model)
-        model = cls(joint_config, language_model=layers, image_tokenizer=tokenizer)
-        for part in (model.adapter, model.controls, model.lm_head, model.code_head):
-            if part is not None:
-                part.to(text_head_TD.device, text_head_TD.dtype)  # pyright: ignore[reportArgumentType, reportCallIssue]
-        model.lm_head.weight[:text_size] = text_head_TD
-        model.lm_head.weight[text_size:] = mean_row(text_head_TD)
-        if model.controls is not None:
-            model.controls.weight[:] = mean_row(model.get_input_embeddings().weight)
-        model.match_scale(per_mlp=True)
-        if language_model.generation_config is not None:
-            model.generation_config = copy.deepcopy(language_model.generation_config)
-        check_text_logits(model, language_model)
-        return model.eval()
-
-    @torch.no_grad()
-    def match_scale(self, *, per_mlp: bool) -> None:
-        """Rescale the adapter so that visual embeddings have the root mean square of the text embeddings; see ``Adapter``."""
-        vocabulary, table = self.vocabulary, self.get_input_embeddings().weight
-        generator = torch.Generator().manual_seed(0)
-        shape = (1, PROBED_IDS) if vocabulary.codes_per_token == 1 else (1, PROBED_IDS, vocabulary.codes_per_token)
-        ids = torch.randint(vocabulary.visual_size, shape, generator=generator).to(table.device)
-        wanted = table.float().square().mean().sqrt()
-        self.adapter.match_scale(self.image_tokenizer.embed(ids), wanted, per_mlp=per_mlp)
 
     @classmethod
     def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]

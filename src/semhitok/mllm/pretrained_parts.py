@@ -1,20 +1,111 @@
-"""Inspection and checks of a pretrained language model and image tokenizer.
+"""A unified model from pretrained parts, a language model and an image tokenizer: building it, and checks of the parts.
 
-``SemHiTokForConditionalGeneration.from_language_model`` combines them.
+Shapes: T text ids, D channels, C codes per token.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+import os
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from semhitok.mllm.vocabulary import OWN_MARKS
+from semhitok.mllm.adapter import Adapter
+from semhitok.mllm.configuration import SemHiTokMLLMConfig
+from semhitok.mllm.vocabulary import OWN_MARKS, Vocabulary
+from semhitok.storage.foreign_code import load_without_foreign_code
+from semhitok.storage.weights import load_weights
+from semhitok.types import AdapterKind
 
 PROBED_TEXT = 16
 """Number of text ids on which the unified model and the language model are compared."""
+PROBED_IDS = 4096
+"""Visual ids whose embeddings set the adapter's scale."""
+
+
+class PartsOfModel(Protocol):
+    """The parts whose scales are matched; see ``SemHiTokForConditionalGeneration``."""
+
+    vocabulary: Vocabulary
+    image_tokenizer: Any
+    adapter: Adapter
+
+    def get_input_embeddings(self) -> nn.Embedding: ...
+
+
+class PretrainedPartsMixin:
+    """Builds a unified model; see ``SemHiTokForConditionalGeneration``."""
+
+    @classmethod
+    @torch.no_grad()
+    def from_language_model(
+        cls,
+        language_model: PreTrainedModel | str | os.PathLike[str],
+        tokenizer: PreTrainedModel,
+        adapter: AdapterKind = "dual",
+        text_tokenizer: Any = None,
+        **config: Any,
+    ) -> Self:
+        """Build a model from pretrained parts; its text logits are those of the language model.
+
+        Args:
+            language_model: a causal LM of transformers, or its folder or hub id. Its layers are used, not copied.
+            tokenizer: the image tokenizer, under the protocol ``ImageTokenizer``; frozen from here on.
+            adapter: see ``SemHiTokMLLMConfig``.
+            text_tokenizer: searched for the language model's own image marks; by default loaded from the language model's folder
+                or hub id, if given. Without it two control ids are added.
+            config: further fields of ``SemHiTokMLLMConfig``.
+
+        Returns:
+            The model in the language model's dtype and in eval mode. The head's visual rows are the mean of its text rows, and
+            the adapter's outputs have the scale of the text embeddings.
+
+        Raises:
+            ValueError: the text tokenizer has more ids than the language model, or the language model does not compute its
+                logits as head(layers(embeddings)).
+        """
+        if not isinstance(language_model, PreTrainedModel):
+            text_tokenizer = text_tokenizer or load_without_foreign_code(AutoTokenizer.from_pretrained, language_model)
+            language_model = load_weights(AutoModelForCausalLM.from_pretrained, language_model)
+        assert isinstance(language_model, PreTrainedModel)
+        text_size = language_model.config.vocab_size
+        begin, end = image_marks(text_tokenizer, text_size)
+        joint_config = SemHiTokMLLMConfig(
+            text_config=language_model.config,
+            tokenizer_config=tokenizer.config,
+            adapter=adapter,
+            own_begin_id=begin,
+            own_end_id=end,
+            **config,
+        )
+        layers, text_head_TD = layers_and_head(language_model)
+        build: Any = cls
+        model = build(joint_config, language_model=layers, image_tokenizer=tokenizer)
+        for part in (model.adapter, model.controls, model.lm_head, model.code_head):
+            if part is not None:
+                part.to(text_head_TD.device, text_head_TD.dtype)
+        model.lm_head.weight[:text_size] = text_head_TD
+        model.lm_head.weight[text_size:] = mean_row(text_head_TD)
+        if model.controls is not None:
+            model.controls.weight[:] = mean_row(model.get_input_embeddings().weight)
+        model.match_scale(per_mlp=True)
+        if language_model.generation_config is not None:
+            model.generation_config = copy.deepcopy(language_model.generation_config)
+        check_text_logits(model, language_model)
+        return model.eval()
+
+    @torch.no_grad()
+    def match_scale(self: PartsOfModel, *, per_mlp: bool) -> None:
+        """Rescale the adapter so that visual embeddings have the root mean square of the text embeddings; see ``Adapter``."""
+        vocabulary, table = self.vocabulary, self.get_input_embeddings().weight
+        generator = torch.Generator().manual_seed(0)
+        shape = (1, PROBED_IDS) if vocabulary.codes_per_token == 1 else (1, PROBED_IDS, vocabulary.codes_per_token)
+        ids = torch.randint(vocabulary.visual_size, shape, generator=generator).to(table.device)
+        wanted = table.float().square().mean().sqrt()
+        self.adapter.match_scale(self.image_tokenizer.embed(ids), wanted, per_mlp=per_mlp)
 
 
 def image_marks(text_tokenizer: Any, text_size: int) -> tuple[int | None, int | None]:

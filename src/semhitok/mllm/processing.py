@@ -1,4 +1,4 @@
-"""Texts, images and conversations to model inputs, and generated ids back to text and images.
+"""Texts and images to model inputs, and generated ids back to text and images; conversations are in ``chat_inputs.py``.
 
 Shapes: B texts, L positions, N tokens of one image.
 """
@@ -14,10 +14,11 @@ from transformers import BatchFeature, ProcessorMixin
 
 from semhitok.data.records import IMAGE
 from semhitok.mllm.bounded_templates import check_template
-from semhitok.mllm.chat import default_template, in_order, read_messages
-from semhitok.mllm.chat_rendering import ChatRenderer, ChatText
+from semhitok.mllm.chat import default_template, in_order
+from semhitok.mllm.chat_inputs import ChatInputsMixin
+from semhitok.mllm.chat_rendering import ChatText
 from semhitok.mllm.configuration import SemHiTokMLLMConfig
-from semhitok.mllm.control_marks import IMAGE_PLACE, ControlMarks, Segment, control_marks
+from semhitok.mllm.control_marks import IMAGE_PLACE, Segment
 from semhitok.mllm.generated_parts import TEXT, kinds_of, texts_and_images
 from semhitok.mllm.legal_ids import GenerationMode
 from semhitok.mllm.padding import padded_length, truncate
@@ -29,10 +30,8 @@ from semhitok.tokenizers import TokenizerImageProcessor
 from semhitok.tokenizers.checkpoints import builtin_checkpoint
 from semhitok.tokenizers.processors import tried
 
-LENGTHS = ("padding", "truncation", "max_length")
 
-
-class SemHiTokMLLMProcessor(ProcessorMixin):
+class SemHiTokMLLMProcessor(ChatInputsMixin, ProcessorMixin):
     """Texts with ``<image>`` in place of images -> ``input_ids``, ``attention_mask``, ``pixel_values``.
 
     The text tokenizer is never extended: an image becomes begin id, N placeholders and end id, which the model fills in. Batches are
@@ -199,11 +198,6 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
         candidates = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
         return next(each for each in candidates if each is not None)
 
-    @property
-    def marks(self) -> ControlMarks:
-        """The control tokens of texts."""
-        return control_marks(self.tokenizer, self.chat_template if isinstance(self.chat_template, str) else "")
-
     def token_ids(self, text: str, *, add_special_tokens: bool = True, split_special_tokens: bool = False) -> list[int]:
         """Ids of one text, which may be a chat; each ``<image>`` becomes begin, N placeholders, end.
 
@@ -238,62 +232,6 @@ class SemHiTokMLLMProcessor(ProcessorMixin):
         own = [each for each in (self.own_begin_id, self.own_end_id) if each is not None]
         image_marks = self.tokenizer.convert_ids_to_tokens(own)
         return text_segments(text, self.marks, image_marks, split=split, plain=plain)
-
-    def renderer(self, chat_template: str | None = None, **template_variables: Any) -> ChatRenderer:
-        """Writes conversations under a template, by default the processor's own."""
-        own = self.chat_template
-        named = own.get(chat_template or "default") if isinstance(own, dict) else None
-        template = named or chat_template or own
-        if not isinstance(template, str):
-            raise ValueError(f"a chat template must be a text, got {type(template).__name__}")
-        return ChatRenderer(self.marks, template, {**self.tokenizer.special_tokens_map, **template_variables})
-
-    def apply_chat_template(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self,
-        conversation: Sequence[Any],
-        chat_template: str | None = None,
-        *,
-        add_generation_prompt: bool = False,
-        continue_final_message: bool = False,
-        tokenize: bool = False,
-        return_dict: bool = False,
-        return_tensors: str | None = "pt",
-        processor_kwargs: dict[str, Any] | None = None,
-        **template_variables: Any,
-    ) -> Any:
-        """A conversation, or a list of them, as text or as model inputs.
-
-        Args:
-            conversation: messages with "role" (system, user or assistant) and "content"; content is a text, in which nothing is an
-                image or a control token, or a list of parts {"type": "text", "text": ...} and {"type": "image", "image": ...} (or
-                "path", "base64", a data URL as "url", or nothing, for images passed separately); {"type": "image_url",
-                "image_url": {"url": ...}} for a data URL as well.
-            chat_template: replaces the processor's own. It receives contents as texts, with a noncharacter for an image.
-            add_generation_prompt, continue_final_message, template_variables: as in transformers.
-            tokenize: False returns text that the processor can be given later; True returns input_ids, or all inputs with
-                return_dict.
-            return_tensors, processor_kwargs: for ``__call__``; padding, truncation and max_length may also be given directly.
-
-        Raises:
-            ValueError: a message or the template cannot be used.
-        """
-        lengths = {name: template_variables.pop(name) for name in LENGTHS if name in template_variables}
-        several = bool(conversation) and not isinstance(conversation[0], dict)
-        if add_generation_prompt and continue_final_message:
-            raise ValueError(
-                "add_generation_prompt begins an answer and continue_final_message goes on with one: set one of them"
-            )
-        renderer = self.renderer(chat_template, **template_variables)
-        texts, images = [], []
-        for conversation_messages in conversation if several else [conversation]:
-            messages, found = read_messages(conversation_messages)
-            images.append(found)
-            texts.append(renderer.prompt(messages, ask=add_generation_prompt, unfinished=continue_final_message))
-        if not tokenize:
-            return texts if several else texts[0]
-        options = {"return_tensors": return_tensors, **lengths, **(processor_kwargs or {})}
-        inputs = self(images, texts, **options)
-        return inputs if return_dict else inputs["input_ids"]
 
     def post_process_multimodal_output(
         self,

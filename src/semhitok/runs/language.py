@@ -35,8 +35,8 @@ from semhitok.runs.language_models import (
 )
 from semhitok.runs.memory_check import check_memory, free_memory
 from semhitok.runs.planning.language import LanguageCosts
-from semhitok.runs.preparation import learned_text_tokenizer
 from semhitok.runs.stage_runner import PreparedStage, RunOptions, StageRunner
+from semhitok.runs.text_tokenizers import learned_text_tokenizer
 from semhitok.scenes.words import SceneWords
 from semhitok.storage.foreign_code import load_without_foreign_code
 from semhitok.tokenizers.fingerprint import tokenizer_fingerprint

@@ -8,37 +8,28 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from semhitok import distributed
 from semhitok.data.feed import CaptionReader, Feed, LoadedImages, MemoryFeed, StreamFeed, load_into_memory
 from semhitok.data.sample import ImageSource
-from semhitok.data.sources import Subset
+from semhitok.data.sources import evenly_spaced
 from semhitok.data.transforms import to_float
 from semhitok.recipes.recipe import CACHE_LIMIT, DataConfig
 from semhitok.runs.streamed_ids import streamed_semantic_ids
 from semhitok.storage.array_cache import ArrayCache, CacheKey, digest_of_module, digest_of_text
 from semhitok.storage.array_shards import ShardedArray
-from semhitok.storage.atomic import atomic_directory, restore
-from semhitok.storage.foreign_code import load_without_foreign_code
 from semhitok.teachers import Teacher
 from semhitok.tokenizers import SemHiTokModel
-from semhitok.training.run_logger import Evaluate
-from semhitok.training.state import TrainState
-from semhitok.training.task import Task
 from semhitok.training.tasks.pixel import SEMANTIC_IDS
 from semhitok.training.tasks.semantic import FEATURES
 
 CACHE_BATCH = 64
-VALIDATION_IMAGES = 512
 Report = Callable[[str], None]
-Model = TypeVar("Model", bound=PreTrainedModel)
-TextTokenizer = TypeVar("TextTokenizer", bound=PreTrainedTokenizerBase)
 
 
 class FeatureSource(Protocol):
@@ -139,7 +130,7 @@ class TrainingImages:
         loaded = self.loaded
         if loaded is None:  # one-pixel images, since only captions are needed
             share, workers = self.config.max_bad_share, self.config.workers
-            loaded = load_into_memory(_spread(self.source, limit), 1, 1, workers=workers, max_bad_share=share)
+            loaded = load_into_memory(evenly_spaced(self.source, limit), 1, 1, workers=workers, max_bad_share=share)
         return [caption for caption in loaded.captions if caption is not None]
 
     def features(self, model: FeatureSource, limit: int = CACHE_LIMIT) -> dict[str, np.ndarray]:
@@ -242,76 +233,3 @@ class TrainingImages:
 def _cache_file(folder: Path, name: str, key: CacheKey) -> Path:
     """One file per teacher, transform and data set, since the stages of a run may use different images."""
     return folder / f"{name}-{digest_of_text(f'{key.teacher} {key.transform} {key.data}')[:12]}.cache"
-
-
-def validation_images(source: ImageSource, size: int, config: DataConfig) -> Tensor:
-    """Up to 512 images (n,3,size,size) uint8, evenly spaced in ``source``."""
-    chosen = _spread(source, VALIDATION_IMAGES)
-    return load_into_memory(chosen, size, size, config.fit, workers=0, max_bad_share=config.max_bad_share).images
-
-
-def _spread(source: ImageSource, limit: int) -> Subset:
-    picked = np.linspace(0, len(source) - 1, min(limit, len(source))).astype(int)
-    return Subset(source, np.unique(picked))
-
-
-def reconstruction_check(
-    model: Model, source: ImageSource, config: DataConfig, reconstruct: Callable[[Model, Tensor], tuple[Tensor, Tensor]]
-) -> Evaluate:
-    """An evaluation for the training loop: mean PSNR in dB of up to 512 images, evenly spaced in ``source``.
-
-    Args:
-        model: evaluated in eval mode with its current weights.
-        source: held-out images.
-        config: how images are read.
-        reconstruct: maps the model and images (B,3,H,W) in [-1,1] to targets and reconstructions.
-    """
-    images = validation_images(source, model.config.image_size, config)
-
-    @torch.no_grad()
-    def evaluate(task: Task, state: TrainState) -> dict[str, float]:
-        training = [module for module in model.modules() if module.training]
-        model.eval()  # training mode would apply drop path
-        scores = []
-        for part in images.split(CACHE_BATCH):
-            target, reconstruction = reconstruct(model, to_float(part.to(model.device)))
-            error_B = (reconstruction.float().clamp(-1, 1) - target).square().mean(dim=(1, 2, 3)) / 4
-            scores.append(-10 * torch.log10(error_B))
-        for module in training:
-            module.training = True
-        return {"psnr": torch.cat(scores).mean().item()}
-
-    return evaluate
-
-
-def learned_text_tokenizer(
-    folder: Path, learn: Callable[[], TextTokenizer], load: Callable[[Path], TextTokenizer]
-) -> TextTokenizer:
-    """The text tokenizer stored in ``folder`` earlier in the run, or a new one, learned by the main rank.
-
-    One that is not whole is learned again, from the same texts. It is always the stored one that is returned, since a text
-    tokenizer remembers that it was read, and exports it. Every rank must call it: the others wait for the main one.
-    """
-
-    def learn_unless_whole() -> bool:
-        if _is_whole(folder, load):
-            return False
-        learned = learn()
-        with atomic_directory(folder) as unfinished:
-            learned.save_pretrained(unfinished)
-        return True
-
-    distributed.main_decides(learn_unless_whole)
-    return load_without_foreign_code(load, folder)
-
-
-def _is_whole(folder: Path, load: Callable[..., PreTrainedTokenizerBase]) -> bool:
-    restore(folder)
-    # Without its vocabulary a text tokenizer of CLIP's kind loads all the same, with two ids.
-    if not all((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
-        return False
-    try:
-        load_without_foreign_code(load, folder)
-    except Exception:  # the library has no error of its own for a damaged file
-        return False
-    return True

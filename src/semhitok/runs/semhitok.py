@@ -11,6 +11,7 @@ A run lives in one directory::
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,9 +20,10 @@ from torch import Tensor
 from semhitok.data.sample import ImageSource
 from semhitok.recipes.recipe import Recipe
 from semhitok.runs.perceptual import load_perceptual
-from semhitok.runs.preparation import TrainingImages, reconstruction_check
+from semhitok.runs.preparation import TrainingImages
 from semhitok.runs.semhitok_models import enhance_decoder, load_teacher
 from semhitok.runs.stage_runner import PreparedStage, RunOptions, StageRunner
+from semhitok.runs.validation import reconstruction_check
 from semhitok.tokenizers import SemHiTokConfig, SemHiTokModel
 from semhitok.tokenizers.rounding import round_weights
 from semhitok.training.state import TrainState, derive_seed
@@ -63,21 +65,21 @@ def run_semhitok(
         images: the images of ``source`` with their cache, if already read; by default they are read here and cached in
             ``directory/cache``.
     """
-    if images is None:
-        cache = options.directory / "cache"
-        images = TrainingImages(source, recipe.model["image_size"], recipe.data, cache, options.report)
+    images = images or TrainingImages(
+        source, recipe.model["image_size"], recipe.data, options.directory / "cache", options.report
+    )
     return StageRunner(_SemHiTok(recipe, options, images, validation)).run(stages)
 
 
+@dataclass
 class _SemHiTok:
     """See ``System``."""
 
+    recipe: Recipe
+    options: RunOptions
+    images: TrainingImages
+    validation: ImageSource | None
     samples = "samples"
-
-    def __init__(
-        self, recipe: Recipe, options: RunOptions, images: TrainingImages, validation: ImageSource | None
-    ) -> None:
-        self.recipe, self.options, self.images, self.validation = recipe, options, images, validation
 
     def folder(self, stage: Stage) -> Path:
         return self.options.directory / stage

@@ -10,6 +10,7 @@ A run lives in one directory, that of ``training.loop.train``, which also holds:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from semhitok.data.sample import ImageSource
 from semhitok.losses import DinoDiscriminator, PatchDiscriminator
 from semhitok.recipes.unitok_recipe import DinoSize, PatchSize, UniTokRecipe
 from semhitok.runs.perceptual import load_perceptual
-from semhitok.runs.preparation import TrainingImages, learned_text_tokenizer, reconstruction_check
+from semhitok.runs.preparation import TrainingImages
 from semhitok.runs.stage_runner import PreparedStage, RunOptions, StageRunner
+from semhitok.runs.text_tokenizers import learned_text_tokenizer
+from semhitok.runs.validation import reconstruction_check
 from semhitok.storage.foreign_code import load_without_foreign_code
 from semhitok.tokenizers.image_processing import TokenizerImageProcessor
 from semhitok.tokenizers.unitok.configuration import UniTokConfig
@@ -59,21 +62,21 @@ def run_unitok(
         ValueError: an image has no caption, weights are missing, the starting checkpoint has another architecture, or the
             directory holds a run that does not match.
     """
-    if images is None:
-        cache = options.directory / "cache"
-        images = TrainingImages(source, recipe.model["image_size"], recipe.data, cache, options.report)
+    images = images or TrainingImages(
+        source, recipe.model["image_size"], recipe.data, options.directory / "cache", options.report
+    )
     return StageRunner(_UniTok(recipe, options, images, validation)).run((UNITOK_STAGE,))
 
 
+@dataclass
 class _UniTok:
     """See ``System``: a single stage, which uses the directory itself."""
 
+    recipe: UniTokRecipe
+    options: RunOptions
+    images: TrainingImages
+    validation: ImageSource | None
     samples = "samples"
-
-    def __init__(
-        self, recipe: UniTokRecipe, options: RunOptions, images: TrainingImages, validation: ImageSource | None
-    ) -> None:
-        self.recipe, self.options, self.images, self.validation = recipe, options, images, validation
 
     def folder(self, stage: str) -> Path:
         return self.options.directory
@@ -97,7 +100,7 @@ class _UniTok:
         )
         evaluate = None
         if self.validation is not None and recipe.task.reconstructs:
-            evaluate = reconstruction_check(model, self.validation, recipe.data, _target_and_reconstruction)
+            evaluate = reconstruction_check(model, self.validation, recipe.data)
         batch = f"{loop.batch_size} images"
         return PreparedStage(model, task, feed, batch, model, evaluate, _provenance(recipe))
 
@@ -155,10 +158,6 @@ class _UniTok:
         if text_tokenizer is not None:
             processor = UniTokProcessor(TokenizerImageProcessor(size=model.config.image_size), text_tokenizer)
         return UniTokTask(model, recipe.task, perceptual=perceptual, discriminator=discriminator, processor=processor)
-
-
-def _target_and_reconstruction(model: UniTokModel, images: Tensor) -> tuple[Tensor, Tensor]:
-    return images, model(images).reconstruction
 
 
 class _InputIds:

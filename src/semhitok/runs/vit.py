@@ -27,9 +27,10 @@ from semhitok.quantizers.dead_codes import keyed_generator
 from semhitok.quantizers.kmeans import shared_kmeans
 from semhitok.recipes.vit_recipe import ViTRecipe
 from semhitok.runs.perceptual import load_perceptual
-from semhitok.runs.preparation import TrainingImages, reconstruction_check
+from semhitok.runs.preparation import TrainingImages
 from semhitok.runs.semhitok_models import load_teacher
 from semhitok.runs.stage_runner import PreparedStage, RunOptions, StageRunner
+from semhitok.runs.validation import reconstruction_check
 from semhitok.teachers import Teacher
 from semhitok.tokenizers.vit_tokenizer import ViTTokenizerConfig, ViTTokenizerModel
 from semhitok.training.state import TrainState, derive_seed
@@ -61,9 +62,9 @@ def run_vit(
     Raises:
         ValueError: weights are missing, the recipe contradicts itself, or the directory holds a run that does not match.
     """
-    if images is None:
-        cache = options.directory / "cache"
-        images = TrainingImages(source, recipe.model["image_size"], recipe.data, cache, options.report)
+    images = images or TrainingImages(
+        source, recipe.model["image_size"], recipe.data, options.directory / "cache", options.report
+    )
     return StageRunner(_ViT(recipe, options, images, validation)).run(recipe.stages)
 
 
@@ -81,20 +82,18 @@ class _TeacherView:
         return SimpleNamespace(image_size=self.image_size, teacher_config=self.teacher.config)
 
     def teacher_features(self, pixel_values: Tensor) -> Tensor:
-        ratio = self.teacher.config.image_size / self.image_size
-        height, width = (round(side * ratio) for side in pixel_values.shape[-2:])
-        return self.teacher(resize(pixel_values, height, width))
+        return self.teacher(resize(pixel_values, *self.teacher.size_beside(self.image_size, *pixel_values.shape[-2:])))
 
 
+@dataclass
 class _ViT:
     """See ``System``."""
 
+    recipe: ViTRecipe
+    options: RunOptions
+    images: TrainingImages
+    validation: ImageSource | None
     samples = "samples"
-
-    def __init__(
-        self, recipe: ViTRecipe, options: RunOptions, images: TrainingImages, validation: ImageSource | None
-    ) -> None:
-        self.recipe, self.options, self.images, self.validation = recipe, options, images, validation
 
     def folder(self, stage: ViTStage) -> Path:
         return self.options.directory / stage
@@ -128,7 +127,7 @@ class _ViT:
         feed = self.images.feed(seed=derive_seed(part.loop.seed, stage), device=device, extras=needed)
         evaluate = None
         if self.validation is not None:
-            evaluate = reconstruction_check(model, self.validation, recipe.data, _target_and_reconstruction)
+            evaluate = reconstruction_check(model, self.validation, recipe.data)
         batch = f"{part.loop.batch_size} images"
         return PreparedStage(model, task, feed, batch, model, evaluate, self._provenance(view))
 
@@ -201,7 +200,3 @@ def vit_settings(recipe: ViTRecipe) -> dict[str, Any]:
         part = recipe.stage(stage)
         found[stage] = {"steps": part.loop.steps, "batch_size": part.loop.batch_size, "task": asdict(part.task)}
     return found
-
-
-def _target_and_reconstruction(model: ViTTokenizerModel, images: Tensor) -> tuple[Tensor, Tensor]:
-    return images, model(images).reconstruction

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, wraps
 from numbers import Integral, Real
@@ -69,6 +69,27 @@ def check_types(init: Callable[..., None], given: Mapping[str, Any]) -> None:
     """
     if (sentence := _wrong_type(init, given)) is not None:
         raise ValueError(sentence)
+
+
+def check_counts(values: Mapping[str, Any]) -> None:
+    """Reject fields, by name, that are not whole numbers of at least 1.
+
+    Raises:
+        ValueError: the message names the first of them.
+    """
+    for name, value in values.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+def check_choice(name: str, value: Any, accepted: Iterable[str]) -> None:
+    """Reject a field that is none of the accepted values.
+
+    Raises:
+        ValueError: the message lists them.
+    """
+    if value not in (accepted := tuple(accepted)):
+        raise ValueError(f"{name} must be one of {', '.join(accepted)}, got {value!r}")
 
 
 def _wrong_type(init: Callable[..., None], given: Mapping[str, Any]) -> str | None:

@@ -138,6 +138,11 @@ class Teacher(nn.Module):
             )
         return height // self.stride, width // self.stride
 
+    def size_beside(self, image_size: int, height: int, width: int) -> tuple[int, int]:
+        """Height and width at which the teacher sees an image of a tokenizer for ``image_size`` pixels, scaled by the ratio of both."""
+        ratio = self.config.image_size / image_size
+        return round(height * ratio), round(width * ratio)
+
     def train(self, mode: bool = True) -> Teacher:
         """Stay frozen and in eval mode, even inside a model in training mode."""
         # Frozen again because from_pretrained inserts new parameters, which require gradients, before it calls eval.

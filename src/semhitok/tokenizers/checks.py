@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+Part = TypeVar("Part")
 
 
 def check_pixel_values(pixel_values: Tensor) -> tuple[int, int]:
@@ -19,6 +22,29 @@ def check_pixel_values(pixel_values: Tensor) -> tuple[int, int]:
     if not pixel_values.is_floating_point():
         raise ValueError(f"pixel_values must be floating-point numbers in [-1, 1], got {pixel_values.dtype}")
     return pixel_values.shape[2], pixel_values.shape[3]
+
+
+def check_patches(pixel_values: Tensor, patch_size: int) -> tuple[int, int]:
+    """Height and width of a batch of images (B,3,H,W) that consist of whole patches.
+
+    Raises:
+        ValueError: the shape or type is another, or a side is no multiple of ``patch_size``.
+    """
+    height, width = check_pixel_values(pixel_values)
+    if height % patch_size or width % patch_size or not height or not width:
+        raise ValueError(f"the sides of images must be multiples of {patch_size} pixels, got {height}x{width}")
+    return height, width
+
+
+def encoding_part(part: Part | None) -> Part:
+    """A part of a model that only encoding needs.
+
+    Raises:
+        ValueError: the model was loaded without it.
+    """
+    if part is None:
+        raise ValueError("this model was loaded without its encoder side (encoder=False) and cannot encode images")
+    return part
 
 
 def check_ids(ids: Tensor, vocab_size: int, codes_per_token: int | None = None, *, check_range: bool = True) -> Tensor:

@@ -18,7 +18,7 @@ from semhitok.data.image_sources import resolve_image_source
 from semhitok.data.images import load_image
 from semhitok.data.transforms import fit_image, tile_image, to_float, to_pil, to_uint8
 from semhitok.storage.configuration import sentence_about
-from semhitok.storage.configuration_fields import checked_fields
+from semhitok.storage.configuration_fields import check_choice, checked_fields
 from semhitok.tokenizers.checkpoints import builtin_checkpoint
 from semhitok.types import FitOrTile
 
@@ -114,6 +114,5 @@ def _decoded(image: ImageLike) -> Image.Image | str | os.PathLike[str] | bytes:
 
 
 def _known(mode: FitOrTile) -> FitOrTile:
-    if mode not in get_args(FitOrTile):
-        raise ValueError(f"mode must be one of {', '.join(get_args(FitOrTile))}, got {mode!r}")
+    check_choice("mode", mode, get_args(FitOrTile))
     return mode

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from safetensors.torch import save_file
@@ -28,12 +28,11 @@ from semhitok import distributed
 from semhitok.data.feed import Batch, Feed
 from semhitok.storage.atomic import atomic_directory
 from semhitok.storage.lock import locked_directory
-from semhitok.training import checkpoint
-from semhitok.training.checkpoint_match import fill
 from semhitok.training.checkpoint_writer import CheckpointWriter
 from semhitok.training.interruption import Interruption
 from semhitok.training.loop_config import LoopConfig
 from semhitok.training.metrics import RunningMean
+from semhitok.training.resuming import new_or_resumed
 from semhitok.training.run_logger import Evaluate, RunLogger
 from semhitok.training.state import TrainState
 from semhitok.training.task import Task, TrainingError
@@ -95,7 +94,7 @@ def _train(
 ) -> TrainState:
     facts = {"data": feed.fingerprint, "task": task.describe()}
     distributed.require_agreement(facts | {f"loop.{name}": value for name, value in vars(config).items()})
-    state = _begin(task, feed, config, directory / "checkpoints")
+    state = new_or_resumed(task, feed, config, directory / "checkpoints")
     try:
         with closing(RunLogger(directory, task, feed, state, evaluate=evaluate)) as logger:
             logger.say(f"{task.describe()}; step {state.step} of {state.total_steps}")
@@ -118,47 +117,6 @@ def _train(
             raise
         raise TrainingError(f"the disk of {directory} is full; the last checkpoint is untouched") from error
     return state
-
-
-def _begin(task: Task, feed: Feed, config: LoopConfig, checkpoints: Path) -> TrainState:
-    """A new state, or the one of the latest checkpoint, which the task then loads."""
-    found = _newest_checkpoint(checkpoints)
-    if found is None:
-        return TrainState(total_steps=config.steps, seed=config.seed)
-    path, saved = found
-    state = TrainState.from_state_dict(saved["state"])
-    if saved["feed"] != feed.fingerprint:
-        raise ValueError(f"{path} was made with other data: a run resumes on the same images, size and order only")
-    if state.seed != config.seed:
-        raise ValueError(f"{path} was made with seed {state.seed}, not {config.seed}")
-    if state.planned_for is None or state.planned_for != config.max_seconds:
-        state.total_steps, state.planned_for = config.steps, None
-    state.interrupted = False
-    getattr(feed, "bad", {}).update(saved.get("bad", {}))
-    try:
-        task.load_state_dict(fill(saved["task"], task.state_dict(), path))
-    except (KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path} is a checkpoint of another recipe: {reason[:300]}") from error
-    return state
-
-
-def _newest_checkpoint(checkpoints: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest checkpoint that the main rank can read, on all ranks. A collective."""
-    content: dict[str, Any] = {}
-
-    def choose() -> int:
-        found = checkpoint.newest_readable(checkpoints, print)
-        if found is None:
-            return -1
-        content.update(found[1])
-        return found[0]
-
-    step = distributed.main_decides(choose)
-    if step < 0:
-        return None
-    path = checkpoint.folder_of(checkpoints, step)
-    return path, content if distributed.is_main() else checkpoint.load(path, verify_shards=False)
 
 
 class _Run:

@@ -14,7 +14,6 @@ from torch import Tensor
 from transformers import AutoModel
 
 from semhitok.tokenizers import SemHiTokModel
-from semhitok.tokenizers.semhitok.modeling import ENCODER_SIDE
 
 
 @pytest.fixture(scope="module", params=["ema", "vanilla", "normalized"])
@@ -44,7 +43,7 @@ def assert_codebooks_untouched(
         assert torch.equal(tensor, expected[name]), name
     for name, tensor in cast.state_dict().items():
         if name not in expected and tensor.is_floating_point():
-            assert tensor.dtype == ((encoder_dtype or dtype) if name.startswith(ENCODER_SIDE) else dtype), name
+            assert tensor.dtype == ((encoder_dtype or dtype) if name.startswith(model.encoder_side) else dtype), name
 
 
 CASTS: dict[str, tuple[Callable[[SemHiTokModel], SemHiTokModel], torch.dtype]] = {

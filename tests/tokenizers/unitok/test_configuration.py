@@ -9,23 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from tests.tiny_unitok import SIZES
 from transformers import AutoConfig, CLIPTextConfig
 
 from semhitok.tokenizers import UniTokConfig, UniTokModel
 
-SMALL: dict[str, Any] = {
-    "image_size": 32,
-    "stem_width": 8,
-    "stage_widths": (8, 16, 32),
-    "stage_depths": (1, 1),
-    "decoder_stage_depths": (1, 1),
-    "depth": 1,
-    "heads": 2,
-    "width": 16,
-    "num_codebooks": 4,
-    "codebook_size": 8,
-    "embed_dim": 12,
-}
+SMALL: dict[str, Any] = {**SIZES, "width": 16, "codebook_size": 8}
 TEXT: dict[str, Any] = {
     "vocab_size": 20,
     "hidden_size": 8,

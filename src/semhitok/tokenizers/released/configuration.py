@@ -8,9 +8,10 @@ from transformers import PreTrainedConfig
 
 from semhitok.storage.configuration_fields import checked_fields, in_field
 from semhitok.tokenizers.released.kinds import KINDS, ReleasedKind, patch_size
+from semhitok.tokenizers.token_grid import TokenGrid
 
 
-class ReleasedTokenizerConfig(PreTrainedConfig):
+class ReleasedTokenizerConfig(PreTrainedConfig, TokenGrid):
     """A released tokenizer.
 
     Args:
@@ -63,10 +64,6 @@ class ReleasedTokenizerConfig(PreTrainedConfig):
     def patch_size(self) -> int:
         """Side of a token in pixels."""
         return patch_size(self.vqvae_config)
-
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of tokens of an image of that size in pixels."""
-        return height // self.patch_size, width // self.patch_size
 
     def to_dict(self) -> dict[str, Any]:
         """As in transformers, with the nested configuration as a dict that says its ``model_type``."""

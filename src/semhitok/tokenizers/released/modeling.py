@@ -5,9 +5,7 @@ Shapes: B images, H x W pixels, h x w tokens, N = h w, D channels of a code.
 
 from __future__ import annotations
 
-import math
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,19 +14,18 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from semhitok.nn.exact import exact_fp32
-from semhitok.tokenizers.checkpoints import load_strictly
-from semhitok.tokenizers.checks import check_grid, check_ids, check_pixel_values
-from semhitok.tokenizers.image_processing import TokenizerImageProcessor
+from semhitok.tokenizers.base import TokenizerModel
+from semhitok.tokenizers.checks import check_grid, check_ids, check_patches, encoding_part
 from semhitok.tokenizers.protocol import CardFacts, Rounding
 from semhitok.tokenizers.released.configuration import ReleasedTokenizerConfig
 from semhitok.tokenizers.released.files import load_released
 from semhitok.tokenizers.settings import code_settings
 from semhitok.types import Embedded, Encoded
 
-ENCODER_SIDE = ("encoder", "quant_conv")
+ENCODER_PARTS = ("encoder", "quant_conv")
 
 
-class ReleasedTokenizerModel(PreTrainedModel):
+class ReleasedTokenizerModel(TokenizerModel):
     """A ``JanusVQVAE``, ``ChameleonVQVAE`` or ``Emu3VQVAE``: ``encode``, ``decode`` and ``embed``; it is not trained here.
 
     Images are in [-1,1], and their sides multiples of the patch size. Codes are embedded as the decoder reads them. In eval mode ids are
@@ -37,14 +34,11 @@ class ReleasedTokenizerModel(PreTrainedModel):
 
     config: ReleasedTokenizerConfig  # pyright: ignore[reportIncompatibleVariableOverride]
     config_class = ReleasedTokenizerConfig
-    base_model_prefix = ""
-    main_input_name = "pixel_values"
-    input_modalities = ("image",)  # pyright: ignore[reportAssignmentType]
-    _supports_sdpa = True
-    _keep_in_fp32_modules_strict = {f"vqvae.{part}" for part in (*ENCODER_SIDE, "quantize")}
+    encoder_side = tuple(f"vqvae.{part}." for part in ENCODER_PARTS)
+    _keep_in_fp32_modules_strict = {f"vqvae.{part}" for part in (*ENCODER_PARTS, "quantize")}
     has_text_tower = False
     semantic_codebook_size = None
-    id_tensors = tuple(f"vqvae.{part}." for part in (*ENCODER_SIDE, "quantize"))
+    id_tensors = (*encoder_side, "vqvae.quantize.")
 
     def __init__(self, config: ReleasedTokenizerConfig, vqvae: PreTrainedModel | None = None) -> None:
         """The network is built from the configuration unless it is passed in."""
@@ -56,25 +50,9 @@ class ReleasedTokenizerModel(PreTrainedModel):
                     None  # an integer that only training reads, which a cast of the model would touch
                 )
         if not config.encoder:
-            for part in ENCODER_SIDE:
+            for part in ENCODER_PARTS:
                 setattr(self.vqvae, part, None)
-            self._keys_to_ignore_on_load_unexpected = [rf"^vqvae\.{part}\." for part in ENCODER_SIDE]
         self.post_init()
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of codes."""
-        return self.config.vocab_size
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens of a square image of the default size."""
-        return math.prod(self.config.grid(self.config.image_size, self.config.image_size))
-
-    @property
-    def codes_per_token(self) -> int:
-        """1."""
-        return 1
 
     @property
     def rounding(self) -> Rounding:
@@ -90,12 +68,8 @@ class ReleasedTokenizerModel(PreTrainedModel):
         Raises:
             ValueError: the size of the images is invalid, or the model has no encoder side.
         """
-        if not self.config.encoder:
-            raise ValueError("this model was loaded without its encoder side (encoder=False) and cannot encode images")
-        height, width = check_pixel_values(pixel_values)
-        side = self.config.patch_size
-        if height % side or width % side or not height or not width:
-            raise ValueError(f"the sides of images must be multiples of {side} pixels, got {height}x{width}")
+        encoding_part(self.vqvae.encoder)
+        height, width = check_patches(pixel_values, self.config.patch_size)
         with exact_fp32(pixel_values.device):
             ids = self.config.kind.encode(self.vqvae, pixel_values.float())
         return Encoded(ids=ids, grid=self.config.grid(height, width))
@@ -153,10 +127,6 @@ class ReleasedTokenizerModel(PreTrainedModel):
             limits=limits,
         )
 
-    def load_processor(self, place: str | os.PathLike[str]) -> TokenizerImageProcessor:
-        """The image processor of the default size, independent of the checkpoint."""
-        return TokenizerImageProcessor(size=self.config.image_size)
-
     @classmethod
     def from_released(
         cls,
@@ -180,22 +150,6 @@ class ReleasedTokenizerModel(PreTrainedModel):
         vqvae = load_released(place, **options)
         config = ReleasedTokenizerConfig(vqvae.config, image_size, encoder, provenance={"source": str(place)})
         return cls(config, vqvae).eval()
-
-    @classmethod
-    def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
-        cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any
-    ) -> ReleasedTokenizerModel:
-        """Load what ``save_pretrained`` wrote, strictly; see ``from_released`` for checkpoints of others.
-
-        ``encoder=False`` omits the encoder side. Other arguments are as in transformers.
-        """
-        load = super().from_pretrained
-        return load_strictly(load, pretrained_model_name_or_path, ReleasedTokenizerConfig.model_type, *args, **kwargs)
-
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
-        """As in transformers, safetensors only; the image processor's configuration is written as well."""
-        super().save_pretrained(save_directory, **kwargs)
-        TokenizerImageProcessor(size=self.config.image_size).save_pretrained(Path(save_directory))
 
     def _init_weights(self, module: Any) -> None:
         """The class of transformers has initialised its own."""

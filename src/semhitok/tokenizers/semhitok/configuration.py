@@ -10,13 +10,14 @@ from semhitok.quantizers import ONE_CODE_PER_TOKEN
 from semhitok.quantizers.ema import UpdateRule
 from semhitok.quantizers.grouping import PixelCodebookKind
 from semhitok.quantizers.layout import IdLayout
-from semhitok.storage.configuration_fields import checked_fields, in_field
+from semhitok.storage.configuration_fields import check_choice, check_counts, checked_fields, in_field
 from semhitok.teachers import TeacherConfig
+from semhitok.tokenizers.token_grid import TokenGrid
 
 ConcatKind = Literal["dim", "length", "none", "semantic"]
 
 
-class SemHiTokConfig(PreTrainedConfig):
+class SemHiTokConfig(PreTrainedConfig, TokenGrid):
     """Architecture of a SemHiTok tokenizer; the defaults are those of the paper's 256 px model, if stated.
 
     Args:
@@ -141,30 +142,23 @@ class SemHiTokConfig(PreTrainedConfig):
         sizes = self.subcodebook_sizes
         return IdLayout.of(self.semantic_codebook_size, self.subcodebook_size if sizes is None else sizes)
 
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of tokens of an image of that size in pixels."""
-        return height // self.patch_size, width // self.patch_size
-
     def _check(self) -> None:
         sizes = "image_size patch_size semantic_codebook_size semantic_dim subcodebook_size pixel_dim"
         towers = "layers width heads"
         names = sizes.split() + [f"{tower}_{size}" for tower in ("encoder", "decoder") for size in towers.split()]
-        for name in [*names, "semantic_decoder_layers", "semantic_decoder_heads"]:
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        names += ["semantic_decoder_layers", "semantic_decoder_heads"]
+        check_counts({name: getattr(self, name) for name in names})
         if not isinstance(self.refine_channels, int) or self.refine_channels < 0:
             raise ValueError(f"refine_channels must be a whole number of at least 0, got {self.refine_channels!r}")
         if not 0.0 <= self.semantic_decay < 1.0:
             raise ValueError(f"semantic_decay must lie in [0, 1), got {self.semantic_decay}")
         for name, kinds in (
-            ("semantic_quantizer", tuple(ONE_CODE_PER_TOKEN)),
+            ("semantic_quantizer", ONE_CODE_PER_TOKEN),
             ("semantic_update_rule", get_args(UpdateRule)),
             ("concat", get_args(ConcatKind)),
             ("pixel_codebook", get_args(PixelCodebookKind)),
         ):
-            if getattr(self, name) not in kinds:
-                raise ValueError(f"{name} must be one of {', '.join(kinds)}, got {getattr(self, name)!r}")
+            check_choice(name, getattr(self, name), kinds)
         if self.subcodebook_sizes is not None:
             self._check_sizes(self.subcodebook_sizes)
         self._check_groups()

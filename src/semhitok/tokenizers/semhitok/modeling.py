@@ -10,36 +10,29 @@ Shapes: B images, H x W pixels, N tokens, D teacher channels, d_s and d_p semant
 
 from __future__ import annotations
 
-import math
 import os
-import re
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers import initialization as init
+from torch import Tensor
 
 from semhitok.nn.exact import exact_fp32
 from semhitok.nn.patches import resize
-from semhitok.quantizers import HierarchicalQuantizer, Quantizer
+from semhitok.nn.vit import PixelEncoder
+from semhitok.quantizers import HierarchicalQuantizer
 from semhitok.teachers import Teacher
-from semhitok.tokenizers.checkpoints import load_strictly
-from semhitok.tokenizers.checks import check_grid, check_ids, check_pixel_values
-from semhitok.tokenizers.image_processing import TokenizerImageProcessor
+from semhitok.tokenizers.base import TokenizerModel
+from semhitok.tokenizers.checks import check_grid, check_ids, check_pixel_values, encoding_part
 from semhitok.tokenizers.protocol import CardFacts, Rounding
 from semhitok.tokenizers.rounding import is_rounded
 from semhitok.tokenizers.semhitok.configuration import SemHiTokConfig
 from semhitok.tokenizers.semhitok.description import card_facts, settings
-from semhitok.tokenizers.semhitok.pixel import PixelDecoder, PixelEncoder
+from semhitok.tokenizers.semhitok.pixel import PixelDecoder
 from semhitok.tokenizers.semhitok.semantic import SemanticBranch
 from semhitok.types import Embedded, Encoded, Quantized, TokenizerOutput
 
-ENCODER_SIDE = ("teacher.", "semantic.projection.", "pixel_encoder.")
 
-
-class SemHiTokModel(PreTrainedModel):
+class SemHiTokModel(TokenizerModel):
     """The tokenizer: ``encode``, ``decode``, ``embed``, and ``forward`` for both with the losses.
 
     Any image whose sides are at least one patch can be encoded; the token grid is (H // patch, W // patch), row by
@@ -54,21 +47,25 @@ class SemHiTokModel(PreTrainedModel):
 
     config: SemHiTokConfig  # pyright: ignore[reportIncompatibleVariableOverride]
     config_class = SemHiTokConfig
-    base_model_prefix = ""
-    main_input_name = "pixel_values"
-    input_modalities = ("image",)  # pyright: ignore[reportAssignmentType]
-    _supports_sdpa = True
+    encoder_side = ("teacher.", "semantic.projection.", "pixel_encoder.")
     _keep_in_fp32_modules_strict = {"semantic.quantizer", "pixel_quantizer"} | {
-        part.rstrip(".") for part in ENCODER_SIDE
+        part.rstrip(".") for part in encoder_side
     }
     has_text_tower = False
-    codes_per_token = 1
 
     def __init__(self, config: SemHiTokConfig) -> None:
         super().__init__(config)
         self.teacher = Teacher(config.teacher_config) if config.encoder else None
         self.semantic = SemanticBranch(config, config.teacher_config.backbone_config.hidden_size)
-        self.pixel_encoder = PixelEncoder(config) if config.encoder else None
+        self.pixel_encoder: PixelEncoder | None = None
+        if config.encoder:
+            self.pixel_encoder = PixelEncoder(
+                patch_size=config.patch_size,
+                layers=config.encoder_layers,
+                width=config.encoder_width,
+                heads=config.encoder_heads,
+                channels=config.pixel_dim,
+            )
         self.pixel_quantizer = HierarchicalQuantizer(
             config.semantic_codebook_size,
             config.subcodebook_size if config.subcodebook_sizes is None else config.subcodebook_sizes,
@@ -77,21 +74,9 @@ class SemHiTokModel(PreTrainedModel):
             semantic_groups=config.semantic_groups,
         )
         self.pixel_decoder = PixelDecoder(config)
-        if not config.encoder:
-            self._keys_to_ignore_on_load_unexpected = [f"^{re.escape(prefix)}" for prefix in ENCODER_SIDE]
-        else:
+        if config.encoder:
             self._check_grid(config.image_size, config.image_size)
         self.post_init()
-
-    @property
-    def vocab_size(self) -> int:
-        """K * m, or the sum of the sub-codebooks' sizes."""
-        return self.config.vocab_size
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens of a square image of the default size."""
-        return math.prod(self.config.grid(self.config.image_size, self.config.image_size))
 
     @property
     def semantic_codebook_size(self) -> int:
@@ -128,17 +113,15 @@ class SemHiTokModel(PreTrainedModel):
 
     def teacher_features(self, pixel_values: Tensor) -> Tensor:
         """The frozen teacher's features of images (B,3,H,W) in [-1,1] -> (B,N,D)."""
-        if self.teacher is None:
-            raise ValueError("this model was loaded without its encoder side (encoder=False) and cannot encode images")
+        teacher = encoding_part(self.teacher)
         self._check_images(pixel_values)
-        return self.teacher(resize(pixel_values, *self._teacher_size(*pixel_values.shape[-2:])))
+        return teacher(resize(pixel_values, *teacher.size_beside(self.config.image_size, *pixel_values.shape[-2:])))
 
     def pixel_features(self, pixel_values: Tensor) -> Tensor:
         """Images (B,3,H,W) in [-1,1] -> pixel features (B,N,d_p) before quantization."""
-        if self.pixel_encoder is None:
-            raise ValueError("this model was loaded without its encoder side (encoder=False) and cannot encode images")
+        pixel_encoder = encoding_part(self.pixel_encoder)
         self._check_images(pixel_values)
-        return self.pixel_encoder(self.pixel_view(pixel_values), self.config.grid(*pixel_values.shape[-2:]))
+        return pixel_encoder(self.pixel_view(pixel_values), self.config.grid(*pixel_values.shape[-2:]))
 
     def pixel_view(self, pixel_values: Tensor) -> Tensor:
         """The image as the pixel branch sees and predicts it: resampled to a whole number of patches."""
@@ -237,10 +220,6 @@ class SemHiTokModel(PreTrainedModel):
         """See the protocol ``Tokenizer``."""
         return card_facts(self.config)
 
-    def load_processor(self, place: str | os.PathLike[str]) -> TokenizerImageProcessor:
-        """The image processor of the default size, independent of the checkpoint."""
-        return TokenizerImageProcessor(size=self.config.image_size)
-
     @classmethod
     def from_teacher(cls, teacher: Teacher, config: SemHiTokConfig) -> SemHiTokModel:
         """A fresh tokenizer around a loaded teacher; ``config.teacher_config`` is replaced by the teacher's own."""
@@ -251,40 +230,16 @@ class SemHiTokModel(PreTrainedModel):
         return model
 
     @classmethod
-    def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str] = "mini", *args: Any, **kwargs: Any
-    ) -> SemHiTokModel:
-        """Load a checkpoint: a folder, a hub id, or the name of one bundled with the package (``mini``, ``nano``).
-
-        ``encoder=False`` omits the teacher and the pixel encoder, which decoding and embedding do not need. Other arguments
-        are as in transformers. Missing, unexpected or misshapen keys raise a ``ValueError`` that names them.
-        """
-        load = super().from_pretrained
-        return load_strictly(load, pretrained_model_name_or_path, SemHiTokConfig.model_type, *args, **kwargs)
-
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
-        """As in transformers, safetensors only; the image processor's configuration is written as well."""
-        super().save_pretrained(save_directory, **kwargs)
-        TokenizerImageProcessor(size=self.config.image_size).save_pretrained(Path(save_directory))
-
-    def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            init.xavier_uniform_(module.weight)
-            if module.bias is not None:
-                init.zeros_(module.bias)
-        elif isinstance(module, nn.LayerNorm):
-            init.ones_(module.weight)
-            init.zeros_(module.bias)
-        elif isinstance(module, Quantizer):
-            module.reset_parameters()
-
-    def _teacher_size(self, height: int, width: int) -> tuple[int, int]:
-        ratio = self.config.teacher_config.image_size / self.config.image_size
-        return round(height * ratio), round(width * ratio)
+    ) -> Self:
+        """See ``TokenizerModel``; by default the bundled ``mini``. ``encoder=False`` omits the teacher and the pixel encoder."""
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     def _check_grid(self, height: int, width: int) -> None:
         assert self.teacher is not None
-        wanted, found = self.config.grid(height, width), self.teacher.grid(*self._teacher_size(height, width))
+        seen = self.teacher.size_beside(self.config.image_size, height, width)
+        wanted, found = self.config.grid(height, width), self.teacher.grid(*seen)
         if wanted != found:
             raise ValueError(
                 f"the teacher's grid {found[0]}x{found[1]} does not match the token grid {wanted[0]}x{wanted[1]} of a "

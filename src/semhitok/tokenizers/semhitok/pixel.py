@@ -1,4 +1,4 @@
-"""The pixel branch: a ViT encoder, and a ViT decoder of both codes (paper section 3.2).
+"""The pixel branch's ViT decoder of both codes (paper section 3.2); its encoder is ``nn.vit.PixelEncoder``.
 
 Shapes: B images, H x W pixels, N tokens, D width, d_s and d_p semantic and pixel channels.
 """
@@ -8,24 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from semhitok.nn import Patchify, PixelHead, Transformer, axial_rotary
+from semhitok.nn import PixelHead, Transformer, axial_rotary
 from semhitok.tokenizers.semhitok.configuration import ConcatKind, SemHiTokConfig
-
-
-class PixelEncoder(nn.Module):
-    """Images to pixel features: (B,3,H,W) in [-1,1] -> (B,N,d_p), not yet normalised."""
-
-    def __init__(self, config: SemHiTokConfig) -> None:
-        super().__init__()
-        self.patchify = Patchify(config.patch_size, config.encoder_width)
-        self.transformer = Transformer(
-            layers=config.encoder_layers, width=config.encoder_width, heads=config.encoder_heads
-        )
-        self.project_out = nn.Linear(config.encoder_width, config.pixel_dim)
-
-    def forward(self, pixel_values_BCHW: Tensor, grid: tuple[int, int]) -> Tensor:
-        rotary = axial_rotary(*grid, self.transformer.head_dim, pixel_values_BCHW.device)
-        return self.project_out(self.transformer(self.patchify(pixel_values_BCHW), rotary))
 
 
 class PixelDecoder(nn.Module):

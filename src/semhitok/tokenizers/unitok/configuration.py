@@ -8,13 +8,14 @@ from typing import Any, Literal, get_args
 from transformers import CLIPTextConfig, PreTrainedConfig
 
 from semhitok.quantizers import ONE_CODE_PER_TOKEN, SEVERAL_CODES_PER_TOKEN
-from semhitok.storage.configuration_fields import checked_fields, in_field
+from semhitok.storage.configuration_fields import check_choice, check_counts, checked_fields, in_field
+from semhitok.tokenizers.token_grid import TokenGrid
 
 ProjectionKind = Literal["attention", "linear", "none"]
 STRIDE = 16
 
 
-class UniTokConfig(PreTrainedConfig):
+class UniTokConfig(PreTrainedConfig, TokenGrid):
     """Architecture of a UniTok tokenizer; the defaults are the released 256 px model.
 
     Args:
@@ -116,10 +117,6 @@ class UniTokConfig(PreTrainedConfig):
         """C."""
         return self.num_codebooks
 
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of tokens of an image of that size in pixels."""
-        return height // STRIDE, width // STRIDE
-
     def _check(self) -> None:
         for name, length in (("stage_widths", 3), ("stage_depths", 2), ("decoder_stage_depths", 2)):
             if len(getattr(self, name)) != length:
@@ -128,13 +125,9 @@ class UniTokConfig(PreTrainedConfig):
         counts |= {name: getattr(self, name) for name in ("image_size", "codebook_size", "embed_dim")}
         for name in ("stage_widths", "stage_depths", "decoder_stage_depths"):
             counts |= {f"{name}[{index}]": value for index, value in enumerate(getattr(self, name))}
-        for name, value in counts.items():
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-        quantizers = (*SEVERAL_CODES_PER_TOKEN, *ONE_CODE_PER_TOKEN, "none")
-        for name, kinds in (("quantizer", quantizers), ("projection", get_args(ProjectionKind))):
-            if getattr(self, name) not in kinds:
-                raise ValueError(f"{name} must be one of {', '.join(kinds)}, got {getattr(self, name)!r}")
+        check_counts(counts)
+        check_choice("quantizer", self.quantizer, (*SEVERAL_CODES_PER_TOKEN, *ONE_CODE_PER_TOKEN, "none"))
+        check_choice("projection", self.projection, get_args(ProjectionKind))
         if self.quantizer in ONE_CODE_PER_TOKEN and self.num_codebooks != 1:
             raise ValueError(
                 f"quantizer {self.quantizer} has one code per token: num_codebooks must be 1, got {self.num_codebooks}"

@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import CLIPTextModelWithProjection, PreTrainedModel
+from transformers import CLIPTextModelWithProjection
 from transformers import initialization as init
 
 from semhitok.nn.attention_projection import AttentionProjection
@@ -28,14 +26,13 @@ from semhitok.nn.vitamin import EPSILON
 from semhitok.quantizers import (
     SEVERAL_CODES_PER_TOKEN,
     MultiCodebookQuantizer,
-    Quantizer,
     QuantizerSettings,
     TokenQuantizer,
     build_quantizer,
 )
 from semhitok.quantizers.base import Float32Module
-from semhitok.tokenizers.checkpoints import load_strictly
-from semhitok.tokenizers.checks import check_grid, check_ids, check_pixel_values
+from semhitok.tokenizers.base import TokenizerModel
+from semhitok.tokenizers.checks import check_grid, check_ids, check_patches, encoding_part
 from semhitok.tokenizers.image_processing import TokenizerImageProcessor
 from semhitok.tokenizers.protocol import CardFacts, Rounding
 from semhitok.tokenizers.unitok.configuration import UniTokConfig
@@ -44,7 +41,6 @@ from semhitok.tokenizers.unitok.processing import UniTokProcessor
 from semhitok.tokenizers.unitok.towers import UniTokDecoder, UniTokEncoder
 from semhitok.types import Embedded, Encoded, Quantized
 
-ENCODER_SIDE = ("encoder.", "project_down.", "image_head.", "text_model.", "logit_scale")
 INITIAL_SCALE = 1 / 0.07
 
 
@@ -102,7 +98,7 @@ class ImageHead(Float32Module):
             return F.normalize(self.project(self.norm(x_BND.float().mean(dim=1))), dim=-1)
 
 
-class UniTokModel(PreTrainedModel):
+class UniTokModel(TokenizerModel):
     """The tokenizer: ``encode``, ``decode``, ``embed``; ``image_embedding`` and ``text_embedding``; ``forward`` for training.
 
     Images whose sides are multiples of 16 can be encoded; the token grid is (H / 16, W / 16), row by row. Codebooks,
@@ -113,10 +109,8 @@ class UniTokModel(PreTrainedModel):
 
     config: UniTokConfig  # pyright: ignore[reportIncompatibleVariableOverride]
     config_class = UniTokConfig
-    base_model_prefix = ""
-    main_input_name = "pixel_values"
     input_modalities = ("image", "text")  # pyright: ignore[reportAssignmentType]
-    _supports_sdpa = True
+    encoder_side = ("encoder.", "project_down.", "image_head.", "text_model.", "logit_scale")
     _keep_in_fp32_modules_strict = {"quantizer", "project_down", "project_up", "image_head"}
     semantic_codebook_size = None  # semantics and appearance share the codes
 
@@ -132,30 +126,13 @@ class UniTokModel(PreTrainedModel):
         self.text_model = CLIPTextModelWithProjection(config.text_config) if has_text else None  # pyright: ignore
         if config.encoder:
             self.logit_scale = nn.Parameter(torch.tensor(math.log(INITIAL_SCALE)))
-        else:
-            self._keys_to_ignore_on_load_unexpected = [f"^{re.escape(prefix)}" for prefix in ENCODER_SIDE]
         self.post_init()
-
-    @property
-    def vocab_size(self) -> int:
-        """Codes of one codebook."""
-        return self.config.vocab_size
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens of a square image of the default size."""
-        return math.prod(self.config.grid(self.config.image_size, self.config.image_size))
 
     @property
     def id_tensors(self) -> tuple[str, ...]:
         """Prefixes of the tensors that determine ids, without the statistics of an EMA codebook."""
         codes = () if self.quantizer is None else self.quantizer.codebooks
         return ("encoder.", "project_down.", *(f"quantizer.{name}" for name in codes))
-
-    @property
-    def codes_per_token(self) -> int:
-        """C."""
-        return self.config.codes_per_token
 
     @property
     def has_text_tower(self) -> bool:
@@ -203,15 +180,14 @@ class UniTokModel(PreTrainedModel):
 
     def features(self, pixel_values: Tensor) -> Tensor:
         """Images (B,3,H,W) in [-1,1] -> features (B,N,W) before quantization, fp32."""
-        if self.encoder is None or self.project_down is None:
-            raise ValueError("this model was loaded without its encoder side (encoder=False) and cannot encode images")
-        self._check_images(pixel_values)
-        pixel_values = pixel_values.to(self.encoder.to_grid.weight.dtype)
+        encoder, project_down = encoding_part(self.encoder), encoding_part(self.project_down)
+        check_patches(pixel_values, self.config.patch_size)
+        pixel_values = pixel_values.to(encoder.to_grid.weight.dtype)
         if self.training:
-            return self.project_down(self.encoder(pixel_values))
+            return project_down(encoder(pixel_values))
         # At inference, ids must not depend on the precision the caller has set; to encode in bf16, cast the model.
         with exact_fp32(pixel_values.device):
-            return self.project_down(self.encoder(pixel_values))
+            return project_down(encoder(pixel_values))
 
     def image_embedding(self, pixel_values: Tensor) -> Tensor:
         """Images (B,3,H,W) in [-1,1] -> (B,E), l2-normalised, through the quantizer."""
@@ -264,23 +240,6 @@ class UniTokModel(PreTrainedModel):
             return TokenizerImageProcessor(size=self.config.image_size)
         return UniTokProcessor.from_pretrained(place)
 
-    @classmethod
-    def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
-        cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any
-    ) -> UniTokModel:
-        """Load a checkpoint: a folder, a hub id, or the name of one bundled with the package.
-
-        ``encoder=False`` omits encoder and text tower, which decoding and embedding do not need. Other arguments are as in
-        transformers. Missing, unexpected or misshapen keys raise a ``ValueError`` that names them.
-        """
-        load = super().from_pretrained
-        return load_strictly(load, pretrained_model_name_or_path, UniTokConfig.model_type, *args, **kwargs)
-
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
-        """As in transformers, safetensors only; the image processor's configuration is written as well."""
-        super().save_pretrained(save_directory, **kwargs)
-        TokenizerImageProcessor(size=self.config.image_size).save_pretrained(Path(save_directory))
-
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear):
             init.trunc_normal_(module.weight, std=0.02)
@@ -291,13 +250,10 @@ class UniTokModel(PreTrainedModel):
             init.normal_(module.weight, std=fan_out**-0.5)
             if module.bias is not None:
                 init.zeros_(module.bias)
-        elif isinstance(module, nn.LayerNorm):
-            init.ones_(module.weight)
-            init.zeros_(module.bias)
-        elif isinstance(module, Quantizer):
-            module.reset_parameters()
         elif isinstance(module, UniTokModel) and module.config.encoder:
             init.constant_(module.logit_scale, math.log(INITIAL_SCALE))
+        else:
+            super()._init_weights(module)
 
     def _draw(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         return self.decoder(tokens.to(self.decoder.norm.weight.dtype), grid)
@@ -314,12 +270,6 @@ class UniTokModel(PreTrainedModel):
                 "this model has continuous features (quantizer none): there are no ids to encode or decode"
             )
         return self.quantizer
-
-    def _check_images(self, pixel_values: Tensor) -> None:
-        height, width = check_pixel_values(pixel_values)
-        side = self.config.patch_size
-        if height % side or width % side or not height or not width:
-            raise ValueError(f"the sides of images must be multiples of {side} pixels, got {height}x{width}")
 
 
 def _build_quantizer(config: UniTokConfig) -> TokenQuantizer | None:

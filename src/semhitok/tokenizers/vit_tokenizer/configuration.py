@@ -8,14 +8,15 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from semhitok.quantizers import SEVERAL_CODES_PER_TOKEN, QuantizerSettings, quantizer_names
-from semhitok.storage.configuration_fields import checked_fields
+from semhitok.storage.configuration_fields import check_choice, check_counts, checked_fields
 from semhitok.teachers import TeacherConfig
+from semhitok.tokenizers.token_grid import TokenGrid
 
 ALWAYS_SEVERAL = (*SEVERAL_CODES_PER_TOKEN, "factorized", "grouped_bits")
 """Quantizers whose ids are (B,N,C) even for one code per token; with one, another quantizer does the same."""
 
 
-class ViTTokenizerConfig(PreTrainedConfig):
+class ViTTokenizerConfig(PreTrainedConfig, TokenGrid):
     """Architecture of a ViT tokenizer: encoder, quantizer, decoder, and optional semantic parts.
 
     Args:
@@ -135,20 +136,13 @@ class ViTTokenizerConfig(PreTrainedConfig):
             entropy_temperature=self.entropy_temperature,
         )
 
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of tokens of an image of that size in pixels."""
-        return height // self.patch_size, width // self.patch_size
-
     def _check(self) -> None:
         names = ("image_size", "patch_size", "codebook_size", "codes_per_token", "code_dim", "semantic_decoder_heads")
         names += ("encoder_width", "encoder_heads", "decoder_width", "decoder_heads")
-        for name in names:
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {getattr(self, name)!r}")
+        check_counts({name: getattr(self, name) for name in names})
         if self.image_size % self.patch_size:
             raise ValueError(f"image_size {self.image_size} must be a multiple of patch_size {self.patch_size}")
-        if self.quantizer not in quantizer_names():
-            raise ValueError(f"quantizer must be one of {', '.join(quantizer_names())}, got {self.quantizer!r}")
+        check_choice("quantizer", self.quantizer, quantizer_names())
         if self.quantizer in ALWAYS_SEVERAL and self.codes_per_token < 2:
             raise ValueError(
                 f"quantizer {self.quantizer} needs codes_per_token of at least 2, got {self.codes_per_token}"

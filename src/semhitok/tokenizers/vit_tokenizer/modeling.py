@@ -10,32 +10,24 @@ Shapes: B images, H x W pixels, N tokens, C codes per token, D channels of a cod
 
 from __future__ import annotations
 
-import math
-import os
-import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers import initialization as init
+from torch import Tensor
 
 from semhitok.nn.exact import exact_fp32
 from semhitok.nn.patches import resize
-from semhitok.quantizers import Quantizer, build_quantizer
+from semhitok.nn.vit import PixelEncoder, TeacherDecoder, TeacherProjection
+from semhitok.quantizers import build_quantizer
 from semhitok.teachers import Teacher
-from semhitok.tokenizers.checkpoints import load_strictly
-from semhitok.tokenizers.checks import check_grid, check_ids, check_pixel_values
-from semhitok.tokenizers.image_processing import TokenizerImageProcessor
+from semhitok.tokenizers.base import TokenizerModel
+from semhitok.tokenizers.checks import check_grid, check_ids, check_patches, encoding_part
 from semhitok.tokenizers.protocol import CardFacts, Rounding
 from semhitok.tokenizers.vit_tokenizer.configuration import ViTTokenizerConfig
+from semhitok.tokenizers.vit_tokenizer.decoder import ViTDecoder
 from semhitok.tokenizers.vit_tokenizer.description import card_facts, settings
-from semhitok.tokenizers.vit_tokenizer.parts import SemanticHead, SemanticInput, ViTDecoder, ViTEncoder
 from semhitok.types import Embedded, Encoded
-
-ENCODER_SIDE = ("teacher.", "semantic_input.", "encoder.")
 
 
 @dataclass(frozen=True)
@@ -57,7 +49,7 @@ class ViTTokenizerOutput:
     codes: Tensor
 
 
-class ViTTokenizerModel(PreTrainedModel):
+class ViTTokenizerModel(TokenizerModel):
     """The tokenizer: ``encode``, ``decode``, ``embed``, and ``forward`` for training.
 
     Images whose sides are multiples of the patch size can be encoded; the grid is (H / patch, W / patch), row by row, and
@@ -67,11 +59,8 @@ class ViTTokenizerModel(PreTrainedModel):
 
     config: ViTTokenizerConfig  # pyright: ignore[reportIncompatibleVariableOverride]
     config_class = ViTTokenizerConfig
-    base_model_prefix = ""
-    main_input_name = "pixel_values"
-    input_modalities = ("image",)  # pyright: ignore[reportAssignmentType]
-    _supports_sdpa = True
-    _keep_in_fp32_modules_strict = {"quantizer"} | {part.rstrip(".") for part in ENCODER_SIDE}
+    encoder_side = ("teacher.", "semantic_input.", "encoder.")
+    _keep_in_fp32_modules_strict = {"quantizer"} | {part.rstrip(".") for part in encoder_side}
     rounding = Rounding(("decoder.",), "decoder in bfloat16")
     has_text_tower = False
     semantic_codebook_size = None  # ids have no semantic part of their own
@@ -80,32 +69,32 @@ class ViTTokenizerModel(PreTrainedModel):
         super().__init__(config)
         teacher_config = config.teacher_config if config.encoder else None
         self.teacher = None if teacher_config is None else Teacher(teacher_config)
-        self.semantic_input = SemanticInput(self.teacher.dim, config.semantic_dim) if self.teacher is not None else None
-        self.encoder = ViTEncoder(config) if config.encoder else None
+        self.semantic_input: TeacherProjection | None = None
+        if self.teacher is not None:
+            self.semantic_input = TeacherProjection(self.teacher.dim, config.semantic_dim)
+        self.encoder: PixelEncoder | None = None
+        if config.encoder:
+            self.encoder = PixelEncoder(
+                patch_size=config.patch_size,
+                layers=config.encoder_layers,
+                width=config.encoder_width,
+                heads=config.encoder_heads,
+                channels=config.pixel_dim,
+            )
         self.quantizer = build_quantizer(config.quantizer, config.quantizer_settings())
         self._check_codes()
         self.decoder = ViTDecoder(config)
-        self.semantic_decoder = SemanticHead(config) if config.semantic_channels else None
-        if not config.encoder:
-            self._keys_to_ignore_on_load_unexpected = [f"^{re.escape(prefix)}" for prefix in ENCODER_SIDE]
-        elif self.teacher is not None:
+        self.semantic_decoder: TeacherDecoder | None = None
+        if config.semantic_channels:
+            self.semantic_decoder = TeacherDecoder(
+                channels=config.semantic_channels,
+                teacher_dim=config.target_dim,
+                layers=config.semantic_decoder_layers,
+                heads=config.semantic_decoder_heads,
+            )
+        if self.teacher is not None:
             self._check_grid(config.image_size, config.image_size)
         self.post_init()
-
-    @property
-    def vocab_size(self) -> int:
-        """K, codes of one codebook."""
-        return self.config.vocab_size
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens of a square image of the default size."""
-        return math.prod(self.config.grid(self.config.image_size, self.config.image_size))
-
-    @property
-    def codes_per_token(self) -> int:
-        """C."""
-        return self.config.codes_per_token
 
     @property
     def id_tensors(self) -> tuple[str, ...]:
@@ -120,8 +109,7 @@ class ViTTokenizerModel(PreTrainedModel):
             pixel_values: images.
             teacher_features: (B,N,T) the teacher's features of these images, if they are known (cached).
         """
-        if self.encoder is None:
-            raise ValueError("this model was loaded without its encoder side (encoder=False) and cannot encode images")
+        encoding_part(self.encoder)
         grid = self._check_images(pixel_values)
         if self.training:
             return self._features(pixel_values, teacher_features, grid)
@@ -132,7 +120,8 @@ class ViTTokenizerModel(PreTrainedModel):
         """The features (B,N,T) of the teacher that feeds this tokenizer, of images (B,3,H,W) in [-1,1]."""
         if self.teacher is None:
             raise ValueError(f"no teacher feeds this tokenizer ({self.config.system})")
-        return self.teacher(resize(pixel_values, *self._teacher_size(*pixel_values.shape[-2:])))
+        seen = self.teacher.size_beside(self.config.image_size, *pixel_values.shape[-2:])
+        return self.teacher(resize(pixel_values, *seen))
 
     @torch.no_grad()
     def encode(self, pixel_values: Tensor) -> Encoded:
@@ -194,38 +183,6 @@ class ViTTokenizerModel(PreTrainedModel):
         """See the protocol ``Tokenizer``."""
         return card_facts(self.config)
 
-    def load_processor(self, place: str | os.PathLike[str]) -> TokenizerImageProcessor:
-        """The image processor of the default size, independent of the checkpoint."""
-        return TokenizerImageProcessor(size=self.config.image_size)
-
-    @classmethod
-    def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
-        cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any
-    ) -> ViTTokenizerModel:
-        """Load a checkpoint: a folder, a hub id, or the name of one bundled with the package.
-
-        ``encoder=False`` omits the encoder side. Other arguments are as in transformers. Missing, unexpected or misshapen keys
-        raise a ``ValueError`` that names them.
-        """
-        load = super().from_pretrained
-        return load_strictly(load, pretrained_model_name_or_path, ViTTokenizerConfig.model_type, *args, **kwargs)
-
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
-        """As in transformers, safetensors only; the image processor's configuration is written as well."""
-        super().save_pretrained(save_directory, **kwargs)
-        TokenizerImageProcessor(size=self.config.image_size).save_pretrained(Path(save_directory))
-
-    def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            init.xavier_uniform_(module.weight)
-            if module.bias is not None:
-                init.zeros_(module.bias)
-        elif isinstance(module, nn.LayerNorm):
-            init.ones_(module.weight)
-            init.zeros_(module.bias)
-        elif isinstance(module, Quantizer):
-            module.reset_parameters()
-
     def _features(self, pixel_values: Tensor, teacher_features: Tensor | None, grid: tuple[int, int]) -> Tensor:
         assert self.encoder is not None
         pixel = self.encoder(pixel_values, grid)
@@ -253,14 +210,10 @@ class ViTTokenizerModel(PreTrainedModel):
                 f"configuration says {' x '.join(map(str, wanted))}: set codebook_size, codes_per_token, code_dim or levels to match"
             )
 
-    def _teacher_size(self, height: int, width: int) -> tuple[int, int]:
-        assert self.config.teacher_config is not None
-        ratio = self.config.teacher_config.image_size / self.config.image_size
-        return round(height * ratio), round(width * ratio)
-
     def _check_grid(self, height: int, width: int) -> None:
         assert self.teacher is not None
-        wanted, found = self.config.grid(height, width), self.teacher.grid(*self._teacher_size(height, width))
+        seen = self.teacher.size_beside(self.config.image_size, height, width)
+        wanted, found = self.config.grid(height, width), self.teacher.grid(*seen)
         if wanted != found:
             raise ValueError(
                 f"the teacher's grid {found[0]}x{found[1]} does not match the token grid {wanted[0]}x{wanted[1]} of a "
@@ -268,10 +221,7 @@ class ViTTokenizerModel(PreTrainedModel):
             )
 
     def _check_images(self, pixel_values: Tensor) -> tuple[int, int]:
-        height, width = check_pixel_values(pixel_values)
-        side = self.config.patch_size
-        if height % side or width % side or not height or not width:
-            raise ValueError(f"the sides of images must be multiples of {side} pixels, got {height}x{width}")
+        height, width = check_patches(pixel_values, self.config.patch_size)
         if self.teacher is not None:
             self._check_grid(height, width)
         return self.config.grid(height, width)

@@ -10,7 +10,6 @@ Shapes: B images, N tokens, d_p pixel channels, K semantic codes, m pixel codes 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from semhitok.data.feed import Batch
-from semhitok.distributed import averaged_gradients, broadcast_parameters
+from semhitok.distributed import broadcast_parameters
 from semhitok.losses import PatchDiscriminator, l1_loss
 from semhitok.nn.exact import exact_fp32
 from semhitok.tokenizers import SemHiTokModel
@@ -26,6 +25,7 @@ from semhitok.training.codebook_maintenance import CodebookMaintainer
 from semhitok.training.optim import build_adamw, take_step
 from semhitok.training.state import TrainState
 from semhitok.training.tasks.adversarial import AdversarialConfig, Adversary
+from semhitok.training.tasks.microbatches import TokenizerForward, accumulate
 from semhitok.training.tasks.pixel_config import PixelConfig
 from semhitok.training.tasks.precision import autocast
 from semhitok.training.tasks.terms import mean_psnr, mean_terms
@@ -36,32 +36,10 @@ SEMANTIC_IDS = "semantic_ids"
 PerceptualDistance = Callable[[Tensor, Tensor], Tensor]
 
 
-@dataclass(frozen=True)
-class PixelForward:
-    """One micro-batch through the pixel branch.
-
-    Attributes:
-        target, reconstruction: (B,3,H,W), not clamped.
-        ids: (B,N) joint ids.
-        pixel_features: (B,N,d_p) before quantization.
-        terms: scalars by name; ``loss`` is the one to differentiate.
-    """
-
-    target: Tensor
-    reconstruction: Tensor
-    ids: Tensor
-    pixel_features: Tensor
-    terms: dict[str, Tensor]
-
-    def detached(self) -> PixelForward:
-        """The same values, detached, so that the graph can be freed."""
-        return PixelForward(
-            self.target,
-            self.reconstruction.detach(),
-            self.ids,
-            self.pixel_features.detach(),
-            {name: value.detach() for name, value in self.terms.items()},
-        )
+def check_perceptual(weight: float, perceptual: PerceptualDistance | None) -> None:
+    """Raise ``ValueError`` for a perceptual loss without its network."""
+    if weight > 0 and perceptual is None:
+        raise ValueError("perceptual_weight is above 0 but no perceptual network was given; set it to 0 or fetch one")
 
 
 class PixelTask:
@@ -82,10 +60,7 @@ class PixelTask:
         perceptual: PerceptualDistance | None = None,
         fresh_codebook: bool = False,
     ) -> None:
-        if config.perceptual_weight > 0 and perceptual is None:
-            raise ValueError(
-                "perceptual_weight is above 0 but no perceptual network was given; set it to 0 or fetch one"
-            )
+        check_perceptual(config.perceptual_weight, perceptual)
         if model.pixel_encoder is None:
             raise ValueError("the pixel branch cannot be trained in a model loaded with encoder=False")
         if fresh_codebook and config.initialise_step < 1:
@@ -116,12 +91,7 @@ class PixelTask:
     def step(self, microbatches: Sequence[Batch], state: TrainState) -> dict[str, float | Tensor]:
         """See ``Task.step``: one step of the generator side, then one of the discriminator."""
         self.maintainer.begin(state)
-        forwards = []
-        for index, batch in enumerate(microbatches):
-            forward = self.losses(batch, state, index)
-            with averaged_gradients(self.parameters(), now=index + 1 == len(microbatches)):
-                (forward.terms["loss"] * (1 / len(microbatches))).backward()
-            forwards.append(forward.detached())
+        forwards = accumulate(microbatches, self.parameters(), lambda batch, index: self.losses(batch, state, index))
         return self.finish(forwards, state)
 
     def parameters(self) -> Iterator[nn.Parameter]:
@@ -130,15 +100,15 @@ class PixelTask:
             if name in self.trained:
                 yield from self.trained[name].parameters()
 
-    def finish(self, forwards: Sequence[PixelForward], state: TrainState) -> dict[str, float | Tensor]:
+    def finish(self, forwards: Sequence[TokenizerForward], state: TrainState) -> dict[str, float | Tensor]:
         """Update weights, weight average, discriminator and codebooks after the backward pass; returns the metrics."""
         metrics = mean_terms([forward.terms for forward in forwards])
         metrics |= take_step(self.optimizer, self.config.optimizer, state.step, state.total_steps)
         self.average.update(self.trained)
         if self.adversary is not None and self.adversary.active(state):
-            pairs = [(forward.target, forward.reconstruction.float()) for forward in forwards]
+            pairs = [forward.pair for forward in forwards if forward.pair is not None]
             metrics |= self.adversary.step(pairs, state)
-        return metrics | self.maintainer.finish([(forward.pixel_features, forward.ids) for forward in forwards], state)
+        return metrics | self.maintainer.finish([(forward.features, forward.ids) for forward in forwards], state)
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -178,7 +148,9 @@ class PixelTask:
         stage = "decoder" if self.config.decoder_only else "pixel"
         return f"stage {stage}: {count / 1e6:.2f}M parameters, vocabulary {self.model.vocab_size}"
 
-    def losses(self, batch: Batch, state: TrainState, index: int, semantic: Quantized | None = None) -> PixelForward:
+    def losses(
+        self, batch: Batch, state: TrainState, index: int, semantic: Quantized | None = None
+    ) -> TokenizerForward:
         """The forward pass and the loss terms of micro-batch ``index``.
 
         Args:
@@ -212,11 +184,10 @@ class PixelTask:
             )
             terms |= {f"loss/{name}": value for name, value in losses.items()}
         psnr = mean_psnr(reconstruction.detach(), target)
-        return PixelForward(
-            target=target,
-            reconstruction=output.reconstruction,
+        return TokenizerForward(
+            pair=(target, reconstruction),
             ids=output.ids,
-            pixel_features=output.pixel_features,
+            features=output.pixel_features,
             terms={"loss": total, **terms, "psnr": psnr},
         )
 

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from semhitok.data.feed import Batch
-from semhitok.distributed import averaged_gradients, broadcast_parameters
+from semhitok.distributed import broadcast_parameters
 from semhitok.losses import distillation_loss
 from semhitok.tokenizers import SemHiTokModel
 from semhitok.training.codebook_maintenance import CodebookMaintainer
 from semhitok.training.optim import build_adamw, take_step
 from semhitok.training.state import TrainState
+from semhitok.training.tasks.microbatches import accumulate
 from semhitok.training.tasks.precision import autocast
 from semhitok.training.tasks.semantic_config import SemanticConfig
 from semhitok.training.tasks.terms import mean_terms
@@ -66,13 +67,10 @@ class SemanticTask:
 
     def step(self, microbatches: Sequence[Batch], state: TrainState) -> dict[str, float | Tensor]:
         """See ``Task.step``."""
-        forwards = []
         features = self.begin(microbatches, state)
-        for index, (batch, features_BND) in enumerate(zip(microbatches, features, strict=True)):
-            forward = self.losses(features_BND, batch)
-            with averaged_gradients(self.branch.parameters(), now=index + 1 == len(microbatches)):
-                (forward.terms["loss"] * (1 / len(microbatches))).backward()
-            forwards.append(forward.detached())
+        forwards = accumulate(
+            microbatches, self.branch.parameters(), lambda batch, index: self.losses(features[index], batch)
+        )
         return self.finish(forwards, state)
 
     def begin(self, microbatches: Sequence[Batch], state: TrainState) -> list[Tensor]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from semhitok.data.feed import Batch
-from semhitok.distributed import averaged_gradients, broadcast_parameters, gather_with_gradients, is_distributed, rank
+from semhitok.distributed import broadcast_parameters, gather_with_gradients, is_distributed, rank
 from semhitok.losses import softmax_contrastive_loss
 from semhitok.tokenizers.unitok.modeling import UniTokModel
 from semhitok.tokenizers.unitok.processing import UniTokProcessor
@@ -29,7 +28,8 @@ from semhitok.training.codebook_maintenance import CodebookMaintainer
 from semhitok.training.optim import build_adamw, take_step
 from semhitok.training.state import TrainState
 from semhitok.training.tasks.adversarial import Adversary
-from semhitok.training.tasks.pixel import PerceptualDistance
+from semhitok.training.tasks.microbatches import TokenizerForward, accumulate
+from semhitok.training.tasks.pixel import PerceptualDistance, check_perceptual
 from semhitok.training.tasks.precision import autocast
 from semhitok.training.tasks.terms import mean_psnr, mean_terms
 from semhitok.training.tasks.unitok_config import UniTokTrainingConfig
@@ -38,16 +38,6 @@ from semhitok.training.weight_average import WeightAverage
 
 INPUT_IDS = "input_ids"
 LARGEST_LOG_SCALE = math.log(100)
-
-
-@dataclass(frozen=True)
-class _Forward:
-    """A micro-batch: images and reconstructions (B,3,H,W) if reconstructed, ids (B,N,C), features (B,N,width)."""
-
-    pair: tuple[Tensor, Tensor] | None
-    ids: Tensor
-    features: Tensor
-    terms: dict[str, Tensor]
 
 
 class UniTokTask:
@@ -101,13 +91,10 @@ class UniTokTask:
     def step(self, microbatches: Sequence[Batch], state: TrainState) -> dict[str, float | Tensor]:
         """See ``Task.step``: one step of the tokenizer, then one of the discriminator."""
         self.maintainer.begin(state)
-        forwards = []
-        for index, batch in enumerate(microbatches):
-            with _attention(self.model.device):
-                forward = self._losses(batch, state, index)
-                with averaged_gradients(self.model.parameters(), now=index + 1 == len(microbatches)):
-                    (forward.terms["loss"] * (1 / len(microbatches))).backward()
-            forwards.append(_detached(forward))
+        with _attention(self.model.device):
+            forwards = accumulate(
+                microbatches, self.model.parameters(), lambda batch, index: self._losses(batch, state, index)
+            )
         metrics = mean_terms([forward.terms for forward in forwards])
         metrics |= take_step(self.optimizer, self.config.optimizer, state.step, state.total_steps)
         if self.config.contrastive_weight:
@@ -168,7 +155,7 @@ class UniTokTask:
         codes = f"{self.model.codes_per_token} codes of {self.model.vocab_size}" if self.model.quantizer else "no codes"
         return f"unitok: {count / 1e6:.2f}M parameters, {codes} per token"
 
-    def _losses(self, batch: Batch, state: TrainState, index: int) -> _Forward:
+    def _losses(self, batch: Batch, state: TrainState, index: int) -> TokenizerForward:
         config, pixel_values = self.config, batch.pixel_values()
         with autocast(config.precision, pixel_values.device):
             output = self.model(pixel_values, reconstruct=config.reconstructs)
@@ -199,7 +186,7 @@ class UniTokTask:
             total = total + config.contrastive_weight * contrastive
         if pair is not None:
             terms["psnr"] = mean_psnr(pair[1].detach(), pixel_values)
-        return _Forward(pair, output.ids, output.features, {"loss": total, **terms})
+        return TokenizerForward(pair, output.ids, output.features, {"loss": total, **terms})
 
     def _contrast(self, image_BE: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """This rank's part of the contrastive loss over the pairs of all ranks, and the fraction of its images whose own text
@@ -228,8 +215,7 @@ def _check(
 ) -> None:
     if not model.config.encoder:
         raise ValueError("a model loaded with encoder=False cannot be trained")
-    if config.perceptual_weight > 0 and perceptual is None:
-        raise ValueError("perceptual_weight is above 0 but no perceptual network was given; set it to 0 or fetch one")
+    check_perceptual(config.perceptual_weight, perceptual)
     if config.adversarial_weight > 0 and discriminator is None:
         raise ValueError("adversarial_weight is above 0 but no discriminator was given; set it to 0 or give one")
     if config.contrastive_weight > 0 and model.text_model is None:
@@ -242,10 +228,3 @@ def _freeze_contrastive_parts(model: UniTokModel) -> None:
         if part is not None:
             part.requires_grad_(False).eval()
     model.logit_scale.requires_grad_(False)
-
-
-def _detached(forward: _Forward) -> _Forward:
-    """The same values, detached, so that the graph can be freed."""
-    pair = None if forward.pair is None else (forward.pair[0], forward.pair[1].detach())
-    terms = {name: value.detach() for name, value in forward.terms.items()}
-    return _Forward(pair, forward.ids, forward.features.detach(), terms)

@@ -9,7 +9,6 @@ Shapes: B images, N tokens, D channels of a code, T teacher channels.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from semhitok.data.feed import Batch
-from semhitok.distributed import averaged_gradients, broadcast_parameters
+from semhitok.distributed import broadcast_parameters
 from semhitok.losses import PatchDiscriminator
 from semhitok.losses.distillation import distillation_loss
 from semhitok.tokenizers.vit_tokenizer.modeling import ViTTokenizerModel
@@ -25,7 +24,8 @@ from semhitok.training.codebook_maintenance import CodebookMaintainer
 from semhitok.training.optim import build_adamw, take_step
 from semhitok.training.state import TrainState
 from semhitok.training.tasks.adversarial import Adversary
-from semhitok.training.tasks.pixel import PerceptualDistance
+from semhitok.training.tasks.microbatches import TokenizerForward, accumulate
+from semhitok.training.tasks.pixel import PerceptualDistance, check_perceptual
 from semhitok.training.tasks.precision import autocast
 from semhitok.training.tasks.semantic import FEATURES
 from semhitok.training.tasks.terms import mean_psnr, mean_terms
@@ -35,16 +35,6 @@ from semhitok.training.weight_average import WeightAverage
 
 ComputeFeatures = Callable[[Tensor], Tensor]
 RECONSTRUCTING = ("encoder", "semantic_input", "quantizer", "decoder")
-
-
-@dataclass(frozen=True)
-class _Forward:
-    """A micro-batch: images and reconstructions (B,3,H,W), ids, features (B,N,D) before quantization."""
-
-    pair: tuple[Tensor, Tensor]
-    ids: Tensor
-    features: Tensor
-    terms: dict[str, Tensor]
 
 
 class ViTTask:
@@ -100,17 +90,15 @@ class ViTTask:
     def step(self, microbatches: Sequence[Batch], state: TrainState) -> dict[str, float | Tensor]:
         """See ``Task.step``: one step of the tokenizer, then one of the discriminator."""
         self.maintainer.begin(state)
-        forwards = []
-        for index, batch in enumerate(microbatches):
-            forward = self._losses(batch, state, index)
-            with averaged_gradients(self.trained.parameters(), now=index + 1 == len(microbatches)):
-                (forward.terms["loss"] * (1 / len(microbatches))).backward()
-            forwards.append(_detached(forward))
+        forwards = accumulate(
+            microbatches, self.trained.parameters(), lambda batch, index: self._losses(batch, state, index)
+        )
         metrics = mean_terms([forward.terms for forward in forwards])
         metrics |= take_step(self.optimizer, self.config.optimizer, state.step, state.total_steps)
         self.average.update(self.trained)
         if self.adversary is not None and self.adversary.active(state):
-            metrics |= self.adversary.step([forward.pair for forward in forwards], state)
+            pairs = [forward.pair for forward in forwards if forward.pair is not None]
+            metrics |= self.adversary.step(pairs, state)
         return metrics | self.maintainer.finish([(forward.features, forward.ids) for forward in forwards], state)
 
     @torch.no_grad()
@@ -152,7 +140,7 @@ class ViTTask:
         codes = f"{self.model.codes_per_token} codes of {self.model.vocab_size:,}"
         return f"{self.model.config.system}: {count / 1e6:.2f}M parameters, {codes} per token"
 
-    def _losses(self, batch: Batch, state: TrainState, index: int) -> _Forward:
+    def _losses(self, batch: Batch, state: TrainState, index: int) -> TokenizerForward:
         config, pixel_values = self.config, batch.pixel_values()
         known = self._known(batch)
         if known is None and config.distills:
@@ -184,7 +172,7 @@ class ViTTask:
             total = total + config.cosine_weight * distillation["cosine"] + config.feature_weight * distillation["l1"]
             terms |= {"loss/cosine": distillation["cosine"], "loss/features": distillation["l1"]}
         terms["psnr"] = mean_psnr(reconstruction.detach(), pixel_values)
-        return _Forward((pixel_values, reconstruction), output.ids, output.features, {"loss": total, **terms})
+        return TokenizerForward((pixel_values, reconstruction), output.ids, output.features, {"loss": total, **terms})
 
     def _known(self, batch: Batch) -> Tensor | None:
         """The teacher's features of a batch, if they are cached."""
@@ -196,17 +184,11 @@ class ViTTask:
             return compute(pixel_values).float()
 
 
-def _detached(forward: _Forward) -> _Forward:
-    target, reconstruction = forward.pair
-    terms = {name: value.detach() for name, value in forward.terms.items()}
-    return _Forward((target, reconstruction.detach()), forward.ids, forward.features.detach(), terms)
-
-
 def _check(model: ViTTokenizerModel, config: ViTTrainingConfig, perceptual: PerceptualDistance | None) -> None:
     if model.encoder is None:
         raise ValueError("a model loaded with encoder=False cannot be trained")
-    if config.perceptual_weight > 0 and perceptual is None and not config.semantic_only:
-        raise ValueError("perceptual_weight is above 0 but no perceptual network was given; set it to 0 or fetch one")
+    if not config.semantic_only:
+        check_perceptual(config.perceptual_weight, perceptual)
     if config.distills and model.semantic_decoder is None:
         raise ValueError("the configuration distills, but the model has no semantic decoder: set semantic_channels")
     with torch.no_grad():
