@@ -106,7 +106,7 @@ class Page:
 @pytest.fixture(scope="module")
 def model() -> SemHiTokModel:
     if SHOTS:
-        return SemHiTokModel.from_pretrained("nano").eval()
+        return SemHiTokModel.from_pretrained("mini").eval()
     from tests.export.exported import tiny_onnx
 
     return tiny_onnx().model

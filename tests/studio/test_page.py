@@ -148,6 +148,7 @@ def test_a_file_that_is_no_image_is_a_sentence(studio: Studio, tmp_path: Path):
     studio.page.set_input_files("input[type=file] >> nth=0", tmp_path / "odd.png")
     sentence = studio.wait(".toast-body").inner_text()
     assert "The photograph: not an image, or truncated" in sentence
+    studio.picture("error", height=430)
     studio.visible(".toast-close").click()
     studio.page.get_by_role("button", name="astronaut", exact=True).first.click()
 
