@@ -261,7 +261,9 @@ def test_controls_have_names_and_the_page_fits_a_phone(page: Page):
     assert page.page.evaluate(NAMELESS) == []
     if SHOTS:
         page.page.locator("#tokens button").nth(100).click()  # an eye
-        page.until("[...document.querySelectorAll('#swatches canvas')].every((canvas) => canvas.width < 300)")  # all drawn
+        page.until(
+            "[...document.querySelectorAll('#swatches canvas')].every((canvas) => canvas.width < 300)"
+        )  # all drawn
         shot = Image.open(io.BytesIO(page.page.screenshot(full_page=True)))
         shot.convert("RGB").save(Path(SHOTS) / "try.webp", quality=80, method=6)
     page.page.set_viewport_size({"width": 390, "height": 844})
