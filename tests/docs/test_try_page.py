@@ -90,7 +90,8 @@ class Page:
     def ids(self) -> torch.Tensor:
         """The ids that the labels of the tokens say."""
         labels = [button.get_attribute("aria-label") for button in self.page.locator("#tokens button").all()]
-        codes = [LABEL.fullmatch(label).groups() for label in labels]
+        codes = [found.groups() for found in map(LABEL.fullmatch, labels) if found]
+        assert len(codes) == len(labels), labels
         semantic, pixel = (torch.tensor([[int(code[place]) for code in codes]]) for place in (2, 3))
         return self.model.pixel_quantizer.flatten_ids(semantic, pixel)
 
