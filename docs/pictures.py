@@ -1,13 +1,14 @@
 """The pictures of the tokenizer in docs/, made from the photographs in examples/.
 
-python docs/pictures.py [CHECKPOINT]                    # those of how-it-works.md
-python docs/pictures.py OUT.png "HEADING=MODEL" ...     # what several models give back, beside each other
+python docs/pictures.py [CHECKPOINT]                    # those of the README and of how-it-works.md
+python docs/pictures.py OUT.webp "HEADING=MODEL" ...    # what several models give back, beside each other
 """
 
 from __future__ import annotations
 
 import colorsys
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from semhitok.visualization.canvas import BACKGROUND, INK, MARGIN, font
 
 HERE = Path(__file__).parent
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
+FIRST_PICTURE = (*PHOTOGRAPHS[:3], "camera", "hubble_deep_field", "rocket")
 TILE, GAP, HEAD = 192, 10, 34
 SWAPPED, SHOWN_CODES = 6, 8  # tokens and pixel codes in the picture of sub-codebooks
 
@@ -27,18 +29,24 @@ SWAPPED, SHOWN_CODES = 6, 8  # tokens and pixel codes in the picture of sub-code
 @torch.no_grad()
 def main(arguments: list[str]) -> None:
     """Make the pictures of one checkpoint, or the comparison of several models."""
-    if arguments and arguments[0].endswith(".png"):
-        compared(dict(argument.split("=", 1) for argument in arguments[1:])).save(arguments[0])
+    if arguments and arguments[0].endswith(".webp"):
+        _save(compared(dict(argument.split("=", 1) for argument in arguments[1:])), Path(arguments[0]))
         return
     tokenizer = SemHiTokModel.from_pretrained(arguments[0] if arguments else "mini").eval()
     pixel_values = photographs(tokenizer.config.image_size)
-    two_codes(tokenizer, pixel_values).save(HERE / "images" / "two_codes.png")
-    sub_codebooks(tokenizer, pixel_values).save(HERE / "images" / "sub_codebooks.png")
+    _save(two_codes(tokenizer, pixel_values), HERE / "images" / "two_codes.webp")
+    _save(sub_codebooks(tokenizer, pixel_values), HERE / "images" / "sub_codebooks.webp")
+    several = photographs(tokenizer.config.image_size, FIRST_PICTURE)
+    _save(reconstructions(tokenizer, several), HERE / "images" / "reconstruction.webp")
 
 
-def photographs(size: int) -> Tensor:
-    """(4,3,size,size) in [-1,1]."""
-    files = [str(HERE.parent / "examples" / "photographs" / f"{name}.jpg") for name in PHOTOGRAPHS]
+def _save(picture: Image.Image, file: Path) -> None:
+    picture.save(file, quality=88, method=6)
+
+
+def photographs(size: int, names: Sequence[str] = PHOTOGRAPHS) -> Tensor:
+    """(N,3,size,size) in [-1,1]."""
+    files = [str(HERE.parent / "examples" / "photographs" / f"{name}.jpg") for name in names]
     return TokenizerImageProcessor(size=size)(files)["pixel_values"]
 
 
@@ -52,6 +60,18 @@ def compared(models: dict[str, str]) -> Image.Image:
         columns.setdefault("image", [to_pil(image) for image in pixel_values])
         columns[heading] = [to_pil(image) for image in tokenizer.decode(encoded.ids, encoded.grid)]
     return _table(columns)
+
+
+def reconstructions(tokenizer: SemHiTokModel, pixel_values: Tensor) -> Image.Image:
+    """Photographs over what comes back, without words."""
+    encoded = tokenizer.encode(pixel_values)
+    rows = (pixel_values, tokenizer.decode(encoded.ids, encoded.grid))
+    step = TILE + GAP
+    sheet = Image.new("RGB", (step * len(pixel_values) - GAP, step * 2 - GAP), BACKGROUND)
+    for row, images in enumerate(rows):
+        for column, image in enumerate(images):
+            sheet.paste(to_pil(image).resize((TILE, TILE), Image.Resampling.BICUBIC), (step * column, step * row))
+    return sheet
 
 
 def two_codes(tokenizer: SemHiTokModel, pixel_values: Tensor) -> Image.Image:

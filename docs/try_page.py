@@ -1,6 +1,6 @@
 """Complete the page docs/try/: the tokenizer as ONNX, onnxruntime-web, and the example pictures, all beside it.
 
-python docs/try_page.py [OUT] [--model nano] [--int8]
+python docs/try_page.py [OUT] [--model mini] [--int8]
 
 Without OUT, models/, runtime/ and examples/ are put into docs/try/ itself (git ignores them); with it, the whole page is
 written there. Any static file server shows the result: python -m http.server --directory docs/try
@@ -35,7 +35,7 @@ def main() -> int:
     """Build the page; a failure is one sentence."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", nargs="?", type=Path, default=PAGE, help="folder to write (default: docs/try itself)")
-    parser.add_argument("--model", default="nano", help="tokenizer: a bundled name, a folder, a run")
+    parser.add_argument("--model", default="mini", help="tokenizer: a bundled name, a folder, a run")
     parser.add_argument("--int8", action="store_true", help="take the smaller files, whose ids differ from Python's")
     options = parser.parse_args()
     try:
@@ -49,7 +49,7 @@ def main() -> int:
     return 0
 
 
-def build(out: Path, model: str = "nano", *, int8: bool = False) -> None:
+def build(out: Path, model: str = "mini", *, int8: bool = False) -> None:
     """Write the page and all that it loads.
 
     Raises:

@@ -13,7 +13,7 @@ const milliseconds = (from) => `${Math.round(performance.now() - from)} ms`;
 let tokenizer;
 let ids; // of the picture
 let edited; // the same with changes
-let chosen = 0; // token
+let chosen = 0; // token; the one in the middle at first
 let encoding = ""; // how long it took
 let shown = 0; // count what was asked for, so that what comes late is dropped
 let drawn = 0;
@@ -48,7 +48,7 @@ function complain(error) {
 function describe() {
   const { name, licence, fingerprint, vocab_size: vocabulary } = tokenizer.metadata;
   $("size").textContent = `${tokenizer.size} × ${tokenizer.size} pixels`;
-  $("count").textContent = `${tokenizer.rows} × ${tokenizer.columns} of ${vocabulary.toLocaleString("en")}`;
+  $("count").textContent = `${tokenizer.rows} × ${tokenizer.columns}, each 1 of ${vocabulary.toLocaleString("en")}`;
   $("about").textContent = `Tokenizer ${name}, licence of the weights ${licence}, fingerprint ${fingerprint}.`;
   for (const id of ["original", "reconstruction"]) $(id).width = $(id).height = tokenizer.size;
 }
@@ -158,10 +158,11 @@ function buildTokens() {
   for (let token = 0; token < tokenizer.tokens; token++) {
     const button = document.createElement("button");
     button.type = "button";
-    button.tabIndex = token ? -1 : 0;
+    button.tabIndex = -1;
     button.addEventListener("click", () => choose(token));
     $("tokens").append(button);
   }
+  chosen = Math.floor(tokenizer.rows / 2) * tokenizer.columns + Math.floor(tokenizer.columns / 2);
 }
 
 function moveFocus(event) {

@@ -90,7 +90,8 @@ class Page:
     def ids(self) -> torch.Tensor:
         """The ids that the labels of the tokens say."""
         labels = [button.get_attribute("aria-label") for button in self.page.locator("#tokens button").all()]
-        codes = [LABEL.fullmatch(label).groups() for label in labels]
+        codes = [found.groups() for found in map(LABEL.fullmatch, labels) if found]
+        assert len(codes) == len(labels), labels
         semantic, pixel = (torch.tensor([[int(code[place]) for code in codes]]) for place in (2, 3))
         return self.model.pixel_quantizer.flatten_ids(semantic, pixel)
 
@@ -106,7 +107,7 @@ class Page:
 @pytest.fixture(scope="module")
 def model() -> SemHiTokModel:
     if SHOTS:
-        return SemHiTokModel.from_pretrained("nano").eval()
+        return SemHiTokModel.from_pretrained("mini").eval()
     from tests.export.exported import tiny_onnx
 
     return tiny_onnx().model
@@ -260,8 +261,10 @@ def test_controls_have_names_and_the_page_fits_a_phone(page: Page):
     page.until("document.querySelector('#changed').textContent === ''")
     assert page.page.evaluate(NAMELESS) == []
     if SHOTS:
-        page.page.locator("#tokens button").nth(27).click()
-        page.page.wait_for_timeout(5000)
+        page.page.locator("#tokens button").nth(100).click()  # an eye
+        page.until(
+            "[...document.querySelectorAll('#swatches canvas')].every((canvas) => canvas.width < 300)"
+        )  # all drawn
         shot = Image.open(io.BytesIO(page.page.screenshot(full_page=True)))
         shot.convert("RGB").save(Path(SHOTS) / "try.webp", quality=80, method=6)
     page.page.set_viewport_size({"width": 390, "height": 844})

@@ -1,4 +1,6 @@
-"""Twenty questions of users, written down before the pages: the words that one types into the search box, and the page that answers.
+"""Thirty questions of users: the words that one types into the search box, and the page that answers.
+
+The first twenty were written down before the pages, the last ten by a later reader before the first search.
 
 ``test_search.py`` types them into the built site and wants the page among the first results.
 """
@@ -43,4 +45,18 @@ QUESTIONS = (
     Question("My run was interrupted: how does it go on?", "resume interrupted run", "long-runs/"),
     Question("Which tokenizer is better on equal terms?", "compare tokenizers", "comparison/"),
     Question("Under which licence are the weights?", "licence of the weights", "licences/"),
+    Question("How do mini and nano differ, and which one do I get?", "mini or nano", "#the-bundled-models"),
+    Question(
+        "How closely do images follow the prompt?", "classifier-free guidance", "language-model/#ask-and-generate"
+    ),
+    Question("Can I fine-tune the bundled tokenizer?", "fine-tune tokenizer", "train/#fine-tune-a-finished-tokenizer"),
+    Question("How do I share what I trained?", "push to hub", "train/#share-it-push-to-the-hub"),
+    Question("Can SigLIP be the teacher?", "SigLIP teacher", "train/#recipes"),
+    Question("Is it fast enough without a GPU?", "speed on CPU", "faq/#how-fast-is-it-on-a-cpu"),
+    Question("Where do I see the losses?", "tensorboard", "train/#watch-it-losses-and-tensorboard"),
+    Question(
+        "What happens to a photograph of 12 megapixels?", "high resolution photo", "faq/#my-images-are-not-square"
+    ),
+    Question("Does it run on a Mac?", "mac windows", "faq/#which-python-and-which-versions"),
+    Question("How do I cite it?", "cite", "licences/#how-to-cite"),
 )

@@ -1,4 +1,4 @@
-"""A reader's test in Chromium: twenty questions, typed into the search box of the built site, lead to the pages that answer them.
+"""A reader's test in Chromium: thirty questions, typed into the search box of the built site, lead to the pages that answer them.
 
 ``SEMHITOK_SCREENSHOTS=FOLDER`` keeps a picture of the site on a desktop and on a phone.
 """
@@ -53,7 +53,7 @@ def browser() -> Iterator[Any]:
 
 
 def test_the_search_box_leads_to_the_answer(address: str, browser: Any):
-    assert len(QUESTIONS) == 20
+    assert len(QUESTIONS) == 30
     page = browser.new_page()
     page.set_default_timeout(WAIT)
     requests: list[str] = []

@@ -84,6 +84,12 @@ class Studio:
     def sources(self, selector: str) -> list[str]:
         return [image.get_attribute("src") for image in self.visible(selector).all()]
 
+    def settled(self, selector: str) -> bool:
+        """Whether these images stay as they are for a while."""
+        before = self.sources(selector)
+        self.page.wait_for_timeout(8000)
+        return self.sources(selector) == before
+
     def picture(self, name: str, *, height: int | None = None) -> None:
         """A screenshot of the page, kept where one is wanted."""
         if SHOTS:
@@ -148,6 +154,7 @@ def test_a_file_that_is_no_image_is_a_sentence(studio: Studio, tmp_path: Path):
     studio.page.set_input_files("input[type=file] >> nth=0", tmp_path / "odd.png")
     sentence = studio.wait(".toast-body").inner_text()
     assert "The photograph: not an image, or truncated" in sentence
+    studio.picture("error", height=430)
     studio.visible(".toast-close").click()
     studio.page.get_by_role("button", name="astronaut", exact=True).first.click()
 
@@ -184,6 +191,8 @@ def test_images_are_drawn(studio: Studio):
     studio.page.get_by_role("button", name="Draw", exact=True).click()
     studio.until(lambda: studio.page.evaluate("window.collected.size") > 2)  # rows appear one by one
     studio.until(lambda: not studio.visible(".generating, .progress-text").count())
+    if SHOTS:
+        studio.until(lambda: studio.settled("img[alt*=', seed']"))
     studio.picture("draw")
 
 
