@@ -112,8 +112,9 @@ def test_weights_that_bf16_holds_exactly_are_stored_in_bf16(exported: Exported):
     assert exported.agreements["fp32"].pixel_difference < 1e-5, "nothing was rounded"
 
 
-def test_programs_give_the_models_ids_and_pixels_for_any_number_of_images(tmp_path: Path):
-    model = tiny_vit("fqgan").eval()  # two codes per token
+@pytest.mark.parametrize("system", ["fqgan", "wetok"])  # several codes per token: two codebooks, groups of signs
+def test_programs_give_the_models_ids_and_pixels_for_any_number_of_images(tmp_path: Path, system: str):
+    model = tiny_vit(system).eval()
     written, agreements = export_programs(model, tmp_path / "out", name="two", images=IMAGES)
     assert agreements["fp32"].equal_ids == 1
     encode, decode = (torch.export.load(tmp_path / "out" / f"{side}.pt2").module() for side in ("encoder", "decoder"))
@@ -123,7 +124,7 @@ def test_programs_give_the_models_ids_and_pixels_for_any_number_of_images(tmp_pa
         torch.testing.assert_close(decode(ids), model.decode(ids), rtol=0, atol=1e-5)
     assert set(written.sizes) == {"encoder.pt2", "decoder.pt2", "metadata.json"}
     stated = json.loads((tmp_path / "out" / "metadata.json").read_text())
-    assert stated["ids_shape"] == [model.num_tokens, 2]
+    assert stated["ids_shape"] == [model.num_tokens, model.codes_per_token]
     assert "semantic_codebook_size" not in stated
 
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from semhitok.nn.exact import without_autocast
 from semhitok.quantizers.base import Float32Module, FormulaQuantizer, straight_through
 from semhitok.quantizers.entropy import entropy
 from semhitok.types import Quantized
@@ -80,7 +81,7 @@ class BinaryQuantizer(Float32Module, FormulaQuantizer):
         return rearrange(signs_BNCb * self.scale, "b n c k -> b n (c k)")
 
     def _entropies(self, z_BND: Tensor) -> dict[str, Tensor]:
-        with torch.autocast(z_BND.device.type, enabled=False):
+        with without_autocast(z_BND.device):
             logits_NCb = rearrange(z_BND, "b n (c k) -> (b n) c k", c=self.groups_count) * (
                 4 * self.scale / self.temperature
             )
@@ -98,7 +99,7 @@ def _mean_distribution(probabilities_NCb2: Tensor) -> Tensor:
     """Mean over tokens of the distribution over the codes of each group, (C, 2^b), from the probabilities of its bits."""
     bits = probabilities_NCb2.shape[2]
     first, second = (_joint(half) for half in probabilities_NCb2.split([(bits + 1) // 2, bits // 2], dim=2))
-    mean_CLR = torch.einsum("ncl,ncr->clr", first, second) / len(probabilities_NCb2)
+    mean_CLR = torch.einsum("ncl,ncr->clr", first, second) / probabilities_NCb2.shape[0]
     return mean_CLR.flatten(1)
 
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from semhitok.nn.exact import without_autocast
 from semhitok.quantizers.base import Float32Module, Quantizer, codebook_losses
 from semhitok.quantizers.entropy import entropy_terms
 from semhitok.quantizers.lookup import largest_product
@@ -56,7 +57,7 @@ class IndexBackpropagationQuantizer(Float32Module, Quantizer):
         ids_N = largest_product(z_ND.detach(), self.codebook_KD)
         codes_ND = self.lookup(ids_N)
         losses = codebook_losses(z_ND, codes_ND)
-        with torch.autocast(z_BND.device.type, enabled=False):
+        with without_autocast(z_BND.device):
             logits_NK = z_ND @ self.codebook_KD.T
             # (one-hot - sg[softmax] + softmax) @ codebook: the value of the code, the codebook's gradient through the chosen
             # row, and that of the softmax. The difference is exactly 0, so the value is bit-identical to the code.

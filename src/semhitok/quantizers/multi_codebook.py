@@ -16,6 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from semhitok.distributed import gather_in_sample_order
+from semhitok.nn.exact import without_autocast
 from semhitok.quantizers.base import Float32Module, Quantizer, codebook_losses, straight_through
 from semhitok.quantizers.dead_codes import replace_dead
 from semhitok.quantizers.kmeans import shared_kmeans
@@ -123,7 +124,7 @@ def disentanglement_loss(chunks_BNCc: Tensor) -> Tensor:
     """
     unit = F.normalize(chunks_BNCc.float(), dim=-1)
     codes = unit.shape[2]
-    with torch.autocast(unit.device.type, enabled=False):
+    with without_autocast(unit.device):
         cosines_BNCC = torch.einsum("bnic,bnjc->bnij", unit, unit)
     rows, columns = torch.triu_indices(codes, codes, offset=1, device=unit.device)
     return cosines_BNCC[..., rows, columns].square().mean() if codes > 1 else unit.new_zeros(())

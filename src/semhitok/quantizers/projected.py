@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from semhitok.nn.exact import without_autocast
 from semhitok.quantizers.base import Float32Module, Quantizer, codebook_losses, straight_through
 from semhitok.quantizers.lookup import nearest_code
 from semhitok.types import Quantized
@@ -64,7 +65,7 @@ class ProjectedQuantizer(Float32Module, Quantizer):
 
     def codes(self) -> Tensor:
         """All codes (K,D), fp32 whatever the caller's autocast."""
-        with torch.autocast(self.table_KT.device.type, enabled=False):
+        with without_autocast(self.table_KT.device):
             return torch.addmm(self.bias_D, self.table_KT, self.projection_TD)
 
     @property

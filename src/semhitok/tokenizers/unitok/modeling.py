@@ -21,7 +21,7 @@ from transformers import CLIPTextModelWithProjection
 from transformers import initialization as init
 
 from semhitok.nn.attention_projection import AttentionProjection
-from semhitok.nn.exact import exact_fp32
+from semhitok.nn.exact import exact_fp32, without_autocast
 from semhitok.nn.vitamin import EPSILON
 from semhitok.quantizers import (
     SEVERAL_CODES_PER_TOKEN,
@@ -81,7 +81,7 @@ class Projection(Float32Module):
                 self.map = nn.Identity()
 
     def forward(self, x_BND: Tensor) -> Tensor:
-        with torch.autocast(x_BND.device.type, enabled=False):
+        with without_autocast(x_BND.device):
             return self.map(x_BND.float())
 
 
@@ -94,7 +94,7 @@ class ImageHead(Float32Module):
         self.project = nn.Linear(channels, embed_dim, dtype=torch.float32)
 
     def forward(self, x_BND: Tensor) -> Tensor:
-        with torch.autocast(x_BND.device.type, enabled=False):
+        with without_autocast(x_BND.device):
             return F.normalize(self.project(self.norm(x_BND.float().mean(dim=1))), dim=-1)
 
 
