@@ -26,6 +26,9 @@ SceneSplit = Literal["train", "heldout", "shared", "scenes-100", "scenes-100-sha
 SceneGround = Literal["photograph", "plain", "mixed"]
 """What lies behind the objects of composed scenes, see ``scenes.grounds``."""
 
+HeadPrecision = Literal["bfloat16", "float8"]
+"""How an export stores a language model's head: two bytes a weight, or one."""
+
 SceneFormat = Literal["webp", "png", "jpg"]
 """How composed scenes are stored."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.mllm.tiny_mllm import mixed_ids, mllm, processor
+from tests.mllm.tiny_mllm import codes_mllm, mixed_ids, mllm, processor
 from tests.tiny import tiny_model
 
 from semhitok.cli import main
@@ -71,6 +71,31 @@ def test_a_shipped_tokenizer_is_left_out(trained: Path, tmp_path: Path, monkeypa
     torch.testing.assert_close(loaded(input_ids=ids).logits, model(input_ids=ids).logits, rtol=0.05, atol=0.05)
 
 
+def test_a_head_of_one_byte_a_weight_answers_as_before(tmp_path: Path):
+    model = mllm("qwen2, untied", tokenizer=tiny_model())
+    model.save_pretrained(tmp_path / "model")
+    processor(model).save_pretrained(tmp_path / "model")
+    assert main(["export", str(tmp_path / "model"), str(tmp_path / "out"), "--head", "float8"]) == 0
+    stored = load_file(tmp_path / "out" / "model.safetensors")
+    assert stored["lm_head.weight"].dtype == torch.float8_e4m3fn
+    norm, stored_norm = model.language_model.norm.weight, stored["language_model.norm.weight"]
+    scale = 2 ** (norm / stored_norm.float()).log2().round()[0].item()
+    assert torch.equal(stored_norm * scale, norm.bfloat16()), "the norm takes one power of two back"
+    assert 224 < stored["lm_head.weight"].float().abs().max() <= 448
+    loaded = SemHiTokForConditionalGeneration.from_pretrained(tmp_path / "out").eval()
+    error = (loaded.lm_head.weight / scale - model.lm_head.weight).abs() / model.lm_head.weight.abs()
+    assert error[model.lm_head.weight.abs() > 1e-3].max() <= 1 / 16, "three bits of mantissa"
+    ids = mixed_ids(model)
+    rounded = SemHiTokForConditionalGeneration.from_pretrained(tmp_path / "model").eval()
+    with torch.no_grad():
+        for name, parameter in rounded.named_parameters():
+            if not name.startswith("image_tokenizer.") and name != "lm_head.weight":
+                parameter.copy_(parameter.bfloat16())
+        rounded.lm_head.weight.copy_(loaded.lm_head.weight / scale)
+    torch.testing.assert_close(loaded(input_ids=ids).logits, rounded(input_ids=ids).logits)
+    assert "head in float8 (e4m3)" in (tmp_path / "out" / "README.md").read_text()
+
+
 def test_what_cannot_be_exported_is_said(trained: Path, tmp_path: Path):
     place = trained / "pretrain" / "model"
     given = SemHiTokMLLMProcessor.from_pretrained(place)
@@ -86,3 +111,5 @@ def test_what_cannot_be_exported_is_said(trained: Path, tmp_path: Path):
     with pytest.raises(ValueError, match="without its encoder side"):
         export_language_model(headless, given, tmp_path / "out", card="", provenance={})
     assert not (tmp_path / "out").exists()
+    with pytest.raises(ValueError, match="must be all that follows the language model's final norm"):
+        export_language_model(codes_mllm(), given, tmp_path / "out", card="", provenance={}, head="float8")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from semhitok.cli.arguments import OptionalPath, UsageError
+from semhitok.types import HeadPrecision
 
 if TYPE_CHECKING:
     from semhitok.export.checkpoint import ExportedCheckpoint
@@ -46,6 +47,8 @@ class Arguments:
     """Licence of the weights, such as apache-2.0."""
     figures: OptionalPath = None
     """report.json of `semhitok evaluate`, or report.md of `semhitok evaluate-mllm`; its figures go into the model card."""
+    head: HeadPrecision = "bfloat16"
+    """How the head of a unified language model is stored; float8 (e4m3) halves it and rounds its weights by up to 6 %."""
     data: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH ...", help_behavior_hint="")] = ()
     """Training sets of scenes: their sources, authors and licences go into the model card."""
 
@@ -70,6 +73,8 @@ def _check(options: Arguments) -> None:
         raise UsageError(
             "--images belongs to --format onnx and pt2: a checkpoint is compared with the weights themselves"
         )
+    if options.format != "checkpoint" and options.head != "bfloat16":
+        raise UsageError(f"--head belongs to a checkpoint: --format {options.format} has the graphs of a tokenizer")
     if options.format != "checkpoint" and (options.figures is not None or options.data):
         raise UsageError(f"--figures and --data belong to a model card, which --format {options.format} does not write")
 
@@ -83,6 +88,8 @@ def _checkpoint(options: Arguments) -> ExportedCheckpoint:
     if data:
         provenance["sources"] = [f"{source} ({licence})" for source, licence, _, _ in data_sources(data)]
     place, language = find_model(options.model)
+    if options.head != "bfloat16" and not language:
+        raise UsageError(f"--head {options.head} belongs to a unified language model, and {place} is a tokenizer")
     stages, exported = (_language if language else _tokenizer)(place, options, data, provenance)
     print(f"exported {place}; stages done: {', '.join(stages) or 'none'}")
     return exported
@@ -146,8 +153,8 @@ def _language(
     figures = options.figures.read_text(encoding="utf-8") if options.figures is not None else ""
     model = SemHiTokForConditionalGeneration.from_pretrained(place, dtype=torch.float32)
     processor = SemHiTokMLLMProcessor.from_pretrained(place)
-    card = language_card(_title(options), model, licence=options.license, figures=figures, data=data)
-    exported = export_language_model(model, processor, options.out, card=card, provenance=provenance)
+    card = language_card(_title(options), model, licence=options.license, figures=figures, data=data, head=options.head)
+    exported = export_language_model(model, processor, options.out, card=card, provenance=provenance, head=options.head)
     return getattr(model.config, "stages", []), exported
 
 

@@ -9,7 +9,7 @@ from semhitok.export.language_model import stored_as
 from semhitok.export.model_card import NOT_STATED, data_section
 from semhitok.mllm import SemHiTokForConditionalGeneration
 from semhitok.mllm.shared_tokenizer import find_bundled
-from semhitok.types import LANGUAGE_STAGES
+from semhitok.types import LANGUAGE_STAGES, HeadPrecision
 from semhitok.visualization.markdown import table
 
 
@@ -20,6 +20,7 @@ def language_card(
     licence: str | None,
     figures: str,
     data: Sequence[Mapping[str, Any]],
+    head: HeadPrecision = "bfloat16",
 ) -> str:
     """Markdown with the front matter that model hubs read.
 
@@ -29,6 +30,7 @@ def language_card(
         licence: SPDX name of the licence of the weights.
         figures: the Markdown report of ``semhitok evaluate-mllm``, or nothing.
         data: the contents of the ``dataset.json`` of each training set of scenes.
+        head: how the head is stored.
     """
     front = ["---", *([f"license: {licence.lower()}"] if licence else []), "library_name: semhitok"]
     front += ["pipeline_tag: any-to-any", "tags:", "- image-text-to-text", "- text-to-image", "---"]
@@ -38,7 +40,7 @@ def language_card(
         "One causal language model that answers questions about images and generates images from text, over one vocabulary "
         "(SemHiTok, arXiv 2503.06764, section 3.3).",
         _use(name, model),
-        _facts(model, licence),
+        _facts(model, licence, head),
         _training(model),
         data_section(data),
         f"## Figures\n\n{figures.strip()}" if figures.strip() else "",
@@ -57,6 +59,7 @@ semhitok generate "a dog" --model {name}
 
 ```python
 from semhitok import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
+from semhitok.types import HeadPrecision
 
 model = SemHiTokForConditionalGeneration.from_pretrained("{name}").eval()  # this folder, or its id on a hub
 processor = SemHiTokMLLMProcessor.from_pretrained("{name}")
@@ -66,7 +69,7 @@ images = processor.post_process_multimodal_output(model.decode_image_tokens(ids)
 ```"""
 
 
-def _facts(model: SemHiTokForConditionalGeneration, licence: str | None) -> str:
+def _facts(model: SemHiTokForConditionalGeneration, licence: str | None, head: HeadPrecision) -> str:
     text, vocabulary = model.config.text_config, model.vocabulary
     own = sum(each.numel() for name, each in model.named_parameters() if not name.startswith("image_tokenizer."))
     rows = [
@@ -76,7 +79,7 @@ def _facts(model: SemHiTokForConditionalGeneration, licence: str | None) -> str:
         ["visual ids become embeddings by", f"adapter {model.config.adapter}"],
         ["parameters", f"{own / 1e6:.1f}M beside the image tokenizer"],
         ["context", f"{model.config.context_length:,} positions"],
-        ["stored as", stored_as(find_bundled(model.image_tokenizer))],
+        ["stored as", stored_as(find_bundled(model.image_tokenizer), head)],
         ["licence of the weights", licence or NOT_STATED],
     ]
     return "## What it is\n\n" + table(["", ""], rows)
