@@ -132,7 +132,7 @@ def lfq() -> ViTRecipe:
 
 def bsq() -> ViTRecipe:
     """BSQ (arXiv 2406.07548): 12 signs on the sphere; entropy 0.1 at temperature 1 and, as in its code, no commitment loss."""
-    weights = {"token_entropy": 0.1, "diversity": 0.1}
+    weights = {"commitment": 0.0, "token_entropy": 0.1, "diversity": 0.1}
     return comparison_recipe("bsq", "bsq", weights, code_dim=BITS_PER_TOKEN, entropy_temperature=1.0)
 
 
