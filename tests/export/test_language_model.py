@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,10 @@ def test_all_but_the_tokenizer_is_rounded(trained: Path, tmp_path: Path, capsys:
         assert after[name].dtype == (torch.bfloat16 if rounded else tensor.dtype), name
         assert torch.equal(after[name], tensor.to(after[name].dtype))
     card = (out / "README.md").read_text()
+    code = card.split("```python\n")[1].split("```")[0]
+    imported = [alias.name for line in ast.parse(code).body if isinstance(line, ast.ImportFrom) for alias in line.names]
+    assert imported
+    assert all(code.count(name) > 1 for name in imported), "the example uses what it imports"
     assert "license: apache-2.0" in card
     assert "| pretrain | mllm_nano | scenes | 30 | 240 |" in card
     assert "| existence | 99 % |" in card

@@ -59,7 +59,6 @@ semhitok generate "a dog" --model {name}
 
 ```python
 from semhitok import SemHiTokForConditionalGeneration, SemHiTokMLLMProcessor
-from semhitok.types import HeadPrecision
 
 model = SemHiTokForConditionalGeneration.from_pretrained("{name}").eval()  # this folder, or its id on a hub
 processor = SemHiTokMLLMProcessor.from_pretrained("{name}")

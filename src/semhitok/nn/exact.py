@@ -20,17 +20,13 @@ def exact_fp32(device: torch.device) -> Iterator[None]:
     is inside and restored when the last one leaves; other threads compute in true fp32 meanwhile. A graph of ``torch.export`` holds
     neither: its runtime decides.
     """
-    with _switch_unless_exporting(), without_autocast(device):
+    with nullcontext() if torch.compiler.is_exporting() else _switch, without_autocast(device):
         yield
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
     """Computing in the precision of the tensors; nothing in a graph of ``torch.export``, which holds no such regions."""
     return nullcontext() if torch.compiler.is_exporting() else torch.autocast(device.type, enabled=False)
-
-
-def _switch_unless_exporting() -> AbstractContextManager[Any]:
-    return nullcontext() if torch.compiler.is_exporting() else _switch
 
 
 def _compute_exactly() -> Undo:
