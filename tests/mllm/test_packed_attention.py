@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semhitok.mllm.packed_attention import PackedSequences
+from semhitok.mllm.packed_attention import CPU_SPREAD, PackedSequences, _groups_of
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.lists(st.integers(1, 20), min_size=1, max_size=6), min_size=1, max_size=4))
+@given(st.lists(st.lists(st.integers(1, 20) | st.integers(100, 300), min_size=1, max_size=6), min_size=1, max_size=4))
 def test_groups_hold_every_sequence_once(lengths: list[list[int]]) -> None:
     width = max(map(sum, lengths))
     rows = [[*row, width - sum(row)] if sum(row) < width else row for row in lengths]
@@ -29,7 +31,18 @@ def test_groups_hold_every_sequence_once(lengths: list[list[int]]) -> None:
             assert places == sequence + [places[0]] * (len(places) - len(sequence))
             taken.append(sequence)
             shortest = min(shortest, len(sequence))
-        assert 2 * shortest > places_SL.shape[1] or shortest == places_SL.shape[1]
+        assert places_SL.shape[1] - shortest < CPU_SPREAD
     assert sorted(taken) == wanted
     joined = torch.cat([places_SL.flatten() for places_SL in found.groups])
     assert torch.equal(joined[found.back_M], torch.arange(positions_BR.numel()))
+
+
+@pytest.mark.parametrize(
+    ("device", "same", "other"),
+    [("cuda", [(129, 256), (257, 512)], [(128, 129)]), ("cpu", [(129, 192), (257, 320)], [(192, 193), (257, 321)])],
+)
+def test_groups_are_finer_on_a_cpu(device: str, same: list[tuple[int, int]], other: list[tuple[int, int]]) -> None:
+    for pairs, equal in ((same, True), (other, False)):
+        for pair in pairs:
+            first, second = _groups_of(np.array(pair), device)
+            assert (first == second) == equal

@@ -23,13 +23,16 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from semhitok.transfer import to_device
 
 NAME = "semhitok_packed_sequences"
+CPU_SPREAD = 64
+"""On a CPU the sequences of a group differ by less than this many positions."""
 
 
 @dataclass(frozen=True)
 class PackedSequences:
     """Where the sequences of packed rows are.
 
-    A group holds the sequences of more than half its longest one's length, so that less than half of it is padding.
+    On a GPU a group holds the sequences of more than half its longest one's length: every group costs launches. On a CPU, which
+    has none, groups are finer (``CPU_SPREAD``).
 
     Attributes:
         groups: places in the flattened rows, (S,L) each; behind the end of a sequence its first place is repeated.
@@ -47,7 +50,7 @@ class PackedSequences:
         begins_here[:, 1:] = np.diff(positions, axis=1) != 1
         begins = np.flatnonzero(begins_here)
         lengths = np.diff(begins, append=positions.size)
-        kinds = np.ceil(np.log2(lengths)).astype(int)
+        kinds = _groups_of(lengths, position_ids_BR.device.type)
         groups, back, before = [], np.empty(positions.size, dtype=np.int64), 0
         for kind in np.unique(kinds):
             begins_S1, lengths_S1 = begins[kinds == kind, None], lengths[kinds == kind, None]
@@ -58,6 +61,11 @@ class PackedSequences:
             before += places_SL.size
             groups.append(to_device(torch.from_numpy(places_SL), position_ids_BR.device))
         return cls(tuple(groups), to_device(torch.from_numpy(back), position_ids_BR.device))
+
+
+def _groups_of(lengths: np.ndarray, device_type: str) -> np.ndarray:
+    """The group of each sequence, see ``PackedSequences``."""
+    return np.ceil(lengths / CPU_SPREAD if device_type == "cpu" else np.log2(lengths)).astype(int)
 
 
 def is_possible(language_model: PreTrainedModel) -> bool:

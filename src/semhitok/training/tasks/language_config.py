@@ -32,7 +32,8 @@ class LanguageConfig:
             on a GPU, as many as take at most 2 GiB.
         attention: how the sequences of a packed row are kept apart: ``sequences`` takes them out of their rows, which saves the
             products between them; ``masked`` multiplies whole rows under a mask; ``auto`` is ``sequences`` on a GPU unless
-            layers are compiled (whose shapes would change in every step) or have a sliding window.
+            layers are compiled (whose shapes would change in every step) or have a sliding window, and ``masked`` on a CPU, where
+            it depends on the lengths which is faster.
         checkpoint_activations: recompute the layers' activations in the backward pass to save memory.
         precision: ``bf16`` autocast or ``fp32``.
     """
