@@ -18,7 +18,8 @@ MASK = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
 @pytest.mark.parametrize("several", [False, True])
 def test_the_same_images_from_one_graph(several: bool):
     torch._dynamo.reset()
-    model, graphs = codes_mllm() if several else mllm("qwen3", image_tokenizer()), []
+    model = codes_mllm() if several else mllm("qwen3", image_tokenizer(), image_positions=True)
+    graphs: list[Any] = []
 
     def backend(graph: Any, inputs: Any) -> Any:
         graphs.append(graph)

@@ -22,6 +22,7 @@ BUILDERS: dict[str, Callable[[], SemHiTokForConditionalGeneration]] = {
     "llama": lambda: mllm("llama"),
     "own image marks": lambda: mllm(text=text_tokenizer("<|vision_start|>", "<|vision_end|>")),
     "several codes": codes_mllm,
+    "image positions": lambda: mllm(image_positions=True),
 }
 
 

@@ -149,7 +149,9 @@ def mllm(
         )
         with torch.no_grad():
             model.lm_head.weight[TEXT_SIZE:] += torch.randn_like(model.lm_head.weight[TEXT_SIZE:]) * 0.3
-        shake(model.adapter, 0.2)
+        for part in (model.adapter, model.image_positions):
+            if part is not None:
+                shake(part, 0.2)
         if model.code_head is not None:
             shake(model.code_head, 0.2)
     return model

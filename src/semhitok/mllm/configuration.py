@@ -22,6 +22,8 @@ class SemHiTokMLLMConfig(PreTrainedConfig):
             both joined through one MLP (``single``), or each through its own (``dual``, the paper).
 
 
+        image_positions: whether visual input embeddings also say in which row and column of its image a token is (see
+            ``ImagePositions``; not in the paper).
         own_begin_id, own_end_id: the language model's own text ids for begin and end of an image; None adds two control
             ids (see ``Vocabulary``).
         code_head_layers, code_head_width, code_head_heads: sizes of the small autoregressive head over the C codes of a
@@ -42,6 +44,7 @@ class SemHiTokMLLMConfig(PreTrainedConfig):
         text_config: PreTrainedConfig | dict[str, Any] | None = None,
         tokenizer_config: PreTrainedConfig | dict[str, Any] | None = None,
         adapter: AdapterKind = "dual",
+        image_positions: bool = False,
         own_begin_id: int | None = None,
         own_end_id: int | None = None,
         code_head_layers: int = 2,
@@ -59,6 +62,7 @@ class SemHiTokMLLMConfig(PreTrainedConfig):
         with in_field("tokenizer_config"):
             self.tokenizer_config = _config(tokenizer_config, "semhitok")
         self.adapter: AdapterKind = adapter
+        self.image_positions = image_positions
         self.own_begin_id = own_begin_id
         self.own_end_id = own_end_id
         self.code_head_layers = code_head_layers

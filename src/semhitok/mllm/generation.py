@@ -18,6 +18,7 @@ from transformers import GenerationMixin
 
 from semhitok.mllm.generation_options import find_option, image_options, options_of_several_codes, text_options
 from semhitok.mllm.image_generation import ImageTextModel, stream_tokens
+from semhitok.mllm.image_positions import note_tokens, tokens_at_end
 from semhitok.mllm.legal_ids import GenerationMode
 from semhitok.mllm.prompts import check_guidance, check_prompt, with_begin
 from semhitok.mllm.sampling import Sampling
@@ -188,14 +189,17 @@ class ImageTextGenerationMixin(GenerationMixin):
         return pixel_values
 
     def prepare_inputs_for_generation(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, input_ids: Tensor, visual_codes: Tensor | None = None, **kwargs: Any
+        self: ImageTextModel, input_ids: Tensor, visual_codes: Tensor | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        """As in transformers, with the visual codes sliced like the ids."""
+        """As in transformers, with the visual codes sliced like the ids, and the cache told where in an image they continue."""
         prepared = super().prepare_inputs_for_generation(input_ids, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
         ids = prepared.get("input_ids")
         if visual_codes is not None and ids is not None:
             codes = F.pad(visual_codes, (0, 0, 0, input_ids.shape[1] - visual_codes.shape[1]))
             prepared["visual_codes"] = codes[:, input_ids.shape[1] - ids.shape[1] :]
+        if self.config.image_positions and ids is not None:  # beams change rows of a cache, assistants shorten it
+            seen_BL = self.vocabulary.is_visual(input_ids[:, : input_ids.shape[1] - ids.shape[1]])
+            note_tokens(prepared.get("past_key_values"), tokens_at_end(seen_BL, self.vocabulary.image_tokens))
         return prepared
 
 

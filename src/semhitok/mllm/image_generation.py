@@ -46,7 +46,7 @@ class ImageTextModel(Protocol):
         self, input_ids: Tensor, pixel_values: Tensor | None, visual_codes: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]: ...
 
-    def embed_visual(self, tokenizer_ids: Tensor) -> Tensor: ...
+    def embed_visual(self, tokenizer_ids: Tensor, index: Tensor | int | None = None) -> Tensor: ...
 
     def body(
         self,
@@ -177,12 +177,12 @@ def _growing(model: ImageTextModel, prompts: _Prompts) -> Advance:
         position_ids=places_RL,
         use_cache=True,
     )
-    while True:
+    for index in itertools.count():
         assert outputs.last_hidden_state is not None
         chosen_R = yield outputs.last_hidden_state[:, -1]
         mask_RL, places_RL = F.pad(mask_RL, (0, 1), value=1), places_RL[:, -1:] + 1
         outputs = model.body(
-            inputs_embeds=rearrange(model.embed_visual(chosen_R), "r d -> r 1 d"),
+            inputs_embeds=rearrange(model.embed_visual(chosen_R, index), "r d -> r 1 d"),
             attention_mask=mask_RL if padded else None,
             position_ids=places_RL,
             past_key_values=outputs.past_key_values,
@@ -200,10 +200,10 @@ def _of_fixed_size(model: ImageTextModel, prompts: _Prompts, compiled: CompiledS
         hidden = model.body(prompts.ids_RL, prompts.codes_RLC, **options).last_hidden_state
         assert hidden is not None
         places_R1 = places_RL[:, -1:]
-        while True:
+        for index in itertools.count():
             chosen_R = yield hidden[:, -1]
             places_R1 = places_R1 + 1
-            hidden = compiled.advance(model.embed_visual(chosen_R)[:, None], mask_RM, places_R1, cache)
+            hidden = compiled.advance(model.embed_visual(chosen_R, index)[:, None], mask_RM, places_R1, cache)
 
 
 def _next_token(

@@ -2,13 +2,14 @@
 
     text id      -> the language model's own table
     control id   -> a row of its own: begin and end of an image, if the language model has no such tokens
-    visual id    -> features of the image tokenizer -> adapter (dual MLP, Table 7), resolved inside ``forward``
+    visual id    -> features of the image tokenizer -> adapter (dual MLP, Table 7), and its place in the image if the model has
+                    ``image_positions``, resolved inside ``forward``
     hidden state -> one head over text and visual ids; one next-token loss over both
 
 How ids are chosen is in ``generation.py``, which ids mean what in ``vocabulary.py``, how a model is built from a language model and an
 image tokenizer in ``pretrained_parts.py``.
 
-Shapes: B sequences, L positions, P visual positions, I images, N tokens of one image, C codes per token, D channels, V ids of
+Shapes: B sequences, L positions, I images, N tokens of one image, C codes per token, D channels, V ids of
 the head, T text ids.
 """
 
@@ -18,7 +19,6 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
@@ -29,8 +29,10 @@ from transformers.utils.generic import can_return_tuple
 from semhitok.mllm.adapter import Adapter
 from semhitok.mllm.code_head import CodeHead
 from semhitok.mllm.configuration import SemHiTokMLLMConfig
+from semhitok.mllm.embedding import EmbeddingMixin
 from semhitok.mllm.filling import ImageFillingMixin, filled_labels
 from semhitok.mllm.generation import ImageTextGenerationMixin
+from semhitok.mllm.image_positions import ImagePositions, note_tokens, tokens_at_end, tokens_before
 from semhitok.mllm.next_token_loss import next_token_loss
 from semhitok.mllm.pretrained_parts import PretrainedPartsMixin, feature_dims
 from semhitok.mllm.quantization import leave_parts_out
@@ -45,7 +47,7 @@ TOKENIZER_MODULES = r"image_tokenizer\..*"
 
 
 class SemHiTokForConditionalGeneration(
-    PreTrainedModel, PretrainedPartsMixin, ImageFillingMixin, ImageTextGenerationMixin
+    PreTrainedModel, PretrainedPartsMixin, EmbeddingMixin, ImageFillingMixin, ImageTextGenerationMixin
 ):
     """A causal LM, a frozen image tokenizer and an adapter, over one vocabulary (see ``Vocabulary``).
 
@@ -92,6 +94,11 @@ class SemHiTokForConditionalGeneration(
             self._keys_to_ignore_on_load_missing = [r"^image_tokenizer\."]
         semantic_dim, pixel_dim = feature_dims(self.image_tokenizer, vocabulary.codes_per_token)
         self.adapter = Adapter(config.adapter, semantic_dim=semantic_dim, pixel_dim=pixel_dim, width=width)
+        self.image_positions: ImagePositions | None = None
+        if config.image_positions:
+            side = config.tokenizer_config.image_size
+            rows, columns = config.tokenizer_config.grid(side, side)
+            self.image_positions = ImagePositions(rows, columns, width)
         self.controls = nn.Embedding(vocabulary.controls, width) if vocabulary.controls else None
         self.lm_head = nn.Linear(width, vocabulary.size, bias=False)
         self.code_head: CodeHead | None = None
@@ -170,50 +177,6 @@ class SemHiTokForConditionalGeneration(
         self.image_tokenizer.requires_grad_(False).eval()
         return self
 
-    def embed_visual(self, tokenizer_ids: Tensor) -> Tensor:
-        """Ids of the image tokenizer (P) or (P,C) -> input embeddings (P,D)."""
-        return self.adapter(self.image_tokenizer.embed(tokenizer_ids[None]))[0]
-
-    def embed(self, input_ids: Tensor, visual_codes: Tensor | None = None) -> Tensor:
-        """Ids (B,L) of text and images without placeholders, and codes (B,L,C) if C > 1 -> embeddings (B,L,D)."""
-        vocabulary, table = self.vocabulary, self.get_input_embeddings()
-        # In training every rank uses table, controls and adapter in every step, whatever its ids. Otherwise nothing is computed
-        # for kinds of ids that do not occur, except for a generated id on a GPU, where the host would wait to look at it.
-        inference = not (self.training or torch.is_grad_enabled()) and input_ids.numel() > 0
-        generated = inference and input_ids.shape[1] == 1 and input_ids.device.type != "cpu"
-        if inference and not generated:
-            lowest, highest = torch.stack(input_ids.aminmax()).tolist()
-            if highest < vocabulary.text_size:
-                return table(input_ids)
-            if vocabulary.visual_begin <= lowest and highest < vocabulary.visual_end:
-                embedded = self.image_tokenizer.embed(self._tokenizer_ids(input_ids, visual_codes))
-                return self.adapter(embedded).to(table.weight.dtype)
-        visual_BL = vocabulary.is_visual(input_ids)
-        embeds_BLD = table(input_ids.masked_fill(input_ids >= vocabulary.text_size, 0))
-        if self.controls is not None:
-            rows_BLD = self.controls((input_ids - vocabulary.visual_end).clamp(0, vocabulary.controls - 1))
-            embeds_BLD = torch.where(vocabulary.is_control(input_ids)[..., None], rows_BLD, embeds_BLD)
-        several = vocabulary.codes_per_token > 1
-        if visual_codes is None and several and (generated or not visual_BL.any()):
-            visual_codes = input_ids.new_zeros(*input_ids.shape, vocabulary.codes_per_token)
-        if generated:
-            ids = self._tokenizer_ids(input_ids, visual_codes) * (visual_BL[..., None] if several else visual_BL)
-            visual_BLD = self.adapter(self.image_tokenizer.embed(ids)).to(embeds_BLD.dtype)
-            return torch.where(visual_BL[..., None], visual_BLD, embeds_BLD)
-        visual_PD = self.embed_visual(self._tokenizer_ids(input_ids, visual_codes)[visual_BL])
-        return embeds_BLD.masked_scatter(visual_BL[..., None], visual_PD.to(embeds_BLD.dtype))
-
-    def _tokenizer_ids(self, input_ids: Tensor, visual_codes: Tensor | None) -> Tensor:
-        """Ids of the image tokenizer, (B,L) or (B,L,C), meaningful at visual positions only."""
-        vocabulary = self.vocabulary
-        if vocabulary.codes_per_token == 1:
-            return vocabulary.tokenizer_ids(input_ids)
-        if visual_codes is None:
-            raise ValueError(
-                f"visual positions carry {vocabulary.codes_per_token} codes with this tokenizer: pass visual_codes"
-            )
-        return visual_codes
-
     def body(
         self,
         input_ids: Tensor | None = None,
@@ -224,9 +187,14 @@ class SemHiTokForConditionalGeneration(
         """The model without its head, on ids without placeholders or on embeddings: ``last_hidden_state`` (B,L,D)."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("exactly one of input_ids and inputs_embeds must be given")
+        before_B = tokens_before(kwargs.get("past_key_values"))
         if input_ids is not None:
-            inputs_embeds = self.embed(input_ids, visual_codes)
-        return self.language_model(inputs_embeds=inputs_embeds, **(kwargs | {"return_dict": True}))
+            inputs_embeds = self.embed(input_ids, visual_codes, before_B)
+        outputs = self.language_model(inputs_embeds=inputs_embeds, **(kwargs | {"return_dict": True}))
+        if self.image_positions is not None and input_ids is not None:
+            visual_BL = self.vocabulary.is_visual(input_ids)
+            note_tokens(outputs.past_key_values, tokens_at_end(visual_BL, self.vocabulary.image_tokens, before_B))
+        return outputs
 
     def head_rows(self, begin: int, end: int) -> Tensor:
         """The head's rows for ids in [begin, end): (end - begin, D)."""

@@ -84,7 +84,7 @@ class PretrainedPartsMixin:
         layers, text_head_TD = layers_and_head(language_model)
         build: Any = cls
         model = build(joint_config, language_model=layers, image_tokenizer=tokenizer)
-        for part in (model.adapter, model.controls, model.lm_head, model.code_head):
+        for part in (model.adapter, model.image_positions, model.controls, model.lm_head, model.code_head):
             if part is not None:
                 part.to(text_head_TD.device, text_head_TD.dtype)
         model.lm_head.weight[:text_size] = text_head_TD

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-NOT_QUANTIZED = ("image_tokenizer", "adapter", "controls", "lm_head", "code_head")
+NOT_QUANTIZED = ("image_tokenizer", "adapter", "image_positions", "controls", "lm_head", "code_head")
 # How the configurations of transformers name the modules to leave out: bitsandbytes, HQQ, and all others.
 _FIELDS = ("llm_int8_skip_modules", "skip_modules", "modules_to_not_convert")
 

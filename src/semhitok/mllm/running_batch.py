@@ -149,7 +149,9 @@ class RunningBatch:
             empty = [0] * self.vocabulary.codes_per_token
             codes = torch.tensor([[row.next_codes or empty] for row in self._rows], device=device)
         positions_R1 = torch.tensor([[row.length] for row in self._rows], device=device)
-        hidden_RQD = self._pass(0, ids_R1, codes, positions_R1, max(row.length for row in self._rows) + 1)
+        before_R = torch.tensor([len(row.of.found) - 1 if row.of.image else 0 for row in self._rows], device=device)
+        length = max(row.length for row in self._rows) + 1
+        hidden_RQD = self._pass(0, ids_R1, codes, positions_R1, length, before_R)
         for row in self._rows:
             row.length += 1
         self._advance(self._rows, hidden_RQD[:, -1])
@@ -192,9 +194,17 @@ class RunningBatch:
         self._rows += rows
         return hidden_RQD[torch.arange(len(rows)), [len(prompt) - 1 for prompt in prompts]]
 
-    def _pass(self, first: int, ids_RQ: Tensor, codes_RQC: Tensor | None, positions_RQ: Tensor, length: int) -> Tensor:
-        """The model on rows in the slots from ``first`` on: hidden states (R,Q,D)."""
-        embeds_RQD = self.model.embed(ids_RQ, codes_RQC)
+    def _pass(
+        self,
+        first: int,
+        ids_RQ: Tensor,
+        codes_RQC: Tensor | None,
+        positions_RQ: Tensor,
+        length: int,
+        before_R: Tensor | None = None,
+    ) -> Tensor:
+        """The model on rows in the slots from ``first`` on, of which ``before_R`` continue an image: hidden states (R,Q,D)."""
+        embeds_RQD = self.model.embed(ids_RQ, codes_RQC, before_R)
         hidden_R1QP = self._cache.select(first, positions_RQ, length)
         lowest = torch.finfo(embeds_RQD.dtype).min
         outputs = self.model.body(

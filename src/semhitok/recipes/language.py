@@ -63,13 +63,14 @@ def mllm_mini() -> LanguageRecipe:
     The curriculum begins with chats in words alone that ask where one of two things is, and nothing else (``relations``): among
     other questions a model does not learn that in ten times the steps. Then all questions follow, still in words (``words``).
     Then visual embeddings are aligned with the words as they are by then (``align``), and images come last, most of them on plain
-    grounds, while a quarter of the chats keep captions in place of images. Stage ``pretrain`` is not used.
+    grounds, while a tenth of the chats keep captions in place of images. Stage ``pretrain`` is not used.
     """
     images = OptimizerConfig(learning_rate=1.2e-3, warmup_steps=200, weight_decay=0.05, final_ratio=0.02)
     words, aligned = words_alone(), alignment()
     return LanguageRecipe(
         name="mllm_mini",
         tokenizer="mini",
+        image_positions=True,
         size=SmallLanguageModel(
             heads=6, key_value_heads=6, context_length=1024, look_back=True, answer_after_space=True
         ),
@@ -84,11 +85,13 @@ def mllm_mini() -> LanguageRecipe:
         pretrain=replace(words, described=1.0),
         sft=LanguageStage(
             loop=replace(_small_loop(steps=5000, batch_size=16), checkpoint_every=100),
-            task=LanguageConfig(optimizer=images, muon=True, image_weight=0.2, attention="sequences"),
-            mix=Mix(caption=2, text_to_image=3, chat=6),
+            task=LanguageConfig(
+                optimizer=images, muon=True, image_weight=0.2, share_head=True, attention="sequences"
+            ),
+            mix=Mix(caption=1, text_to_image=4, chat=6),
             learn="answers",
             row_length=576,
-            described=0.25,
+            described=0.1,
         ),
         records=RecordConfig(pretokenize=True, workers=0),
     )

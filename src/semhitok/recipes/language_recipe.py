@@ -141,6 +141,7 @@ class LanguageRecipe:
         size: used only if ``language_model`` is None.
         chat_template: a file with a chat template in Jinja; None is the text tokenizer's own, or "role: content" line by line.
         adapter: Table 7's variant.
+        image_positions: visual embeddings also say where in the image they are, see ``SemHiTokMLLMConfig``.
         continuous: use the teacher's features instead of ids (Table 4's upper bound).
         records: how records are read.
     """
@@ -157,6 +158,7 @@ class LanguageRecipe:
     size: SmallLanguageModel = field(default_factory=SmallLanguageModel)
     chat_template: str | None = None
     adapter: AdapterKind = "dual"
+    image_positions: bool = False
     continuous: bool = False
     records: RecordConfig = field(default_factory=RecordConfig)
 

@@ -149,7 +149,7 @@ class _Language:
             return model, load_without_foreign_code(AutoTokenizer.from_pretrained, start_from)
         torch.manual_seed(derive_seed(recipe.pretrain.loop.seed, "model"))
         tokenizer: Any = load_tokenizer(recipe.tokenizer)
-        code_head: dict[str, int] = {}
+        options: dict[str, Any] = {"adapter": recipe.adapter, "image_positions": recipe.image_positions}
         if recipe.language_model is not None:
             language_model, text_tokenizer = load_language_model(recipe.language_model)
         else:
@@ -157,9 +157,9 @@ class _Language:
             text_tokenizer = learned_text_tokenizer(folder, self._learn_bpe, AutoTokenizer.from_pretrained)
             language_model = small_language_model(recipe.size, text_tokenizer)
             names = ("code_head_layers", "code_head_width", "code_head_heads")
-            code_head = {name: getattr(recipe.size, name) for name in names}
+            options |= {name: getattr(recipe.size, name) for name in names}
         model = SemHiTokForConditionalGeneration.from_language_model(
-            language_model, tokenizer, adapter=recipe.adapter, text_tokenizer=text_tokenizer, **code_head
+            language_model, tokenizer, text_tokenizer=text_tokenizer, **options
         )
         return model, text_tokenizer
 

@@ -139,14 +139,14 @@ def test_ids_computed_beforehand_train_alike(scenes: Path):
 
 
 def test_llavas_first_stage_moves_the_adapter_alone(scenes: Path):
-    model = mllm(tokenizer=image_tokenizer(), adapter="single")
+    model = mllm(tokenizer=image_tokenizer(), adapter="single", image_positions=True)
     before = copy_of(model)
     take_steps(task(model, "adapter"), feed(model, scenes, "answers", kinds=("chat",)), 3, batch_size=4)
-    assert {name.split(".")[0] for name in changed(before, model)} == {"adapter"}
+    assert {name.split(".")[0] for name in changed(before, model)} == {"adapter", "image_positions"}
 
 
 def test_the_upper_bound_reads_features_in_place_of_ids(scenes: Path, tmp_path: Path):
-    model = mllm(tokenizer=image_tokenizer())
+    model = mllm(tokenizer=image_tokenizer(), image_positions=True)
     torch.manual_seed(0)
     projector = ContinuousProjector.for_model(model)
     config = LanguageConfig(optimizer=optimizer(), precision="fp32", trained="adapter")

@@ -81,7 +81,7 @@ def test_a_word_counts_if_one_embedding_points_its_way():
 
 @pytest.mark.parametrize("trained", ["all", "adapter"])
 def test_who_learns(scenes: Path, trained: Trained):
-    model = mllm(tokenizer=image_tokenizer())
+    model = mllm(tokenizer=image_tokenizer(), image_positions=True)
     before = copy_of(model)
     metrics = take_steps(task(model, trained), feed(model, scenes, "answers", kinds=("caption",)), 12, batch_size=4)
     assert metrics[-1]["loss"] < metrics[0]["loss"]

@@ -57,6 +57,7 @@ class LanguageCosts:
             "text embeddings": table,
             "language model's layers": model.language_model,
             "adapter": model.adapter,
+            "image positions": model.image_positions,
             "control rows": model.controls,
             "head": model.lm_head,
             "code head": model.code_head,
@@ -77,7 +78,9 @@ class LanguageCosts:
             add_lora(model.language_model, rank=self.task.lora_rank, alpha=self.task.lora_alpha)
         if self.task.trained == "adapter":
             model.requires_grad_(False)
-        model.adapter.requires_grad_(True)
+        for part in (model.adapter, model.image_positions):
+            if part is not None:
+                part.requires_grad_(True)
         model.image_tokenizer.requires_grad_(False)
 
     def _layers(self, count: int, dtype: torch.dtype) -> Any:

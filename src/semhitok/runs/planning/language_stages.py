@@ -33,7 +33,8 @@ def model_config(recipe: LanguageRecipe) -> SemHiTokMLLMConfig:
         text = language_config(recipe.language_model)
     else:
         text = small_config(recipe.size, recipe.size.vocab_size, end=1, padding=0)
-    return SemHiTokMLLMConfig(text_config=text, tokenizer_config=_tokenizer(recipe.tokenizer), adapter=recipe.adapter)
+    options = {"adapter": recipe.adapter, "image_positions": recipe.image_positions}
+    return SemHiTokMLLMConfig(text_config=text, tokenizer_config=_tokenizer(recipe.tokenizer), **options)
 
 
 def _tokenizer(name: str) -> Any:

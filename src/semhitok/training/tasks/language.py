@@ -40,6 +40,7 @@ from semhitok.training.state import TrainState
 from semhitok.training.tasks.language_config import LanguageConfig
 from semhitok.training.tasks.lora import add_lora, merged_tensors
 from semhitok.training.tasks.precision import autocast
+from semhitok.training.tasks.shared_head import merged_head, share_head
 
 FILE_SIZE = "5GB"
 """Largest file of exported weights; larger models become several files and an index."""
@@ -88,6 +89,10 @@ class LanguageTask:
     ) -> None:
         self.model, self.config, self.processor, self.projector = model, config, processor, projector
         self.merges = config.trained == "lora"
+        if config.share_head:
+            if mesh is not None:
+                raise ValueError("share_head adds up whole rows: it cannot be used with --shard")
+            share_head(model)
         self.trained = self._parts()
         self.trained.train()
         broadcast_parameters(self.trained)
@@ -119,7 +124,9 @@ class LanguageTask:
             model.language_model.to(model.lm_head.weight.device)
         if config.trained == "adapter":
             model.requires_grad_(False)
-        model.adapter.requires_grad_(self.projector is None)
+        for part in (model.adapter, model.image_positions):  # of ids, which a projector replaces
+            if part is not None:
+                part.requires_grad_(self.projector is None)
         if config.checkpoint_activations:
             model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
         return distributed.ShardableParts(
@@ -176,9 +183,9 @@ class LanguageTask:
         self.optimizer.load_state_dict(state["optimizer"])
 
     def export(self, directory: Path | None) -> None:
-        """Write model, processor and projector; LoRA is merged into the weights, so that loading does not need peft."""
+        """Write model, processor and projector; LoRA and a shared head are merged, so that any model is an ordinary one."""
         tensors = merged_tensors(self.model) if self.merges else self.model.state_dict().items()
-        weights = distributed.gather_on_main(tensors)
+        weights = distributed.gather_on_main(merged_head(self.model, tensors))
         of_projector = distributed.gather_on_main({} if self.projector is None else self.projector.state_dict().items())
         if directory is None:
             return

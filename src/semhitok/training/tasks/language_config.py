@@ -28,6 +28,8 @@ class LanguageConfig:
             or more tokens of a generated image outweigh the two of an answer; small models learn to answer sooner with less.
         head_from_embeddings: whether stage ``align`` sets the head's visual rows to the directions of the visual embeddings even
             if it keeps the text embeddings, as for a language model that has learned words but no images.
+        share_head: while they are trained, the head's visual rows share what ids with the same semantic code or similar codes have in
+            common (see ``shared_head.py``); the saved head is an ordinary one.
         chunk_tokens: number of tokens whose logits are held in memory at a time; None for 128 on a CPU, and for 1,024 to 4,096
             on a GPU, as many as take at most 2 GiB.
         attention: how the sequences of a packed row are kept apart: ``sequences`` takes them out of their rows, which saves the
@@ -45,6 +47,7 @@ class LanguageConfig:
     lora_alpha: float = 32.0
     image_weight: float = 1.0
     head_from_embeddings: bool = False
+    share_head: bool = False
     chunk_tokens: int | None = None
     attention: PackedAttention = "auto"
     checkpoint_activations: bool = False

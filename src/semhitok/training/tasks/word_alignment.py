@@ -57,10 +57,12 @@ class WordAlignmentTask(LanguageTask):
         arguments: the other arguments of ``LanguageTask``.
 
     Raises:
-        ValueError: ``trained`` is "lora", although no layer of the language model is used.
+        ValueError: ``trained`` is "lora", or ``share_head`` is set, although neither layers nor head are used.
     """
 
     def __init__(self, model: SemHiTokForConditionalGeneration, config: LanguageConfig, **arguments: Any) -> None:
+        if config.share_head:
+            raise ValueError("aligning words does not use the head: share_head belongs to the stages after it")
         if config.trained == "lora":
             raise ValueError('aligning words trains "adapter" or "all" (adapter and text table), got "lora"')
         super().__init__(model, config, **arguments)
@@ -71,6 +73,8 @@ class WordAlignmentTask(LanguageTask):
         """Adapter or projector, the text embeddings if they are trained, and the words' biases."""
         self.model.requires_grad_(False)
         parts = super()._parts()
+        if self.model.image_positions is not None:
+            self.model.image_positions.requires_grad_(False)  # what a code means does not depend on its place
         table = self.model.get_input_embeddings().weight
         table.requires_grad_(self.config.trained == "all")
         words = WordBias(self.model.vocabulary.text_size).to(table.device)
