@@ -85,9 +85,7 @@ def mllm_mini() -> LanguageRecipe:
         pretrain=replace(words, described=1.0),
         sft=LanguageStage(
             loop=replace(_small_loop(steps=5000, batch_size=16), checkpoint_every=100),
-            task=LanguageConfig(
-                optimizer=images, muon=True, image_weight=0.2, share_head=True, attention="sequences"
-            ),
+            task=LanguageConfig(optimizer=images, muon=True, image_weight=0.2, share_head=True, attention="sequences"),
             mix=Mix(caption=1, text_to_image=4, chat=6),
             learn="answers",
             row_length=576,
