@@ -54,6 +54,20 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def test_a_model_may_say_how_its_images_are_sampled(run, tmp_path):
+    save(tmp_path / "model", image_guidance=2.0, image_top_k=3)
+    common = ["generate", *PROMPTS, "--seeds", 2, "--model"]
+    assert "guidance 2\n" in run(*common, tmp_path / "model", "--out", tmp_path / "own").out
+    run(*common, save(tmp_path / "other"), "--guidance", 2, "--top-k", 3, "--out", tmp_path / "given")
+    for row in range(2):
+        name = f"images/{row:03d}_seed1.png"
+        assert pixels_of(tmp_path / "own" / name) == pixels_of(tmp_path / "given" / name)
+    run(*common, tmp_path / "model", "--top-k", 0, "--out", tmp_path / "all")
+    run(*common, tmp_path / "other", "--guidance", 2, "--out", tmp_path / "plain")
+    assert pixels_of(tmp_path / "all" / name) == pixels_of(tmp_path / "plain" / name)
+    assert pixels_of(tmp_path / "all" / name) != pixels_of(tmp_path / "own" / name)
+
+
 def test_each_image_is_that_of_its_prompt_and_seed(run, saved, parts, tmp_path):
     outcome = run("generate", *PROMPTS, "--model", saved, "--seeds", 3, "--seed", 5, "--out", tmp_path / "out")
     assert outcome.code == 0, outcome.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 from pathlib import Path
 
 import pytest
@@ -76,16 +77,21 @@ def test_a_shipped_tokenizer_is_left_out(trained: Path, tmp_path: Path, monkeypa
     torch.testing.assert_close(loaded(input_ids=ids).logits, model(input_ids=ids).logits, rtol=0.05, atol=0.05)
 
 
+OF_IMAGES = ["--image-guidance", "4", "--image-top-k", "50"]
+
+
 def test_a_head_of_one_byte_a_weight_answers_as_before(tmp_path: Path):
     model = mllm("qwen2, untied", tokenizer=tiny_model())
     model.save_pretrained(tmp_path / "model")
     processor(model).save_pretrained(tmp_path / "model")
-    assert main(["export", str(tmp_path / "model"), str(tmp_path / "out"), "--head", "float8"]) == 0
+    assert main(["export", str(tmp_path / "model"), str(tmp_path / "out"), "--head", "float8", *OF_IMAGES]) == 0
     stored = load_file(tmp_path / "out" / "model.safetensors")
     assert stored["lm_head.weight"].dtype == torch.float8_e4m3fn
     norm, stored_norm = model.language_model.norm.weight, stored["language_model.norm.weight"]
     scale = 2 ** (norm / stored_norm.float()).log2().round()[0].item()
     assert torch.equal(stored_norm * scale, norm.bfloat16()), "the norm takes one power of two back"
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (config["image_guidance"], config["image_top_k"]) == (4.0, 50)
     assert 224 < stored["lm_head.weight"].float().abs().max() <= 448
     loaded = SemHiTokForConditionalGeneration.from_pretrained(tmp_path / "out").eval()
     error = (loaded.lm_head.weight / scale - model.lm_head.weight).abs() / model.lm_head.weight.abs()
@@ -101,7 +107,12 @@ def test_a_head_of_one_byte_a_weight_answers_as_before(tmp_path: Path):
     assert "head in float8 (e4m3)" in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_what_cannot_be_exported_is_said(trained: Path, tmp_path: Path):
+def test_what_cannot_be_exported_is_said(trained: Path, tmp_path: Path, capsys):
+    for options in (["nano"], [str(trained / "pretrain"), "--format", "onnx"]):
+        assert main(["export", options[0], str(tmp_path / "out"), *options[1:], *OF_IMAGES]) == 2
+        assert "--image-guidance and --image-top-k belong to a" in capsys.readouterr().err
+    assert main(["export", str(trained / "pretrain"), str(tmp_path / "out"), "--image-guidance", "-1"]) == 1
+    assert "image_guidance must be above 0" in capsys.readouterr().err
     place = trained / "pretrain" / "model"
     given = SemHiTokMLLMProcessor.from_pretrained(place)
     model = SemHiTokForConditionalGeneration.from_pretrained(place)

@@ -9,6 +9,7 @@ from tests.mllm.tiny_mllm import (
     CONTEXT,
     LANGUAGE_MODELS,
     TEXT_SIZE,
+    codes_mllm,
     image_tokenizer,
     language_model,
     mixed_ids,
@@ -188,6 +189,16 @@ def test_text_settings_of_the_language_model_do_not_reach_images():
     torch.manual_seed(1)
     drawn = model.generate(ids.repeat(20, 1), generation_mode="image", do_sample=True)
     assert len(drawn[:, 0].unique()) > 3
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_images_are_sampled_from_as_many_ids_as_the_model_says(several: bool):
+    model, ids = codes_mllm(image_top_k=1) if several else mllm(image_top_k=1), prompts(2, 5)
+    wanted = model.generate(ids, generation_mode="image")
+    assert torch.equal(model.generate(ids, generation_mode="image", do_sample=True), wanted)
+    assert torch.equal(model.generate_images(ids), wanted)
+    assert not torch.equal(model.generate(ids, generation_mode="image", do_sample=True, top_k=0), wanted)
+    assert not torch.equal(model.generate_images(ids, sampling=Sampling()), wanted)
 
 
 def test_rows_arrive_one_by_one(model: SemHiTokForConditionalGeneration):

@@ -316,6 +316,8 @@ def test_greedy_image_ids_are_the_same_in_another_process(model: SemHiTokForCond
             "exactly one",
         ),
         (lambda: SemHiTokMLLMConfig(code_head_width=10, code_head_heads=3), "multiple of code_head_heads 3"),
+        (lambda: SemHiTokMLLMConfig(image_guidance=0.0), "image_guidance must be above 0"),
+        (lambda: SemHiTokMLLMConfig(image_top_k=-1), "image_top_k at least 0"),
         (lambda: SemHiTokMLLMConfig(code_head_layers=0), "at least 1, got 0"),
     ],
 )

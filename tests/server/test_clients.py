@@ -121,6 +121,15 @@ def test_images_are_those_of_the_generator(live: Live, client):
     assert (made.usage.output_tokens, made.data[2].model_extra["seed"]) == (48, 7)
 
 
+def test_images_are_sampled_as_the_model_says(live: Live, client, monkeypatch):
+    monkeypatch.setattr(live.state.model.language[0].config, "image_top_k", 2)
+    monkeypatch.setattr(live.state.model.language[0].config, "image_guidance", 1.5)
+    made = client.images.generate(prompt="a red cat", extra_body={"seed": 3}).data[0]
+    (wanted,) = ImageGenerator(*live.state.model.language, 1.5, Sampling(top_k=2))(["a red cat"], [3])
+    with Image.open(io.BytesIO(base64.b64decode(made.b64_json))) as found:
+        assert found.tobytes() == wanted.tobytes()
+
+
 def test_many_at_once_get_what_each_would_get_alone(live: Live, client):
     questions = ["a", "the red cat is big", "what", "is there a dog and a cat and two house", "two blue dog"]
     wanted = [

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from semhitok.cli.arguments import Checkpoint, Count, DataPlaces, Device, Limit, OptionalPath, UsageError
+from semhitok.cli.arguments import Checkpoint, Count, DataPlaces, Device, Limit, OptionalPath, UsageError, default
 from semhitok.cli.progress import Advance, progress_bars
 from semhitok.inference import DEFAULT_LANGUAGE_MODEL
 from semhitok.storage.atomic import write_text
@@ -49,7 +49,7 @@ class Arguments:
     """Number of prompts to generate images from."""
     guidance: Annotated[tuple[float, ...], tyro.conf.arg(metavar="SCALE ...")] = (1.0, 2.0, 4.0, 7.0)
     """Scales of classifier-free guidance; 1 disables it."""
-    top_k: int = 0
+    top_k: Annotated[int | None, tyro.conf.arg(metavar="N"), default("the model's own")] = None
     """Top-k sampling: number of most likely tokens to sample from; 0 for all."""
     judge: OptionalPath = None
     """A judge fitted earlier, to use in place of a new one."""
@@ -79,6 +79,8 @@ def main(arguments: list[str]) -> int:
     if options.images and options.train is None:
         raise UsageError("--train is missing: training scenes, on which the judge and the blind baselines are fitted")
     model, processor = load_language_model(options.model, options.device)
+    if options.top_k is None:
+        options = replace(options, top_k=model.config.image_top_k)
     answers: dict[str, UnderstandingReport | WordsReport] = {}
     drawing: GenerationReport | None = None
     options.out.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from semhitok.cli.arguments import OptionalPath, UsageError
+from semhitok.cli.arguments import OptionalPath, UsageError, default
 from semhitok.types import HeadPrecision
 
 if TYPE_CHECKING:
@@ -49,6 +49,10 @@ class Arguments:
     """report.json of `semhitok evaluate`, or report.md of `semhitok evaluate-mllm`; its figures go into the model card."""
     head: HeadPrecision = "bfloat16"
     """How the head of a unified language model is stored; float8 (e4m3) halves it and rounds its weights by up to 6 %."""
+    image_guidance: Annotated[float | None, tyro.conf.arg(metavar="SCALE"), default("the model's own")] = None
+    """Scale of classifier-free guidance with which a unified language model generates images where none is given."""
+    image_top_k: Annotated[int | None, tyro.conf.arg(metavar="N"), default("the model's own")] = None
+    """Number of most likely tokens from which it samples then; 0 for all."""
     data: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH ...", help_behavior_hint="")] = ()
     """Training sets of scenes: their sources, authors and licences go into the model card."""
 
@@ -75,6 +79,8 @@ def _check(options: Arguments) -> None:
         )
     if options.format != "checkpoint" and options.head != "bfloat16":
         raise UsageError(f"--head belongs to a checkpoint: --format {options.format} has the graphs of a tokenizer")
+    if options.format != "checkpoint" and _of_images(options):
+        raise UsageError(f"--image-guidance and --image-top-k belong to a checkpoint, not to --format {options.format}")
     if options.format != "checkpoint" and (options.figures is not None or options.data):
         raise UsageError(f"--figures and --data belong to a model card, which --format {options.format} does not write")
 
@@ -90,6 +96,10 @@ def _checkpoint(options: Arguments) -> ExportedCheckpoint:
     place, language = find_model(options.model)
     if options.head != "bfloat16" and not language:
         raise UsageError(f"--head {options.head} belongs to a unified language model, and {place} is a tokenizer")
+    if _of_images(options) and not language:
+        raise UsageError(
+            f"--image-guidance and --image-top-k belong to a unified language model, and {place} is a tokenizer"
+        )
     stages, exported = (_language if language else _tokenizer)(place, options, data, provenance)
     print(f"exported {place}; stages done: {', '.join(stages) or 'none'}")
     return exported
@@ -153,9 +163,17 @@ def _language(
     figures = options.figures.read_text(encoding="utf-8") if options.figures is not None else ""
     model = SemHiTokForConditionalGeneration.from_pretrained(place, dtype=torch.float32)
     processor = SemHiTokMLLMProcessor.from_pretrained(place)
+    for name, value in _of_images(options).items():
+        setattr(model.config, name, value)
     card = language_card(_title(options), model, licence=options.license, figures=figures, data=data, head=options.head)
     exported = export_language_model(model, processor, options.out, card=card, provenance=provenance, head=options.head)
     return getattr(model.config, "stages", []), exported
+
+
+def _of_images(options: Arguments) -> dict[str, Any]:
+    """The given settings with which images are generated."""
+    given = {name: getattr(options, name) for name in ("image_guidance", "image_top_k")}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _title(options: Arguments) -> str:

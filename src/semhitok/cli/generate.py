@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,7 +38,7 @@ class Arguments:
     """Folder to write to."""
     model: Checkpoint = DEFAULT_LANGUAGE_MODEL
     """A folder of a model or of a training run, a hub id, or the name of a bundled checkpoint."""
-    guidance: float = 3.0
+    guidance: Annotated[float | None, tyro.conf.arg(metavar="SCALE"), default("the model's own")] = None
     """Scale of classifier-free guidance: above 1 follows the prompt more closely, 1 disables it."""
     seeds: Annotated[int | None, COUNT, default(f"{SEEDS}; for a benchmark as many as it needs")] = None
     """Number of images for each prompt."""
@@ -46,7 +46,7 @@ class Arguments:
     """Seed of the first column; later columns count up."""
     temperature: float = 1.0
     """0 always takes the most likely token, so that all columns are the same; 1 samples from the model's own distribution."""
-    top_k: int = 0
+    top_k: Annotated[int | None, tyro.conf.arg(metavar="N"), default("the model's own")] = None
     """Top-k sampling: number of most likely tokens to sample from; 0 for all."""
     top_p: float = 1.0
     """Nucleus sampling: share of the probability mass, most likely tokens first, to sample from."""
@@ -84,6 +84,8 @@ def _generator(options: Arguments, sampling: Sampling) -> ImageGenerator:
     from semhitok.inference.loading import load_language_model
 
     parts = load_language_model(options.model, options.device, encoder=False)
+    if options.top_k is None:
+        sampling = replace(sampling, top_k=parts[0].config.image_top_k)
     return ImageGenerator(*parts, guidance=options.guidance, sampling=sampling)
 
 
@@ -93,7 +95,7 @@ def _generate_grid(options: Arguments, generator: ImageGenerator) -> None:
 
     seeds = range(options.seed, options.seed + (options.seeds or SEEDS))
     jobs = [(row, seed) for row in range(len(options.prompt)) for seed in seeds]
-    title = f"semhitok {Path(options.model).name}, guidance {options.guidance:g}"
+    title = f"semhitok {Path(options.model).name}, guidance {generator.guidance:g}"
     side = generator.model.config.tokenizer_config.image_size
     images: list[Image.Image] = []
 
@@ -116,7 +118,7 @@ def _generate_grid(options: Arguments, generator: ImageGenerator) -> None:
             advance("generating", len(images), len(jobs))
     show([])
     count = f"{len(options.prompt)} prompt{'s' if len(options.prompt) > 1 else ''}"
-    print(f"{count}, {len(seeds)} image{'s' if len(seeds) > 1 else ''} each, guidance {options.guidance:g}")
+    print(f"{count}, {len(seeds)} image{'s' if len(seeds) > 1 else ''} each, guidance {generator.guidance:g}")
     for name in ("grid.png", "images"):
         print(f"wrote {options.out / name}")
 
@@ -128,7 +130,7 @@ def _generate_benchmark(options: Arguments, file: Path, sampling: Sampling) -> i
     prompts = read_prompt_set(file, options.layout, options.seeds)
     generator = _generator(options, sampling)
     generator.check((f"{file}: prompt {prompt.key}", prompt.text) for prompt in prompts.prompts)
-    drawn_from = asdict(sampling)
+    drawn_from = asdict(generator.sampling)
     del drawn_from["seed"]
     with progress_bars() as advance:
         drawn = draw_prompt_set(
@@ -137,7 +139,7 @@ def _generate_benchmark(options: Arguments, file: Path, sampling: Sampling) -> i
             generator,
             seed=options.seed,
             batch_size=options.batch_size,
-            settings={"model": weights_digest(generator.model), "guidance": options.guidance, **drawn_from},
+            settings={"model": weights_digest(generator.model), "guidance": generator.guidance, **drawn_from},
             advance=lambda done, total: advance("generating", done, total),
         )
     earlier = f", {len(prompts) - drawn} were there already" if drawn < len(prompts) else ""
@@ -147,7 +149,7 @@ def _generate_benchmark(options: Arguments, file: Path, sampling: Sampling) -> i
 
 
 def _checked(options: Arguments) -> Sampling:
-    """The sampling options; a ``UsageError`` if options contradict each other."""
+    """The sampling options, top-k as far as it is given; a ``UsageError`` if options contradict each other."""
     if not options.prompt and options.prompts is None:
         raise UsageError("pass prompts in quotation marks, or a file of prompts with --prompts")
     if options.prompt and options.prompts is not None:
@@ -162,9 +164,9 @@ def _checked(options: Arguments) -> Sampling:
     from semhitok.mllm import Sampling
     from semhitok.mllm.prompts import check_guidance
 
-    values: dict[str, Any] = {name: getattr(options, name) for name in ("temperature", "top_k", "top_p", "seed")}
+    values: dict[str, Any] = {name: getattr(options, name) for name in ("temperature", "top_p", "seed")}
     try:
         check_guidance(options.guidance)
-        return Sampling(**values)
+        return Sampling(top_k=options.top_k or 0, **values)
     except ValueError as error:
         raise UsageError(str(error)) from error

@@ -26,8 +26,9 @@ class ImageGenerator:
 
     Args:
         model, processor: from ``load_language_model``; the encoder side of the image tokenizer is not needed.
-        guidance: scale of classifier-free guidance, above 0; 1 disables it.
-        sampling: temperature, top_k and top_p; its seed is not used.
+        guidance: scale of classifier-free guidance, above 0; 1 disables it; by default the model's own ``image_guidance``.
+        sampling: temperature, top_k and top_p; its seed is not used. By default temperature 1 and the model's own
+            ``image_top_k``.
 
     Raises:
         ValueError: guidance of 0 or less.
@@ -37,12 +38,13 @@ class ImageGenerator:
         self,
         model: SemHiTokForConditionalGeneration,
         processor: SemHiTokMLLMProcessor,
-        guidance: float = 3.0,
+        guidance: float | None = None,
         sampling: Sampling | None = None,
     ) -> None:
         check_guidance(guidance)
         self.model, self.processor = model, processor
-        self.guidance, self.sampling = guidance, sampling or Sampling()
+        self.guidance = model.config.image_guidance if guidance is None else guidance
+        self.sampling = sampling or Sampling(top_k=model.config.image_top_k)
 
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
         """Generate an image for each prompt and its seed, all in one batch.

@@ -191,8 +191,12 @@ class ServedModel:
         generation.check(model.vocabulary, self.context_length)
         return generation, text
 
-    def image(self, prompt: str, *, guidance: float, sampling: Sampling) -> Generation:
+    def image(
+        self, prompt: str, *, seed: int, guidance: float | None, temperature: float, top_k: int | None, top_p: float
+    ) -> Generation:
         """An image from a prompt, in which nothing is a control token, to be generated in a ``RunningBatch``.
+
+        Without ``guidance`` or ``top_k`` the model's own are used.
 
         Raises:
             ValueError: the prompt is empty or too long, or guidance is 0 or less.
@@ -200,6 +204,8 @@ class ServedModel:
         model, processor = self._loaded
         with self._text:
             ids = processor(text=prompt, generation_mode="image", split_special_tokens=True)["input_ids"][0]
+        sampling = Sampling(temperature, model.config.image_top_k if top_k is None else top_k, top_p, seed)
+        guidance = model.config.image_guidance if guidance is None else guidance
         generation = Generation(ids, self.image_tokens, image=True, sampling=sampling, guidance=guidance)
         generation.check(model.vocabulary, self.context_length)
         return generation

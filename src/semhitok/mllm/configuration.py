@@ -28,6 +28,8 @@ class SemHiTokMLLMConfig(PreTrainedConfig):
             ids (see ``Vocabulary``).
         code_head_layers, code_head_width, code_head_heads: sizes of the small autoregressive head over the C codes of a
             token, used only with several codes per token. UniTok's sizes are not published; these are ours.
+        image_guidance, image_top_k: settings with which this model generates images where none are given: scale of classifier-free
+            guidance, and number of most likely ids to sample from, 0 for all (see ``ImageGenerator``).
         shared_tokenizer, tokenizer_fingerprint: the bundled image tokenizer whose weights are not stored in the checkpoint, and
             its fingerprint; None in a loaded model, which is complete (see ``shared_tokenizer.py``).
 
@@ -50,6 +52,8 @@ class SemHiTokMLLMConfig(PreTrainedConfig):
         code_head_layers: int = 2,
         code_head_width: int = 512,
         code_head_heads: int = 8,
+        image_guidance: float = 3.0,
+        image_top_k: int = 0,
         shared_tokenizer: str | None = None,
         tokenizer_fingerprint: str | None = None,
         **kwargs: Any,
@@ -68,6 +72,8 @@ class SemHiTokMLLMConfig(PreTrainedConfig):
         self.code_head_layers = code_head_layers
         self.code_head_width = code_head_width
         self.code_head_heads = code_head_heads
+        self.image_guidance = image_guidance
+        self.image_top_k = image_top_k
         self.shared_tokenizer = shared_tokenizer
         self.tokenizer_fingerprint = tokenizer_fingerprint
         self._check()
@@ -93,6 +99,10 @@ class SemHiTokMLLMConfig(PreTrainedConfig):
     def _check(self) -> None:
         check_choice("adapter", self.adapter, get_args(AdapterKind))
         check_counts({f"code_head_{name}": getattr(self, f"code_head_{name}") for name in ("layers", "width", "heads")})
+        if not (math.isfinite(self.image_guidance) and self.image_guidance > 0 and self.image_top_k >= 0):
+            raise ValueError(
+                f"image_guidance must be above 0 and image_top_k at least 0, got {self.image_guidance} and {self.image_top_k}"
+            )
         if self.code_head_width % self.code_head_heads:
             raise ValueError(
                 f"code_head_width {self.code_head_width} must be a multiple of code_head_heads {self.code_head_heads}"

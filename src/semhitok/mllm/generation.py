@@ -50,7 +50,7 @@ class ImageTextGenerationMixin(GenerationMixin):
             attention_mask: (B,L), 0 at padding.
             pixel_values: (I,3,H,W) in [-1,1], the images of the prompts; both come from the processor.
             visual_codes: (B,L,C) codes of images that are already ids, if C > 1.
-            kwargs: as in transformers; a limit of the length may be named in any way that transformers knows, and does not
+            kwargs: as in transformers; images are sampled with ``image_top_k`` of the configuration unless ``top_k`` is given; a limit of the length may be named in any way that transformers knows, and does not
                 apply to "image". ``guidance_scale`` > 1 with ``negative_prompt_ids`` (default: the image begin id
                 alone, as in training) is classifier-free guidance in two passes; ``generate_images`` does it in one.
 
@@ -76,11 +76,10 @@ class ImageTextGenerationMixin(GenerationMixin):
         check_prompt(vocabulary, prompt, attention_mask, mode=generation_mode, context_length=context_length)
         several = vocabulary.codes_per_token > 1
         if generation_mode == "image" and several:
-            return _images_of_several_codes(
-                self, prompt, attention_mask, visual_codes, **options_of_several_codes(kwargs)
-            )
+            options: dict[str, Any] = {"top_k": self.config.image_top_k} | options_of_several_codes(kwargs)
+            return _images_of_several_codes(self, prompt, attention_mask, visual_codes, **options)
         if generation_mode == "image":
-            kwargs = image_options(vocabulary, prompt.shape[1], **kwargs)
+            kwargs = image_options(vocabulary, prompt.shape[1], own_top_k=self.config.image_top_k, **kwargs)
         else:
             if several and generation_mode == "interleaved":
                 raise ValueError(

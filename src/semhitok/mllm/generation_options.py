@@ -71,17 +71,19 @@ def image_options(
     vocabulary: Vocabulary,
     prompt_length: int,
     *,
+    own_top_k: int = 0,
     negative_prompt_ids: Tensor | None = None,
     negative_prompt_attention_mask: Tensor | None = None,
     **kwargs: Any,
 ) -> dict[str, Any]:
-    """Options of transformers for exactly N visual ids, one code per token."""
+    """Options of transformers for exactly N visual ids, one code per token; sampled ones from ``own_top_k`` unless told otherwise."""
     if negative_prompt_ids is not None:
         kwargs["negative_prompt_ids"], kwargs["negative_prompt_attention_mask"] = with_begin(
             vocabulary, negative_prompt_ids, negative_prompt_attention_mask
         )
     if kwargs.get("generation_config") is None:
-        kwargs = PLAIN | (PLAIN_SAMPLING if kwargs.get("do_sample") else {}) | kwargs
+        sampling = PLAIN_SAMPLING | {"top_k": own_top_k} if kwargs.get("do_sample") else {}
+        kwargs = PLAIN | sampling | kwargs
     legal = LegalIds(vocabulary, "image", prompt_length + vocabulary.image_tokens)
     processors = LogitsProcessorList([legal, *(kwargs.pop("logits_processor", None) or [])])
     return _with_new_tokens(kwargs, vocabulary.image_tokens) | {"logits_processor": processors}

@@ -81,7 +81,7 @@ def stream_tokens(
         attention_mask: (B,L), 0 at padding.
         guidance: g above 0; 1 disables guidance and halves the cost.
         negative_ids, negative_attention_mask: (B,L') or (1,L'), replacing the unconditional prompt.
-        sampling: see ``Sampling``; by default from the unmodified distribution.
+        sampling: see ``Sampling``; by default at temperature 1 with the model's own ``image_top_k``.
         pixel_values: (I,3,H,W) images of the prompts, see ``fill_images``.
         visual_codes: (B,L,C) codes of images in the prompts that are already ids, if C > 1.
         compiled: run the pass of each token compiled, see ``CompiledSteps``.
@@ -102,7 +102,7 @@ def stream_tokens(
             raise ValueError(f"negative_ids must hold 1 or {len(input_ids)} prompts, got {len(negative_ids)}")
         prompts = prompts.above(_Prompts.of(model, negative_ids, negative_attention_mask, None))
     advance = _growing(model, prompts) if compiled is None else _of_fixed_size(model, prompts, compiled)
-    return _steps(model, advance, guidance, sampling or Sampling())
+    return _steps(model, advance, guidance, sampling or Sampling(top_k=model.config.image_top_k))
 
 
 @dataclass(frozen=True)

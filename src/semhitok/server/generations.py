@@ -10,7 +10,6 @@ import torch
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
-from semhitok.inference.served_model import Sampling
 from semhitok.server.errors import ApiError, refusal
 from semhitok.server.images import b64_json
 from semhitok.server.responses import while_connected
@@ -39,9 +38,9 @@ async def _generate(state: State, body: ImageBody, count: int) -> Response:
     created = int(time.time())
 
     def generation(number: int) -> Any:
-        sampling = Sampling(body.temperature, body.top_k, body.top_p, seed + number)
+        options = {name: getattr(body, name) for name in ("guidance", "temperature", "top_k", "top_p")}
         try:
-            return state.model.image(body.prompt, guidance=body.guidance, sampling=sampling)
+            return state.model.image(body.prompt, seed=seed + number, **options)
         except ValueError as error:
             raise refusal(error, "prompt") from None
 

@@ -104,7 +104,10 @@ class ChatBody(Body):
 
 
 class ImageBody(Body):
-    """``/v1/images/generations``. ``guidance``, ``seed``, ``temperature``, ``top_k`` and ``top_p`` are extensions."""
+    """``/v1/images/generations``. ``guidance``, ``seed``, ``temperature``, ``top_k`` and ``top_p`` are extensions.
+
+    Without ``guidance`` and ``top_k`` the model's own are used.
+    """
 
     prompt: Annotated[str, StringConstraints(min_length=1, max_length=32_000)]
     n: Count | None = None
@@ -114,10 +117,10 @@ class ImageBody(Body):
     quality: Literal["auto", "standard"] | None = None
     background: Literal["auto", "opaque"] | None = None
     stream: Literal[False] | None = None
-    guidance: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] = 3.0
+    guidance: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] | None = None
     seed: Seed | None = None
     temperature: Temperature = 1.0
-    top_k: Annotated[StrictInt, Field(ge=0, le=2**31)] = 0
+    top_k: Annotated[StrictInt, Field(ge=0, le=2**31)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
 
 
