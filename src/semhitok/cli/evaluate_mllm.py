@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -79,8 +79,7 @@ def main(arguments: list[str]) -> int:
     if options.images and options.train is None:
         raise UsageError("--train is missing: training scenes, on which the judge and the blind baselines are fitted")
     model, processor = load_language_model(options.model, options.device)
-    if options.top_k is None:
-        options = replace(options, top_k=model.config.image_top_k)
+    top_k: int = model.config.image_top_k if options.top_k is None else options.top_k
     answers: dict[str, UnderstandingReport | WordsReport] = {}
     drawing: GenerationReport | None = None
     options.out.mkdir(parents=True, exist_ok=True)
@@ -111,10 +110,10 @@ def main(arguments: list[str]) -> int:
                 prompts=options.prompts,
                 seed=options.seed,
                 batch_size=options.batch_size,
-                top_k=options.top_k,
+                top_k=top_k,
                 progress=advance,
             )
-            _picture(options, model, processor)
+            _picture(options, model, processor, top_k)
     _write(options, answers, drawing)
     return 0
 
@@ -132,7 +131,7 @@ def _judge(options: Arguments, model: Any, advance: Advance) -> Judge:
     return judge
 
 
-def _picture(options: Arguments, model: Any, processor: Any) -> None:
+def _picture(options: Arguments, model: Any, processor: Any, top_k: int) -> None:
     """A picture of the first prompts, not cherry-picked, at every guidance scale."""
     from semhitok.evaluation.text_to_image.generation import draw_images
     from semhitok.evaluation.text_to_image.prompt_sets import save_image
@@ -145,7 +144,7 @@ def _picture(options: Arguments, model: Any, processor: Any) -> None:
     texts = [prompt.text for prompt in prompts_of(scenes.truths, PICTURED)]
     drawn = {
         guidance_name(guidance): draw_images(
-            model, processor, texts, guidance=guidance, seed=options.seed, batch_size=PICTURED, top_k=options.top_k
+            model, processor, texts, guidance=guidance, seed=options.seed, batch_size=PICTURED, top_k=top_k
         )
         for guidance in options.guidance
     }
