@@ -77,7 +77,9 @@ class EmbeddingMixin:
                 return table(input_ids)
             all_visual = vocabulary.visual_begin <= lowest and highest < vocabulary.visual_end
         visual_BL = vocabulary.is_visual(input_ids)
-        index_BL = index_in_image(visual_BL, vocabulary.image_tokens, before)
+        index_BL = visual_BL  # not read without image positions
+        if self.image_positions is not None:
+            index_BL = index_in_image(visual_BL, vocabulary.image_tokens, before)
         if all_visual:
             ids_P = _tokenizer_ids(vocabulary, input_ids, visual_codes).flatten(0, 1)
             embeds_PD = self.embed_visual(ids_P, index_BL.flatten())
