@@ -96,7 +96,8 @@ class EmbeddingMixin:
             ids_B1 = ids * (visual_BL[..., None] if several else visual_BL)
             embeds_BD = self.embed_visual(ids_B1[:, 0], index_BL[:, 0]).to(embeds_BLD.dtype)
             return torch.where(visual_BL[..., None], embeds_BD[:, None], embeds_BLD)
-        embeds_PD = self.embed_visual(ids[visual_BL], index_BL[visual_BL])
+        place_P = visual_BL.flatten().nonzero()[:, 0]  # once, as the host waits for a GPU to know their number
+        embeds_PD = self.embed_visual(ids.flatten(0, 1)[place_P], index_BL.flatten()[place_P])
         return embeds_BLD.masked_scatter(visual_BL[..., None], embeds_PD.to(embeds_BLD.dtype))
 
 

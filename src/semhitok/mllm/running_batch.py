@@ -85,6 +85,11 @@ class _Row:
     next_id: int = 0
     next_codes: list[int] | None = None
 
+    @property
+    def image_tokens(self) -> int:
+        """Number of tokens of the image before the next one; 0 in a text."""
+        return len(self.of.found) - 1 if self.of.image else 0
+
 
 class RunningBatch:
     """Generations that advance together.
@@ -143,15 +148,13 @@ class RunningBatch:
         if not self._rows:
             return
         device = self.model.device
-        ids_R1 = torch.tensor([[row.next_id] for row in self._rows], device=device)
+        now_R3 = torch.tensor([[row.next_id, row.length, row.image_tokens] for row in self._rows], device=device)
         codes = None
         if self.vocabulary.codes_per_token > 1:
             empty = [0] * self.vocabulary.codes_per_token
             codes = torch.tensor([[row.next_codes or empty] for row in self._rows], device=device)
-        positions_R1 = torch.tensor([[row.length] for row in self._rows], device=device)
-        before_R = torch.tensor([len(row.of.found) - 1 if row.of.image else 0 for row in self._rows], device=device)
         length = max(row.length for row in self._rows) + 1
-        hidden_RQD = self._pass(0, ids_R1, codes, positions_R1, length, before_R)
+        hidden_RQD = self._pass(0, now_R3[:, :1], codes, now_R3[:, 1:2], length, now_R3[:, 2])
         for row in self._rows:
             row.length += 1
         self._advance(self._rows, hidden_RQD[:, -1])
