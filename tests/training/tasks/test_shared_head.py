@@ -97,6 +97,8 @@ def test_resume_is_exact(scenes: Path):
 def test_who_cannot_share():
     with pytest.raises(ValueError, match="several codes per token the head has no rows of visual ids"):
         task(codes_mllm())
+    with pytest.raises(ValueError, match="share_head trains the head: it goes with trained all or lora"):
+        task(mllm(), trained="adapter")
     with pytest.raises(ValueError, match="aligning words does not use the head"):
         task(mllm(), WordAlignmentTask)
     with pytest.raises(ValueError, match="it cannot be used with --shard"):

@@ -60,5 +60,7 @@ class LanguageConfig:
             )
         if self.muon and self.trained != "all":
             raise ValueError(f"muon trains whole matrices: it goes with trained all, got {self.trained}")
+        if self.share_head and self.trained == "adapter":
+            raise ValueError("share_head trains the head: it goes with trained all or lora, got adapter")
         if not self.image_weight > 0:
             raise ValueError(f"image_weight must be above 0, got {self.image_weight}; a mix without images needs none")

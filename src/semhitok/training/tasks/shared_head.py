@@ -1,6 +1,6 @@
 """Visual rows of a head that learn from each other while they are trained (not in the paper).
 
-The head has one row for each of thousands of visual ids, and most of them are labels a few times only. Here a row is a sum,
+The head has one row for each of thousands of visual ids, and each learns from its own labels alone. Here a row is a sum,
 
     row = own + of its semantic code + codes W        own, W: learned; codes: the id's vectors in the codebooks, standardised
 
